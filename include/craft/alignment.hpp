@@ -1,0 +1,294 @@
+// Feature alignment losses: pull the two modalities together where both are described by similarities.
+//
+//     z_ij = s cos(x_i, y_j),   s = min(exp(log_scale), max_scale)
+//
+// anchor_cross_entropy   softmax over static anchors (class texts, class means) against labels
+// info_nce               softmax over the other modality's batch (stochastic anchors), one way or both
+// sigmoid_contrastive    every pair on its own
+//
+// The logits are never stored whole; gradients go to both sides, log_scale and bias. With normalise = false the rows are
+// taken as they are (dot products).
+//
+// Sources: J. Sun et al., "Craft", arXiv 2407.15894 (the three alignment terms); A. Radford et al., CLIP, arXiv 2103.00020 (symmetric
+// loss); P. Khosla et al., arXiv 2004.11362 (several positives); X. Zhai et al., arXiv 2303.15343 (sigmoid loss).
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "craft/relative.hpp"
+
+namespace craft {
+
+/// Gradients of an alignment loss: x (n x d), y (the anchors or the other modality, m x d), log_scale and bias.
+template <class S, memory M = memory::host>
+struct alignment_gradients {
+  output<S, M> x{}, y{};
+  output<compute_t<S>, M> log_scale{}, bias{};
+};
+
+/// mean: sum of weighted row losses over the sum of the weights that take part; sum: not divided.
+enum class reduction { mean, sum };
+
+struct cross_entropy_options {
+  scalar log_scale = std::log(100.0);
+  double max_scale = std::numeric_limits<double>::infinity();
+  bool normalise = true;
+  double label_smoothing = 0;    ///< in [0, 1]: targets become (1 - e) t + e / C
+  index_t ignore_label = -100;   ///< rows with this label take no part
+  numbers weights{};             ///< per row, >= 0
+  reduction reduce = reduction::mean;
+  scalar upstream = 1.0;  ///< multiplies the gradients, not the value
+};
+
+/// One-way: x_i finds its y. Symmetric: the mean of that and of y_j finding its x.
+enum class direction { one_way, symmetric };
+
+struct contrastive_options {
+  scalar log_scale = std::log(100.0);
+  double max_scale = std::numeric_limits<double>::infinity();
+  bool normalise = true;
+  craft::direction direction = direction::symmetric;
+  labels x_labels{}, y_labels{};  ///< both: all pairs with equal labels are positives, with equal shares; none: row i and row i
+  double label_smoothing = 0;
+  numbers weights{};  ///< per row of x, and by the same index of y in the symmetric form, which then needs n = m
+  scalar upstream = 1.0;
+};
+
+struct sigmoid_options {
+  scalar log_scale = std::log(10.0);
+  scalar bias = -10.0;
+  double max_scale = std::numeric_limits<double>::infinity();
+  bool normalise = true;
+  labels x_labels{}, y_labels{};  ///< both: l = +1 for equal labels; none: for equal indices
+  scalar upstream = 1.0;
+};
+
+namespace engine {
+
+/// What the three losses share: checks, prepared rows with the scale inside x, and the gradients' way out.
+template <class Context, class S>
+class alignment_call {
+ public:
+  using T = compute_t<S>;
+  using input = matrix_view<const S, Context::space>;
+  typename Context::engine e;
+  checks check;
+
+  alignment_call(const Context& ctx, const char* verb, const char* y_name, const input& x, const input& y)
+      : e(ctx), check(verb), x_(x), y_(y), y_name_(y_name) {
+    check.input("x", x, e);
+    check.input(y_name, y, e);
+    check.same_columns("x", x, y_name, y);
+  }
+
+  template <class Options, class Gradients>
+  void check_common(const Options& o, const scalar_out<T, Context::space>& value, const Gradients& g) {
+    check.readable("log_scale", o.log_scale, Context::space);
+    check.readable("upstream", o.upstream, Context::space);
+    check_max_scale(check, o.max_scale);
+    check.gradient("gradient of x", g.x, x_.rows(), x_.cols());
+    check.gradient("gradient of y", g.y, y_.rows(), y_.cols());
+    check.vector_gradient("gradient of log_scale", g.log_scale, 1);
+    check.vector_gradient("gradient of bias", g.bias, 1);
+    check.value(value);
+    check.no_overlap();
+  }
+  /// Labels of both sides or of neither; without labels row i belongs to row i.
+  void check_pairs(const labels& x_labels, const labels& y_labels) const {
+    require<option_error>(x_labels.empty() == y_labels.empty(), check.verb(),
+                          ": labels must be given for both sides or for neither");
+    if (!x_labels.empty()) {
+      check.label_count("x_labels", x_labels, x_.rows());
+      check.label_count("y_labels", y_labels, y_.rows());
+    } else {
+      require<shape_error>(x_.rows() == y_.rows(), check.verb(), ": without labels row i belongs to row i, but x is ",
+                           detail::shape(x_.rows(), x_.cols()), " and ", y_name_, " is ",
+                           detail::shape(y_.rows(), y_.cols()));
+    }
+  }
+
+  /// f(rows of s x, rows of y)
+  template <class Options>
+  prepared_rows<typename Context::engine, T> prepare(const Options& o) {
+    scale_ = clamp_scale(e.read(o.log_scale), o.max_scale);
+    prepared_rows<typename Context::engine, T> r(e, x_, y_, o.normalise);
+    e.scale(r.x.data, r.x.n, r.x.d, scale_.value);
+    return r;
+  }
+  template <class Gradients>
+  static bool wanted(const Gradients& g) {
+    return g.x.wanted() || g.y.wanted() || g.log_scale.wanted() || g.bias.wanted();
+  }
+  /// Pulls the gradients by s x and y out; the scale's own is the scalar product of s x with the first.
+  template <class Prepared, class Gradients>
+  void store(Prepared& r, const pull<T>& gx, const pull<T>& gy, double upstream, const Gradients& g) {
+    if (g.log_scale.wanted()) {
+      double* by_scale = e.template take<double>(1);
+      *by_scale = scale_.moves ? e.dot(r.x.data, gx.gradient, r.x.n, r.x.d) : 0;
+      e.store_vector(by_scale, g.log_scale, upstream);
+    }
+    e.scale(r.x.data, r.x.n, r.x.d, 1 / scale_.value);
+    if (gx.gradient) e.scale(gx.gradient, r.x.n, r.x.d, scale_.value);
+    r.pull_back(gx.gradient, gy.gradient, false);
+    e.store(gx.gradient, g.x, upstream);
+    e.store(gy.gradient, g.y, upstream);
+  }
+  template <class Gradients>
+  pull<T> take_x(const Gradients& g) {
+    return e.template take_pull<T>(x_.rows(), x_.cols(), g.x.wanted() || g.log_scale.wanted());
+  }
+  template <class Gradients>
+  pull<T> take_y(const Gradients& g) {
+    return e.template take_pull<T>(y_.rows(), y_.cols(), g.y.wanted());
+  }
+  /// One direction of a softmax with its state; weights and targets are the caller's to fill.
+  softmax<T> take_softmax(index_t n) {
+    softmax<T> s;
+    s.n = n;
+    T* lse = e.template take<T>(n);
+    e.fill(lse, n, -std::numeric_limits<T>::infinity());
+    s.lse = lse;
+    s.sum = e.template zeros<T>(n);
+    s.target_dot = e.template zeros<T>(n);
+    return s;
+  }
+  /// Loss of one or two directions, and its gradients.
+  template <class Options, class Gradients>
+  void run_softmax(const Options& o, const softmax<T>& by_row, const softmax<T>& by_col, bool both,
+                   const scalar_out<T, Context::space>& value, const Gradients& g) {
+    auto r = prepare(o);
+    e.log_sum_exp(r.x, r.y, by_row, by_col, both);
+    const double loss = e.softmax_loss(by_row) + (both ? e.softmax_loss(by_col) : 0);
+    if (wanted(g)) {
+      const pull<T> gx = take_x(g), gy = take_y(g);
+      e.softmax_pullback(r.x, r.y, by_row, by_col, both, gx, gy);
+      double* none = e.template zeros<double>(1);
+      e.store_vector(none, g.bias, 0.0);  // a bias common to all logits moves no softmax
+      store(r, gx, gy, e.read(o.upstream), g);
+    }
+    e.write_value(value, loss);
+  }
+
+ private:
+  input x_, y_;
+  const char* y_name_;
+  clamped_scale scale_{1, true};
+};
+
+}  // namespace engine
+
+/// Cross-entropy of softmax_c(s cos(x_i, a_c)) against labels, or against soft targets: features seen through static anchors
+/// of the other modality.
+///
+///     L = sum_i w_i (lse_c z_ic - z_i,label) / sum_i w_i,   with targets t_ic:  sum_i w_i sum_c t_ic (lse_i - z_ic) / sum_i w_i
+///
+/// x: n x d, anchors: C x d, target: labels (n of them, 0 to C - 1 or ignore_label), or a matrix of soft targets (n x C, of
+/// the computing type; no gradient). If no row takes part the value and all gradients are 0.
+/// Cost: 2 n C d operations for the value, 8 n C d with all gradients; memory O((n + C) d).
+/// Throws shape_error, option_error, label_error, data_error, alias_error, and has written nothing then.
+template <class Context, class X, class A, class Target,
+          class Gradients = alignment_gradients<storage_of<X>, Context::space>>
+void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, const Target& target,
+                          const cross_entropy_options& options, scalar_out<compute_of<X>, Context::space> value,
+                          const Gradients& gradients = {}) {
+  using S = storage_of<X>;
+  using T = compute_of<X>;
+  engine::check_types<Context, X, A>();
+  const matrix_view<const S, Context::space> xv = view(x), av = view(anchors);
+  const index_t n = xv.rows(), c = av.rows();
+  constexpr bool by_label = std::is_constructible_v<labels, const Target&>;
+
+  engine::alignment_call<Context, S> call(ctx, "anchor_cross_entropy", "anchors", xv, av);
+  auto& e = call.e;
+  call.check.in_unit_interval("label_smoothing", options.label_smoothing);
+  call.check.weights("weights", options.weights, n, false);
+  engine::softmax<T> s = call.take_softmax(n);
+  if constexpr (by_label) {
+    const labels y(target);
+    call.check.labels_of("labels", y, n, c, options.ignore_label);
+    call.check_common(options, value, gradients);
+    e.label_targets(y, c, options.ignore_label, options.label_smoothing, s);
+    e.row_weights(n, options.weights, &y, options.ignore_label, nullptr, options.reduce == reduction::mean, 1.0, s);
+  } else {
+    const matrix_view<const T, Context::space> t = view(target);
+    call.check.input("soft targets", t, e);
+    call.check.shape("soft targets", t, n, c);
+    call.check_common(options, value, gradients);
+    e.soft_targets(t, options.label_smoothing, s);
+    e.row_weights(n, options.weights, nullptr, 0, nullptr, options.reduce == reduction::mean, 1.0, s);
+  }
+  call.run_softmax(options, s, {}, false, value, gradients);
+}
+
+/// Contrastive loss within a batch: the other modality's rows are the anchors.
+///
+///     L = mean_i (lse_j z_ij - mean over positives p of i of z_ip),   symmetric: the mean of this and of the same by columns
+///
+/// x: n x d, y: m x d (n = m unless labels are given). Rows without a positive take no part. With labels, pairs of the same class
+/// are positives and never negatives' targets. Cost: 2 n m d operations for the value, 8 n m d with all gradients (rows and columns
+/// from the same tile); memory O((n + m) d). Throws shape_error, option_error, data_error, alias_error.
+template <class Context, class X, class Y, class Gradients = alignment_gradients<storage_of<X>, Context::space>>
+void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_options& options,
+              scalar_out<compute_of<X>, Context::space> value, const Gradients& gradients = {}) {
+  using S = storage_of<X>;
+  using T = compute_of<X>;
+  engine::check_types<Context, X, Y>();
+  const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
+  const index_t n = xv.rows(), m = yv.rows();
+  const bool both = options.direction == direction::symmetric;
+
+  engine::alignment_call<Context, S> call(ctx, "info_nce", "y", xv, yv);
+  auto& e = call.e;
+  call.check.in_unit_interval("label_smoothing", options.label_smoothing);
+  call.check_pairs(options.x_labels, options.y_labels);
+  call.check.weights("weights", options.weights, n, false);
+  require<shape_error>(options.weights.empty() || !both || n == m,
+                       "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
+  call.check_common(options, value, gradients);
+
+  engine::softmax<T> by_row = call.take_softmax(n), by_col = call.take_softmax(m);
+  e.pair_targets(options.x_labels, options.y_labels, n, m, options.label_smoothing, by_row, by_col);
+  const double share = both ? 0.5 : 1.0;
+  e.row_weights(n, options.weights, nullptr, 0, by_row.matches, true, share, by_row);
+  if (both) e.row_weights(m, options.weights, nullptr, 0, by_col.matches, true, share, by_col);
+  call.run_softmax(options, by_row, by_col, both, value, gradients);
+}
+
+/// Sigmoid loss over all pairs:
+///
+///     L = -(1/n) sum_ij log sigmoid(l_ij (z_ij + bias)),   l_ij = +1 for pairs that belong together, -1 otherwise
+///
+/// x: n x d, y: m x d (n = m unless labels are given). Cost: 2 n m d operations for the value, 6 n m d with all gradients, one
+/// sweep; memory O((n + m) d). Throws shape_error, option_error, data_error, alias_error.
+template <class Context, class X, class Y, class Gradients = alignment_gradients<storage_of<X>, Context::space>>
+void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmoid_options& options,
+                         scalar_out<compute_of<X>, Context::space> value, const Gradients& gradients = {}) {
+  using S = storage_of<X>;
+  using T = compute_of<X>;
+  engine::check_types<Context, X, Y>();
+  const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
+  const index_t n = xv.rows(), m = yv.rows();
+
+  engine::alignment_call<Context, S> call(ctx, "sigmoid_contrastive", "y", xv, yv);
+  auto& e = call.e;
+  call.check.readable("bias", options.bias, Context::space);
+  call.check_pairs(options.x_labels, options.y_labels);
+  call.check_common(options, value, gradients);
+
+  T *x_id = e.template take<T>(n), *y_id = e.template take<T>(m);
+  e.pair_ids(options.x_labels, options.y_labels, n, m, x_id, y_id);
+  auto r = call.prepare(options);
+  const bool wanted = call.wanted(gradients);
+  const engine::pull<T> gx = wanted ? call.take_x(gradients) : engine::pull<T>{};
+  const engine::pull<T> gy = wanted ? call.take_y(gradients) : engine::pull<T>{};
+  double* totals = e.template zeros<double>(2);
+  e.sigmoid_loss(r.x, r.y, x_id, y_id, e.read(options.bias), 1 / double(n), totals, gx, gy);
+  if (wanted) {
+    e.store_vector(totals + 1, gradients.bias, e.read(options.upstream));
+    call.store(r, gx, gy, e.read(options.upstream), gradients);
+  }
+  e.write_value(value, totals[0]);
+}
+
+}  // namespace craft

@@ -1,0 +1,161 @@
+// The checks that every verb makes before it touches anything: shapes, memory, finite numbers, outputs that overlap.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "craft/context.hpp"
+#include "craft/view.hpp"
+
+namespace craft::engine {
+
+/// What must hold between a verb's arguments at compile time.
+template <class Context, class X, class Y>
+constexpr void check_types() {
+  static_assert(view_of<X>::space == Context::space && view_of<Y>::space == Context::space,
+                "craft: this context cannot read a matrix in that memory (host or device)");
+  static_assert(std::is_same_v<storage_of<X>, storage_of<Y>>,
+                "craft: both matrices must hold the same scalar type");
+}
+
+/// One verb's checks; throws on the first that fails. Inputs and outputs are remembered for the overlap check.
+class checks {
+ public:
+  explicit checks(const char* verb) : verb_(verb) {}
+
+  const char* verb() const { return verb_; }
+
+  /// A non-empty input; if the engine's context asks for it, one of finite numbers only.
+  template <class S, memory M, class Engine>
+  void input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
+    require<shape_error>(!x.empty(), verb_, ": ", name, " is empty (", detail::shape(x.rows(), x.cols()), ")");
+    remember(name, x.data(), x.rows(), x.cols(), x.stride(), sizeof(S), false);
+    if (!engine.context().check_finite()) return;
+    const index_t at = engine.first_not_finite(matrix_view<const std::remove_const_t<S>, M>(x));
+    require<data_error>(at < 0, verb_, ": ", name, " has a number that is not finite at row ", at / x.cols(), ", column ",
+                        at % x.cols());
+  }
+  /// Two inputs whose rows have the same length.
+  template <class A, class B>
+  void same_columns(const char* a_name, const A& a, const char* b_name, const B& b) const {
+    require<shape_error>(a.cols() == b.cols(), verb_, ": ", a_name, " is ", detail::shape(a.rows(), a.cols()), " and ",
+                         b_name, " is ", detail::shape(b.rows(), b.cols()), "; their columns must agree");
+  }
+  /// A matrix of the given shape.
+  template <class A>
+  void shape(const char* name, const A& a, index_t rows, index_t cols) const {
+    require<shape_error>(a.rows() == rows && a.cols() == cols, verb_, ": ", name, " must be ",
+                         detail::shape(rows, cols), ", got ", detail::shape(a.rows(), a.cols()));
+  }
+  /// An output that is written whole.
+  template <class S, memory M>
+  void destination(const char* name, const matrix_view<S, M>& to, index_t rows, index_t cols) {
+    shape(name, to, rows, cols);
+    remember(name, to.data(), rows, cols, to.stride(), sizeof(S), true);
+  }
+  /// A gradient: the given shape, if wanted.
+  template <class S, memory M>
+  void gradient(const char* name, const output<S, M>& out, index_t rows, index_t cols) {
+    if (out.wanted()) destination(name, out.to, rows, cols);
+  }
+  /// A gradient of `count` numbers, as a row or a column.
+  template <class S, memory M>
+  void vector_gradient(const char* name, const output<S, M>& out, index_t count) {
+    if (!out.wanted()) return;
+    const bool fits = (out.to.rows() == count && out.to.cols() == 1) || (out.to.rows() == 1 && out.to.cols() == count);
+    require<shape_error>(fits, verb_, ": ", name, " must hold ", count, " numbers, got ",
+                         detail::shape(out.to.rows(), out.to.cols()));
+    remember(name, out.to.data(), out.to.rows(), out.to.cols(), out.to.stride(), sizeof(S), true);
+  }
+  /// The place of the value.
+  template <class T, memory M>
+  void value(const scalar_out<T, M>& to) {
+    remember("value", to.get(), 1, 1, 1, sizeof(T), true);
+  }
+  /// Labels: as many as rows, each in [0, classes) or equal to `ignore`.
+  void labels_of(const char* name, const labels& y, index_t rows, index_t classes, index_t ignore) const {
+    label_count(name, y, rows);
+    for (index_t i = 0; i < rows; ++i)
+      require<label_error>((y[i] >= 0 && y[i] < classes) || y[i] == ignore, verb_, ": ", name, "[", i, "] is ", y[i],
+                           ", expected 0 to ", classes - 1);
+  }
+  void label_count(const char* name, const labels& y, index_t rows) const {
+    require<shape_error>(y.size() == rows, verb_, ": ", name, " must be ", rows, " labels, got ", y.size());
+  }
+  /// Weights: none, or one per row, finite, not negative; `some_positive`: not all zero.
+  void weights(const char* name, const numbers& w, index_t rows, bool some_positive) const {
+    if (w.empty()) return;
+    require<shape_error>(w.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", w.size());
+    double sum = 0;
+    for (index_t i = 0; i < rows; ++i) {
+      require<option_error>(std::isfinite(w[i]) && w[i] >= 0, verb_, ": ", name, "[", i,
+                            "] must be finite and not negative, got ", w[i]);
+      sum += w[i];
+    }
+    require<option_error>(!some_positive || sum > 0, verb_, ": ", name, " must not all be zero");
+  }
+  void readable(const char* name, const scalar& s, memory m) const {
+    require<option_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");
+    require<option_error>(m != memory::host || std::isfinite(s.value()), verb_, ": ", name, " must be finite, got ",
+                          s.value());
+  }
+  void in_unit_interval(const char* name, double x) const {
+    require<option_error>(x >= 0 && x <= 1, verb_, ": ", name, " must lie in [0, 1], got ", x);
+  }
+  /// No output shares an element with another output or with an input.
+  void no_overlap() const {
+    for (int a = 0; a < count_; ++a)
+      for (int b = a + 1; b < count_; ++b)
+        if ((regions_[a].written || regions_[b].written) && overlap(regions_[a], regions_[b]))
+          fail<alias_error>(verb_, ": ", regions_[a].name, " (", detail::shape(regions_[a].rows, regions_[a].cols),
+                            ") and ", regions_[b].name, " (", detail::shape(regions_[b].rows, regions_[b].cols),
+                            ") overlap in memory");
+  }
+
+ private:
+  struct region {
+    const char* name;
+    std::intptr_t address;
+    index_t rows, cols, stride;  // in bytes from here on
+    bool written;
+  };
+
+  void remember(const char* name, const void* data, index_t rows, index_t cols, index_t stride, std::size_t element,
+                bool written) {
+    const index_t bytes = index_t(element);
+    regions_[count_++] = {name, reinterpret_cast<std::intptr_t>(data), rows, cols * bytes, stride * bytes, written};
+  }
+
+  // Rows of equal stride may interleave without sharing an element (column blocks of one matrix).
+  static bool overlap(const region& a, const region& b) {
+    const auto end = [](const region& r) { return r.address + (r.rows - 1) * r.stride + r.cols; };
+    if (a.rows == 0 || b.rows == 0 || a.cols == 0 || b.cols == 0) return false;
+    if (a.address >= end(b) || b.address >= end(a)) return false;
+    if (a.rows < 2 || b.rows < 2 || a.stride != b.stride) {
+      if (a.rows < 2 && b.rows >= 2) return row_meets(a, b);
+      if (b.rows < 2 && a.rows >= 2) return row_meets(b, a);
+      return true;
+    }
+    const index_t stride = a.stride, offset = b.address - a.address;
+    const index_t down = offset >= 0 ? offset / stride : -((-offset + stride - 1) / stride), right = offset - down * stride;
+    const auto rows_meet = [&](index_t shift) { return shift < a.rows && shift + b.rows > 0; };
+    return (right < a.cols && rows_meet(down)) || (right + b.cols > stride && rows_meet(down + 1));
+  }
+  // Whether one run of bytes meets a row of a strided region.
+  static bool row_meets(const region& run, const region& r) {
+    const index_t from = std::max<index_t>(0, (run.address - r.address - r.cols) / r.stride);
+    for (index_t i = from; i < r.rows; ++i) {
+      const std::intptr_t row = r.address + i * r.stride;
+      if (row >= run.address + run.cols) return false;
+      if (row + r.cols > run.address) return true;
+    }
+    return false;
+  }
+
+  const char* verb_;
+  region regions_[24];
+  int count_ = 0;
+};
+
+}  // namespace craft::engine

@@ -1,0 +1,845 @@
+// The CPU engine: the one room that knows threads, tiles and matrix products. A verb makes one engine per call; everything
+// the engine takes from the context's scratch memory goes back when the call ends.
+//
+// The members are the whole contract between verbs and devices (docs/add_a_device.md): a verb never looks into the memory
+// that an engine gives it, it only passes it on.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "craft/context.hpp"
+#include "craft/engine/product.hpp"
+#include "craft/engine/schedule.hpp"
+#include "craft/engine/tiles.hpp"
+
+namespace craft::engine {
+
+/// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself. A sweep with gradients
+/// has `self` on both sides; the side whose gradient nobody wants has no `gradient`.
+template <class T>
+struct pull {
+  T* gradient = nullptr;
+  T* self = nullptr;
+  bool wanted() const { return self != nullptr; }
+};
+
+/// Scaling of the columns of a group of rows to (z - low) / range, range = max - min + eps, and where the extremes stand.
+template <class T>
+struct column_range {
+  T *low = nullptr, *range = nullptr;
+  index_t *low_at = nullptr, *high_at = nullptr;
+};
+
+class cpu_engine {
+ public:
+  explicit cpu_engine(const cpu& ctx) : ctx_(ctx), memory_(ctx.scratch()) {}
+
+  const cpu& context() const { return ctx_; }
+
+  // ---- memory
+  template <class T>
+  T* take(index_t n) {
+    return memory_.take<T>(n);
+  }
+  template <class T>
+  T* zeros(index_t n) {
+    return memory_.zeros<T>(n);
+  }
+  template <class T>
+  rows<T> take_rows(index_t n, index_t d) {
+    T* data = take<T>(n * d);
+    return {data, n, d, take<T>(n)};
+  }
+  template <class T>
+  pull<T> take_pull(index_t n, index_t d, bool wanted = true) {
+    T* gradient = wanted ? zeros<T>(n * d) : nullptr;
+    return {gradient, zeros<T>(n)};
+  }
+
+  // ---- threads
+  /// f(slot, task) for every task; slots run at the same time, a slot never twice at once.
+  template <class F>
+  void parallel(index_t tasks, F&& f) const {
+    const index_t slots = std::min<index_t>(ctx_.threads(), tasks);
+    if (slots <= 1) {
+      for (index_t t = 0; t < tasks; ++t) f(index_t(0), t);
+      return;
+    }
+    std::atomic<index_t> next{0};
+    ctx_.run_slots(slots, [&](index_t slot) {
+      for (index_t t = next++; t < tasks; t = next++) f(slot, t);
+    });
+  }
+  /// f(begin, end) over pieces of [0, n), each item costing about `cost` operations. Pieces do not depend on the threads.
+  template <class F>
+  void pieces(index_t n, index_t cost, F&& f) const {
+    const index_t length = std::max<index_t>(1, 32768 / std::max<index_t>(cost, 1));
+    parallel((n + length - 1) / length,
+             [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
+  }
+
+  // ---- rows: from the caller's memory and back
+  /// to = x, converted to T, rows side by side.
+  template <class T, class S>
+  void load(const matrix_view<const S>& x, T* to) const {
+    pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        const S* from = x.row(i);
+        T* row = to + i * x.cols();
+        for (index_t k = 0; k < x.cols(); ++k) row[k] = T(from[k]);
+      }
+    });
+  }
+  /// out (=, +=) factor * g
+  template <class T, class S>
+  void store(const T* g, const output<S>& out, double factor) const {
+    if (!out.wanted()) return;
+    const matrix_view<S>& to = out.to;
+    const T f = T(factor);
+    pieces(to.rows(), to.cols(), [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        const T* from = g + i * to.cols();
+        S* row = to.row(i);
+        if (out.mode == write::overwrite)
+          for (index_t k = 0; k < to.cols(); ++k) row[k] = S(f * from[k]);
+        else
+          for (index_t k = 0; k < to.cols(); ++k) row[k] = S(T(row[k]) + f * from[k]);
+      }
+    });
+  }
+  /// Index of the first number that is not finite, or -1.
+  template <class S>
+  index_t first_not_finite(const matrix_view<const S>& x) const {
+    std::atomic<index_t> first{std::numeric_limits<index_t>::max()};
+    pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i)
+        for (index_t k = 0; k < x.cols(); ++k)
+          if (!std::isfinite(compute_t<S>(x.row(i)[k]))) {
+            const index_t at = i * x.cols() + k;
+            index_t seen = first.load();
+            while (at < seen && !first.compare_exchange_weak(seen, at)) {
+            }
+            return;
+          }
+    });
+    return first == std::numeric_limits<index_t>::max() ? -1 : first.load();
+  }
+
+  // ---- rows: by index; `index` is anything with [a]
+  template <class T>
+  static void copy_row(const T* from, index_t i, T* to, index_t j, index_t d) {
+    std::copy_n(from + i * d, d, to + j * d);
+  }
+  /// out_a = x_(index_a)
+  template <class S, class Index>
+  void gather(const matrix_view<const S>& x, const Index& index, const matrix_view<S>& out) const {
+    pieces(out.rows(), out.cols(), [&](index_t begin, index_t end) {
+      for (index_t a = begin; a < end; ++a) std::copy_n(x.row(index[a]), x.cols(), out.row(a));
+    });
+  }
+  /// g_(index_a) += u_a, in the order of a.
+  template <class T, class S, class Index>
+  void scatter_add(const matrix_view<const S>& u, const Index& index, T* g) const {
+    columns(u.rows(), u.cols(), [&](index_t begin, index_t end) {
+      for (index_t a = 0; a < u.rows(); ++a)
+        for (index_t k = begin; k < end; ++k) g[index_t(index[a]) * u.cols() + k] += T(u.row(a)[k]);
+    });
+  }
+
+  // ---- rows: sums over a sample, always in the order of its rows
+  /// out_k = sum_i x_ik in double, n x d.
+  template <class T>
+  void column_sums(const T* x, index_t n, index_t d, double* out) const {
+    columns(n, d, [&](index_t begin, index_t end) {
+      std::fill(out + begin, out + end, 0.0);
+      for (index_t i = 0; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) out[k] += double(x[i * d + k]);
+    });
+  }
+  /// f(begin, end) over strips of columns of an n x d matrix.
+  template <class F>
+  void columns(index_t n, index_t d, F&& f) const {
+    const index_t strip = n * d <= 65536 ? std::max<index_t>(d, 1) : 64;
+    parallel((d + strip - 1) / strip, [&](index_t, index_t t) { f(t * strip, std::min(d, (t + 1) * strip)); });
+  }
+  /// sum_i f(i) over [0, n) in double, in pieces of 256 that do not depend on the threads.
+  template <class F>
+  double ordered_sum(index_t n, index_t cost, F&& f) {
+    const index_t length = 256, count = (n + length - 1) / length;
+    double* partial = take<double>(count);
+    pieces(count, length * cost, [&](index_t begin, index_t end) {
+      for (index_t c = begin; c < end; ++c) {
+        double s = 0;
+        for (index_t i = c * length; i < std::min(n, (c + 1) * length); ++i) s += f(i);
+        partial[c] = s;
+      }
+    });
+    double total = 0;
+    for (index_t c = 0; c < count; ++c) total += partial[c];
+    return total;
+  }
+  /// sum_ik x_ik y_ik
+  template <class T>
+  double dot(const T* x, const T* y, index_t n, index_t d) {
+    return ordered_sum(n, d, [&](index_t i) { return double(row(x, i, d).dot(row(y, i, d))); });
+  }
+
+  /// sum_i |x_i - mean|^2
+  template <class T>
+  double spread(const T* x, index_t n, index_t d, const double* mean) {
+    return ordered_sum(n, d, [&](index_t i) {
+      double s = 0;
+      for (index_t k = 0; k < d; ++k) s += (double(x[i * d + k]) - mean[k]) * (double(x[i * d + k]) - mean[k]);
+      return s;
+    });
+  }
+
+  /// means_c = mean of the rows with group_i = c (0 for none), k x d, and how many there are.
+  template <class T>
+  void group_means(const rows<T>& x, const index_t* group, index_t k, T* means, index_t* counts) {
+    std::fill_n(counts, k, index_t(0));
+    for (index_t i = 0; i < x.n; ++i) ++counts[group[i]];
+    double* sums = zeros<double>(k * x.d);
+    columns(x.n, x.d, [&](index_t begin, index_t end) {
+      for (index_t i = 0; i < x.n; ++i) {
+        double* to = sums + group[i] * x.d;
+        for (index_t c = begin; c < end; ++c) to[c] += double(x.data[i * x.d + c]);
+      }
+    });
+    for (index_t c = 0; c < k; ++c)
+      for (index_t j = 0; j < x.d; ++j)
+        means[c * x.d + j] = T(sums[c * x.d + j] / double(std::max<index_t>(counts[c], 1)));
+  }
+  /// distance_i = min(distance_i, |x_i - x_p|^2)
+  template <class T>
+  void lower_distances(const rows<T>& x, index_t p, T* distance) const {
+    const auto to = row(x.data, p, x.d);
+    pieces(x.n, x.d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i)
+        distance[i] = std::min(distance[i], T((row(x.data, i, x.d) - to).squaredNorm()));
+    });
+  }
+
+  // ---- rows: transformations
+  /// x_i -= mean of all rows, which is left in `mean`.
+  template <class T>
+  void centre(T* x, index_t n, index_t d, double* mean) const {
+    column_sums(x, n, d, mean);
+    for (index_t k = 0; k < d; ++k) mean[k] /= double(n);
+    subtract(x, n, d, mean);
+  }
+  /// g_i += factor * (root * x_i - mean)
+  template <class T>
+  void add_centred(const T* x, index_t n, index_t d, double root, const double* mean, double factor, T* g) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i)
+        for (index_t k = 0; k < d; ++k) g[i * d + k] += T(factor * (root * double(x[i * d + k]) - mean[k]));
+    });
+  }
+  /// x_i -= m
+  template <class T>
+  void subtract(T* x, index_t n, index_t d, const double* m) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i)
+        for (index_t k = 0; k < d; ++k) x[i * d + k] = T(double(x[i * d + k]) - m[k]);
+    });
+  }
+  template <class T>
+  void scale(T* x, index_t n, index_t d, double factor) const {
+    const T f = T(factor);
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin * d; i < end * d; ++i) x[i] *= f;
+    });
+  }
+  template <class T>
+  void square_norms(const rows<T>& x) const {
+    pieces(x.n, x.d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) x.squared[i] = row(x.data, i, x.d).squaredNorm();
+    });
+  }
+  /// x_i /= |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
+  template <class T>
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        auto r = row(x, i, d);
+        const T norm = r.stableNorm();
+        inverse_norm[i] = norm > T(0) ? T(1) / norm : T(0);
+        if (norm > T(0)) r /= norm;
+      }
+    });
+  }
+  /// g_i = (g_i - (g_i . u_i) u_i) / |x_i|, u the normalised rows: the gradient through normalise.
+  template <class T>
+  void normalise_pullback(T* g, const T* u, index_t n, index_t d, const T* inverse_norm) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        auto gi = row(g, i, d);
+        const auto ui = row(u, i, d);
+        gi = inverse_norm[i] * (gi - gi.dot(ui) * ui);
+      }
+    });
+  }
+
+  /// x_i *= |x_i| again, from unit rows.
+  template <class T>
+  void unnormalise(T* x, index_t n, index_t d, const T* inverse_norm) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i)
+        if (inverse_norm[i] > T(0)) row(x, i, d) /= inverse_norm[i];
+    });
+  }
+  /// out_k = 1 / standard deviation (n - 1) of column k of rows that are centred already; 1 for a column that is constant but
+  /// for the round-off of its mean.
+  template <class T>
+  void inverse_deviation(const T* x, index_t n, index_t d, const double* mean, double* out) const {
+    columns(n, d, [&](index_t begin, index_t end) {
+      std::fill(out + begin, out + end, 0.0);
+      for (index_t i = 0; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) out[k] += double(x[i * d + k]) * double(x[i * d + k]);
+      for (index_t k = begin; k < end; ++k) {
+        const double deviation = std::sqrt(out[k] / double(n - 1));
+        out[k] = deviation > 16 * double(std::numeric_limits<T>::epsilon()) * std::abs(mean[k]) ? 1 / deviation : 1;
+      }
+    });
+  }
+  /// x_ik *= factor_k
+  template <class T>
+  void scale_each_column(T* x, index_t n, index_t d, const double* factor) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i)
+        for (index_t k = 0; k < d; ++k) x[i * d + k] = T(double(x[i * d + k]) * factor[k]);
+    });
+  }
+  /// Through the standard deviation of y, by which x and y were divided: gy_ck -= y_ck sum_i (gx x + gy y)_k / (m - 1).
+  template <class T>
+  void deviation_pullback(const T* x, const T* gx, index_t n, const T* y, T* gy, index_t m, index_t d) {
+    double* sum = zeros<double>(d);
+    columns(n + m, d, [&](index_t begin, index_t end) {
+      for (index_t i = 0; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) sum[k] += double(gx[i * d + k]) * double(x[i * d + k]);
+      for (index_t i = 0; i < m; ++i)
+        for (index_t k = begin; k < end; ++k) sum[k] += double(gy[i * d + k]) * double(y[i * d + k]);
+      for (index_t i = 0; i < m; ++i)
+        for (index_t k = begin; k < end; ++k) gy[i * d + k] -= T(double(y[i * d + k]) * sum[k] / double(m - 1));
+    });
+  }
+  /// Through the mean of y, which was subtracted from x and y: gy_c -= sum_i (gx + gy) / m.
+  template <class T>
+  void mean_pullback(const T* gx, index_t n, T* gy, index_t m, index_t d) {
+    double *x_sum = take<double>(d), *y_sum = take<double>(d);
+    column_sums(gx, n, d, x_sum);
+    column_sums(gy, m, d, y_sum);
+    for (index_t k = 0; k < d; ++k) x_sum[k] = (x_sum[k] + y_sum[k]) / double(m);
+    subtract(gy, m, d, x_sum);
+  }
+  /// z_ik = (z_ik - min_k) / (max_k - min_k + eps); ties: the first row.
+  template <class T>
+  column_range<T> scale_columns(T* z, index_t n, index_t d, T eps) {
+    const column_range<T> r{take<T>(d), take<T>(d), take<index_t>(d), take<index_t>(d)};
+    columns(n, d, [&](index_t begin, index_t end) {
+      for (index_t k = begin; k < end; ++k) r.low_at[k] = r.high_at[k] = 0;
+      for (index_t i = 1; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) {
+          if (z[i * d + k] < z[r.low_at[k] * d + k]) r.low_at[k] = i;
+          if (z[i * d + k] > z[r.high_at[k] * d + k]) r.high_at[k] = i;
+        }
+      for (index_t k = begin; k < end; ++k) {
+        r.low[k] = z[r.low_at[k] * d + k];
+        r.range[k] = z[r.high_at[k] * d + k] - r.low[k] + eps;
+      }
+      for (index_t i = 0; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) z[i * d + k] = (z[i * d + k] - r.low[k]) / r.range[k];
+    });
+    return r;
+  }
+  /// g = the gradient through scale_columns, where the scaled numbers are root * z + shift; through the extremes if `moving`:
+  /// dz/dmin = (z - 1) / range, dz/dmax = -z / range.
+  template <class T>
+  void scale_columns_pullback(const T* z, index_t n, index_t d, double root, const double* shift,
+                              const column_range<T>& r, bool moving, T* g) {
+    double *by_low = zeros<double>(d), *by_high = zeros<double>(d);
+    columns(n, d, [&](index_t begin, index_t end) {
+      for (index_t i = 0; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) {
+          T& gik = g[i * d + k];
+          gik /= r.range[k];
+          const double zik = root * double(z[i * d + k]) + shift[k];
+          by_low[k] += double(gik) * (zik - 1);
+          by_high[k] -= double(gik) * zik;
+        }
+      for (index_t k = begin; moving && k < end; ++k) {
+        g[r.low_at[k] * d + k] += T(by_low[k]);
+        g[r.high_at[k] * d + k] += T(by_high[k]);
+      }
+    });
+  }
+
+  // ---- the verbs over all pairs
+  /// totals[0] += sum_ij u_ij k(z_i, z_j) over all ordered pairs of the stacked sample z, whose first `split` rows are x;
+  /// u_ij = w_i w_j times within_x, within_y or across. Optionally gradients (added to g) and, behind totals[0], the sums
+  /// for the kernel's weights and bandwidths. The diagonal counts unless skip_diagonal.
+  template <class T, class K>
+  void quadratic_form(const rows<T>& z, index_t split, const K& kernel, const form_weights<T>& w, bool skip_diagonal,
+                      bool parameters, double* totals, const pull<T>& g) {
+    const auto k = kernel.template as<T>();
+    const quadratic_form_tile<T, decltype(k)> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
+    sweep_triangle(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g);
+  }
+
+  /// The linear-time form: the mean over p disjoint pairs (2i, 2i+1) of
+  /// k(x, x') + k(y, y') - k(x, y') - k(x', y); y starts at row `split` of z. Otherwise as quadratic_form.
+  template <class T, class K>
+  void linear_form(const rows<T>& z, index_t split, index_t p, const K& kernel, bool parameters, double* totals,
+                   const pull<T>& g) {
+    const auto k = kernel.template as<T>();
+    const index_t count = 1 + (parameters ? k.weights() + k.bandwidths() : 0), length = 64;
+    const index_t parts = (p + length - 1) / length;
+    double* sums = zeros<double>(parts * count);
+    parallel(parts, [&](index_t, index_t part) {
+      double* total = sums + part * count;
+      for (index_t i = part * length; i < std::min(p, (part + 1) * length); ++i) {
+        const index_t x = 2 * i, y = split + 2 * i;
+        const index_t pairs[4][2] = {{x, x + 1}, {y, y + 1}, {x, y + 1}, {x + 1, y}};
+        for (int q = 0; q < 4; ++q) add_pair(z, pairs[q][0], pairs[q][1], k, T(q < 2 ? 1 : -1) / T(p), parameters, total, g);
+      }
+    });
+    for (index_t part = 0; part < parts; ++part)
+      for (index_t c = 0; c < count; ++c) totals[c] += sums[part * count + c];
+    add_self(z, g);
+  }
+
+  /// out_ij = scale * k(x_i, y_j)
+  template <class T, class K, class S>
+  void map(const rows<T>& x, const rows<T>& y, const K& kernel, double scale, const matrix_view<S>& out) {
+    const auto k = kernel.template as<T>();
+    sweep_rectangle(x, y, map_tile<T, decltype(k), S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
+                    pull<T>{});
+  }
+  /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij.
+  template <class T, class K, class S>
+  void map_pullback(const rows<T>& x, const rows<T>& y, const K& kernel, double scale, const matrix_view<const S>& dout,
+                    double* totals, const pull<T>& gx, const pull<T>& gy) {
+    const auto k = kernel.template as<T>();
+    const map_pullback_tile<T, decltype(k), S> epilogue{k, x.squared, y.squared, T(scale), dout};
+    sweep_rectangle(x, y, epilogue, 1, totals, gx, gy);
+  }
+
+  /// Row (and column) log-sum-exp of z_ij = x_i . y_j and target sums; then `lse` holds log-sum-exp.
+  template <class T>
+  void log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
+                   bool by_column) {
+    sweep_rectangle(x, y, log_sum_exp_tile<T>{by_row, by_col, by_column}, 0, nullptr, pull<T>{}, pull<T>{});
+    finish(by_row);
+    if (by_column) finish(by_col);
+  }
+  /// Adds the gradients of sum_i w_i (mass_i lse_i - sum_j t_ij z_ij), rows and columns, to gx and gy.
+  template <class T>
+  void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
+                        bool by_column, const pull<T>& gx, const pull<T>& gy) {
+    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy);
+  }
+  /// sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
+  template <class T>
+  double softmax_loss(const softmax<T>& s) {
+    return ordered_sum(s.n, 1, [&](index_t i) {
+      return s.weight[i] == T(0) ? 0.0
+                                 : double(s.weight[i]) * (double(s.mass[i]) * double(s.lse[i]) - double(s.target_dot[i]));
+    });
+  }
+
+  /// totals[0] += scale * sum_ij softplus(-l_ij (x_i . y_j + bias)), totals[1] += its derivative by the bias (if gradient).
+  template <class T>
+  void sigmoid_loss(const rows<T>& x, const rows<T>& y, const T* row_id, const T* col_id, double bias, double scale,
+                    double* totals, const pull<T>& gx, const pull<T>& gy) {
+    const sigmoid_tile<T> epilogue{row_id, col_id, T(bias), T(scale), gx.wanted()};
+    sweep_rectangle(x, y, epilogue, 2, totals, gx, gy);
+  }
+
+  /// index_i = the nearest row of y to x_i (lowest index on ties), distance_i = its squared distance.
+  template <class T>
+  void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
+    std::fill_n(distance, x.n, std::numeric_limits<T>::infinity());
+    std::fill_n(index, x.n, y.n);
+    sweep_rectangle(x, y, nearest_tile<T>{y.squared, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
+    for (index_t i = 0; i < x.n; ++i) distance[i] = std::max(T(0), distance[i] + x.squared[i]);
+  }
+
+  /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but
+  /// a few of those near the answer: passes over the pairs narrow its bits down by histograms.
+  struct ranked_distance {
+    double value;
+    index_t i, j;
+  };
+  template <class T>
+  ranked_distance distance_of_rank(const rows<T>& x, index_t rank) {
+    constexpr int digit = 12;
+    constexpr index_t bins = index_t(1) << digit, few = 65536;
+    struct found {
+      std::uint64_t key;
+      index_t i, j;
+    };
+    int shift = int(sizeof(T)) * 8;     // bits still unknown
+    std::uint64_t prefix = 0;           // the known ones
+    index_t candidates = x.n * (x.n - 1) / 2;
+    const auto known = [&](std::uint64_t key) { return shift >= 64 ? 0 : key >> shift; };
+    while (candidates > few && shift > 0) {
+      const int width = std::min(digit, shift), next = shift - width;
+      index_t* counts = zeros<index_t>(ctx_.threads() * bins);
+      sweep_distances(x, [&](index_t slot, std::uint64_t key, index_t, index_t) {
+        if (known(key) == prefix) ++counts[slot * bins + index_t((key >> next) & ((std::uint64_t(1) << width) - 1))];
+      });
+      index_t bin = 0, here = 0;
+      for (;; ++bin) {
+        here = 0;
+        for (index_t s = 0; s < ctx_.threads(); ++s) here += counts[s * bins + bin];
+        if (rank < here) break;
+        rank -= here;
+      }
+      prefix = prefix << width | std::uint64_t(bin);
+      shift = next;
+      candidates = here;
+    }
+    // Either few are left, or all that are left are equal, and then any of them will do: the first in the sample's order.
+    const index_t kept = std::min(candidates, few);
+    found* list = take<found>(kept);
+    std::atomic<index_t> size{0};
+    std::atomic<index_t> lowest{std::numeric_limits<index_t>::max()};
+    const bool equal = candidates > few;
+    sweep_distances(x, [&](index_t, std::uint64_t key, index_t i, index_t j) {
+      if (known(key) != prefix) return;
+      if (!equal) {
+        list[size++] = {key, i, j};
+        return;
+      }
+      const index_t at = i * x.n + j;
+      for (index_t seen = lowest; at < seen && !lowest.compare_exchange_weak(seen, at);) {
+      }
+    });
+    if (equal) return {from_bits<T>(prefix), lowest / x.n, lowest % x.n};
+    std::sort(list, list + kept, [](const found& a, const found& b) {
+      return a.key != b.key ? a.key < b.key : a.i != b.i ? a.i < b.i : a.j < b.j;
+    });
+    return {from_bits<T>(list[rank].key), list[rank].i, list[rank].j};
+  }
+
+  // ---- numbers
+  static double read(const scalar& s) { return s.value(); }
+  template <class T>
+  static void write_value(const scalar_out<T>& to, double value) {
+    *to.get() = T(value);
+  }
+  /// out (=, +=) factor * values, for a vector of any orientation.
+  template <class T>
+  static void store_vector(const double* values, const output<T>& out, double factor) {
+    if (!out.wanted()) return;
+    const index_t n = out.to.rows() * out.to.cols();
+    for (index_t q = 0; q < n; ++q) {
+      T& to = out.to.cols() == 1 ? *out.to.row(q) : out.to.data()[q];
+      to = T((out.mode == write::accumulate ? double(to) : 0.0) + factor * values[q]);
+    }
+  }
+  /// to_i = w_i * n / sum w (empty: 1); returns sum_i (w_i / sum w)^2.
+  template <class T>
+  double load_weights(const numbers& w, index_t n, T* to) const {
+    if (w.empty()) {
+      std::fill_n(to, n, T(1));
+      return 1 / double(n);
+    }
+    double sum = 0, squares = 0;
+    for (index_t i = 0; i < n; ++i) sum += w[i];
+    for (index_t i = 0; i < n; ++i) {
+      to[i] = T(w[i] * double(n) / sum);
+      squares += (w[i] / sum) * (w[i] / sum);
+    }
+    return squares;
+  }
+  template <class T>
+  static void fill(T* to, index_t n, T value) {
+    std::fill_n(to, n, value);
+  }
+
+  // ---- targets of the alignment losses
+  /// Identities of rows that belong together: equal labels, or without labels equal indices. Optionally how many rows of the
+  /// other side belong to each.
+  template <class T>
+  void pair_ids(const labels& x, const labels& y, index_t n, index_t m, T* x_id, T* y_id, index_t* x_matches = nullptr,
+                index_t* y_matches = nullptr) {
+    require<option_error>(n + m <= largest_id, "expected at most ", largest_id, " rows in all, got ", n + m);
+    if (x.empty()) {
+      for (index_t i = 0; i < n; ++i) x_id[i] = exact_id<T>(i);
+      for (index_t j = 0; j < m; ++j) y_id[j] = exact_id<T>(j);
+      if (x_matches) std::fill_n(x_matches, n, index_t(1));
+      if (y_matches) std::fill_n(y_matches, m, index_t(1));
+      return;
+    }
+    index_t *xs = take<index_t>(n), *ys = take<index_t>(m), *all = take<index_t>(n + m);
+    for (index_t i = 0; i < n; ++i) xs[i] = all[i] = x[i];
+    for (index_t j = 0; j < m; ++j) ys[j] = all[n + j] = y[j];
+    std::sort(xs, xs + n);
+    std::sort(ys, ys + m);
+    std::sort(all, all + n + m);
+    index_t* end = std::unique(all, all + n + m);
+    const auto identify = [&](const labels& from, index_t count, index_t* others, index_t other_count, T* id,
+                              index_t* matches) {
+      for (index_t i = 0; i < count; ++i) {
+        id[i] = exact_id<T>(std::lower_bound(all, end, from[i]) - all);
+        const auto same = std::equal_range(others, others + other_count, from[i]);
+        if (matches) matches[i] = same.second - same.first;
+      }
+    };
+    identify(x, n, ys, m, x_id, x_matches);
+    identify(y, m, xs, n, y_id, y_matches);
+  }
+  /// Both directions' targets: (1 - smoothing) shared by the positives, smoothing by all; hit = 0 where there is no positive.
+  template <class T>
+  void pair_targets(const labels& x, const labels& y, index_t n, index_t m, double smoothing, softmax<T>& by_row,
+                    softmax<T>& by_col) {
+    T *x_id = take<T>(n), *y_id = take<T>(m);
+    index_t *x_matches = take<index_t>(n), *y_matches = take<index_t>(m);
+    pair_ids(x, y, n, m, x_id, y_id, x_matches, y_matches);
+    share_targets(x_id, y_id, x_matches, n, m, smoothing, by_row);
+    share_targets(y_id, x_id, y_matches, m, n, smoothing, by_col);
+  }
+  /// Targets from class labels over C anchors.
+  template <class T>
+  void label_targets(const labels& y, index_t classes, index_t ignore, double smoothing, softmax<T>& s) {
+    require<option_error>(classes < largest_id, "expected fewer than ", largest_id, " anchors, got ", classes);
+    T *id = take<T>(s.n), *other = take<T>(classes);
+    index_t* matches = take<index_t>(s.n);
+    for (index_t i = 0; i < s.n; ++i) {
+      id[i] = exact_id<T>(y[i] == ignore ? classes : y[i]);
+      matches[i] = 1;
+    }
+    for (index_t c = 0; c < classes; ++c) other[c] = exact_id<T>(c);
+    share_targets(id, other, matches, s.n, classes, smoothing, s);
+  }
+  /// Soft targets t (n x C): (1 - smoothing) t + smoothing / C.
+  template <class T>
+  void soft_targets(const matrix_view<const T>& t, double smoothing, softmax<T>& s) {
+    s.soft = t.data();
+    s.soft_stride = t.stride();
+    s.keep = T(1 - smoothing);
+    s.base = T(smoothing / double(t.cols()));
+    T* mass = take<T>(s.n);
+    for (index_t i = 0; i < s.n; ++i) {
+      double sum = 0;
+      for (index_t c = 0; c < t.cols(); ++c) sum += double(t.row(i)[c]);
+      mass[i] = T((1 - smoothing) * sum + smoothing);
+    }
+    s.mass = mass;
+  }
+  /// weight_i = share * w_i / (sum of the weights that take part, or 1); rows with the label `ignore`, or with hit 0 where
+  /// `positives` is given, have weight 0.
+  template <class T>
+  void row_weights(index_t n, const numbers& w, const labels* y, index_t ignore, const index_t* positives, bool mean,
+                   double share, softmax<T>& s) {
+    T* weight = take<T>(n);
+    double sum = 0;
+    const auto of = [&](index_t i) {
+      const bool out = (y && (*y)[i] == ignore) || (positives && positives[i] == 0);
+      return out ? 0.0 : w.empty() ? 1.0 : w[i];
+    };
+    for (index_t i = 0; i < n; ++i) sum += of(i);
+    const double factor = !mean ? share : sum > 0 ? share / sum : 0.0;
+    for (index_t i = 0; i < n; ++i) weight[i] = T(of(i) * factor);
+    s.weight = weight;
+  }
+
+  template <class T>
+  static auto row(T* x, index_t i, index_t d) {
+    using vector = Eigen::Matrix<std::remove_const_t<T>, 1, Eigen::Dynamic>;
+    return Eigen::Map<std::conditional_t<std::is_const_v<T>, const vector, vector>>(x + i * d, d);
+  }
+
+ private:
+  template <class T>
+  void share_targets(const T* id, const T* other_id, const index_t* matches, index_t n, index_t m, double smoothing,
+                     softmax<T>& s) {
+    T *hit = take<T>(n), *mass = take<T>(n);
+    for (index_t i = 0; i < n; ++i) {
+      hit[i] = matches[i] > 0 ? T((1 - smoothing) / double(matches[i])) : T(0);
+      mass[i] = T(1);
+    }
+    s.id = id;
+    s.other_id = other_id;
+    s.hit = hit;
+    s.mass = mass;
+    s.matches = matches;
+    s.base = T(smoothing / double(m));
+  }
+
+  template <class T>
+  struct slot_memory {
+    T* tile;
+    T* column;  ///< one number per column of the tile, for the epilogue's use
+    product<T> products;
+  };
+
+  // A tile and the rows it meets should stay in the second-level cache together.
+  template <class T>
+  index_t tile_rows() const {
+    if (ctx_.tile() > 0) return ctx_.tile();
+    return sizeof(T) == 8 ? 128 : 256;
+  }
+
+  // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`.
+  template <class T, class Epilogue>
+  void sweep_triangle(const rows<T>& z, index_t split, const Epilogue& epilogue, index_t count, double* totals,
+                      const pull<T>& g) {
+    const blocks first(split, tile_rows<T>()), second(z.n - split, tile_rows<T>());
+    const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
+    const auto begin = [&](index_t k) {
+      return k < first.count() ? first.begin(k) : split + second.begin(k - first.count());
+    };
+    const auto length = [&](index_t k) {
+      return k < first.count() ? first.length(k) : second.length(k - first.count());
+    };
+    slot_memory<T>* slots = take_slots<T>(total, size, size, z.d);
+    double* sums = zeros<double>(total * count);
+    const tournament plan(total);
+    for (index_t round = 0; round < plan.rounds(); ++round)
+      parallel(plan.pairs(round), [&](index_t slot, index_t k) {
+        const tournament::pair p = plan.at(round, k);
+        if (!p.real) return;
+        tile<T> t;
+        t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
+        t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
+        visit(t, size, z, z, epilogue, g, g, slots[slot]);
+      });
+    add_sums(sums, total, count, totals);
+    add_self(z, g);
+  }
+
+  // All pairs of blocks of x and y.
+  template <class T, class Epilogue>
+  void sweep_rectangle(const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, index_t count, double* totals,
+                       const pull<T>& gx, const pull<T>& gy) {
+    const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
+    double* sums = zeros<double>(bx.count() * count);
+    const auto work = [&](index_t slot, index_t p, index_t q, const pull<T>& to_y, slot_memory<T>* slots) {
+      tile<T> t;
+      t.i0 = bx.begin(p), t.ni = bx.length(p), t.j0 = by.begin(q), t.nj = by.length(q);
+      t.diagonal = false, t.totals = sums + p * count, t.slot = slot;
+      visit(t, by.size(), x, y, epilogue, gx, to_y, slots[slot]);
+    };
+    if (by.count() == 1 && bx.count() > 1 && !epilogue.columns_depend) {
+      // Few columns, as with class anchors: a rotation would run one tile at a time. Instead a fixed number of lanes, each
+      // with the columns' gradient of its own; they are added in the order of the lanes.
+      const index_t lanes = std::min<index_t>(bx.count(), 8);
+      slot_memory<T>* slots = take_slots<T>(lanes, bx.size(), by.size(), x.d);
+      const index_t per_lane = y.n * y.d;
+      T* gradients = gy.gradient ? zeros<T>(lanes * per_lane) : nullptr;
+      T* selves = gy.wanted() ? zeros<T>(lanes * y.n) : nullptr;
+      parallel(lanes, [&](index_t slot, index_t lane) {
+        const pull<T> mine{gradients ? gradients + lane * per_lane : nullptr, selves ? selves + lane * y.n : nullptr};
+        for (index_t p = lane; p < bx.count(); p += lanes) work(slot, p, 0, mine, slots);
+      });
+      for (index_t lane = 0; lane < lanes; ++lane) {
+        if (gradients) add(gradients + lane * per_lane, per_lane, gy.gradient);
+        if (selves) add(selves + lane * y.n, y.n, gy.self);
+      }
+    } else {
+      slot_memory<T>* slots = take_slots<T>(std::min(bx.count(), by.count()), bx.size(), by.size(), x.d);
+      const rotation plan(bx.count(), by.count());
+      for (index_t round = 0; round < plan.rounds(); ++round)
+        parallel(plan.pairs(round), [&](index_t slot, index_t k) {
+          const tournament::pair p = plan.at(round, k);
+          work(slot, p.first, p.second, gy, slots);
+        });
+    }
+    add_sums(sums, bx.count(), count, totals);
+    add_self(x, gx);
+    add_self(y, gy);
+  }
+
+  template <class T, class F>
+  void sweep_distances(const rows<T>& x, const F& f) {
+    sweep_triangle(x, x.n, each_distance<T, F>{x.squared, f}, 0, nullptr, pull<T>{});
+  }
+
+  // One tile: dots, epilogue, and the two products of the pull-back.
+  template <class T, class Epilogue>
+  void visit(tile<T>& t, index_t stride, const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, const pull<T>& gx,
+             const pull<T>& gy, slot_memory<T>& m) const {
+    const index_t d = x.d;
+    const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
+    t.s = m.tile, t.stride = stride;
+    t.row_sums = gx.self ? gx.self + t.i0 : nullptr;
+    t.col_sums = gy.self ? gy.self + t.j0 : nullptr;
+    m.products.dots(xi, d, yj, d, t.s, stride, t.ni, t.nj, d);
+    if (!epilogue(t, m.column)) return;
+    if (gx.gradient) m.products.add(t.s, stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
+    if (gy.gradient)
+      m.products.add_transposed(t.s, stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
+  }
+
+  // dX_i += 2 self_i x_i
+  template <class T>
+  void add_self(const rows<T>& x, const pull<T>& g) const {
+    if (g.gradient == nullptr) return;
+    pieces(x.n, x.d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) row(g.gradient, i, x.d) += T(2) * g.self[i] * row(x.data, i, x.d);
+    });
+  }
+
+  template <class T>
+  static void add(const T* from, index_t n, T* to) {
+    for (index_t i = 0; i < n; ++i) to[i] += from[i];
+  }
+
+  static void add_sums(const double* sums, index_t blocks, index_t count, double* totals) {
+    for (index_t b = 0; b < blocks; ++b)
+      for (index_t c = 0; c < count; ++c) totals[c] += sums[b * count + c];
+  }
+
+  template <class T>
+  slot_memory<T>* take_slots(index_t most_tasks, index_t height, index_t width, index_t d) {
+    const index_t count = std::max<index_t>(1, std::min<index_t>(ctx_.threads(), most_tasks));
+    slot_memory<T>* slots = take<slot_memory<T>>(count);
+    for (index_t s = 0; s < count; ++s) {
+      T* tile = take<T>(height * width);
+      T* column = take<T>(width);
+      T* scratch = take<T>(product<T>::scratch_size(height, width, d));
+      new (slots + s) slot_memory<T>{tile, column, product<T>(scratch, height, width, d)};
+    }
+    return slots;
+  }
+
+  // One pair of the linear-time form, weight u: value, parameter sums and gradients of both rows.
+  template <class T, class K>
+  void add_pair(const rows<T>& z, index_t i, index_t j, const K& k, T u, bool parameters, double* totals,
+                const pull<T>& g) const {
+    const auto zi = row(z.data, i, z.d), zj = row(z.data, j, z.d);
+    const T s = zi.dot(zj), a = z.squared[i], b = z.squared[j];
+    const pair_partials<T> p = k.partials(s, a, b);
+    totals[0] += double(u) * double(p.value);
+    if (parameters) {
+      double* by_bandwidth = totals + 1 + k.weights();
+      k.parameters(
+          s, a, b, [&](int q, T dk) { totals[1 + q] += double(u * dk); },
+          [&](int q, T dk) { by_bandwidth[q] += double(u * dk); });
+    }
+    if (g.gradient == nullptr) return;
+    row(g.gradient, i, z.d) += u * p.ds * zj;
+    row(g.gradient, j, z.d) += u * p.ds * zi;
+    g.self[i] += u * p.da;
+    g.self[j] += u * p.db;
+  }
+
+  template <class T>
+  void finish(const softmax<T>& s) const {
+    pieces(s.n, 1, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) s.lse[i] += std::log(s.sum[i]);
+    });
+  }
+
+  const cpu& ctx_;
+  workspace::frame memory_;
+};
+
+}  // namespace craft::engine

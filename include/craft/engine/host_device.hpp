@@ -1,0 +1,69 @@
+// What pair functions need to be written once for the host compiler, for nvcc, and for vector registers.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+
+#if defined(__CUDACC__)
+#define CRAFT_HOST_DEVICE __host__ __device__
+#else
+#define CRAFT_HOST_DEVICE
+#endif
+
+namespace craft::math {
+
+// Elementary functions of a number, or of a register of numbers (engine/pack.hpp), which brings them as members.
+template <class V>
+CRAFT_HOST_DEVICE inline V exp(V x) {
+  if constexpr (std::is_floating_point_v<V>)
+    return std::exp(x);
+  else
+    return x.exp();
+}
+template <class V>
+CRAFT_HOST_DEVICE inline V log(V x) {
+  if constexpr (std::is_floating_point_v<V>)
+    return std::log(x);
+  else
+    return x.log();
+}
+template <class V>
+CRAFT_HOST_DEVICE inline V sqrt(V x) {
+  if constexpr (std::is_floating_point_v<V>)
+    return std::sqrt(x);
+  else
+    return x.sqrt();
+}
+template <class V>
+CRAFT_HOST_DEVICE inline V max(V x, V y) {
+  if constexpr (std::is_floating_point_v<V>)
+    return x > y ? x : y;
+  else
+    return x.max(y);
+}
+/// value where x > 0, else 0: how a derivative is defined where a square root meets zero.
+template <class V>
+CRAFT_HOST_DEVICE inline V where_positive(V x, V value) {
+  if constexpr (std::is_floating_point_v<V>)
+    return x > V(0) ? value : V(0);
+  else
+    return x.where_positive(value);
+}
+
+/// value where x == y, else 0.
+template <class V>
+CRAFT_HOST_DEVICE inline V where_equal(V x, V y, V value) {
+  if constexpr (std::is_floating_point_v<V>)
+    return x == y ? value : V(0);
+  else
+    return x.where_equal(y, value);
+}
+/// log(1 + x) for x >= 0 without losing a small x (W. Kahan's correction of the rounded 1 + x).
+template <class V>
+CRAFT_HOST_DEVICE inline V log1p(V x) {
+  const V one(1), u = one + x, rounded = u - one;
+  const V corrected = log(u) * x / max(rounded, where_equal(rounded, V(0), one));
+  return where_positive(rounded, corrected) + where_equal(rounded, V(0), x);
+}
+
+}  // namespace craft::math

@@ -1,0 +1,87 @@
+// pack<T>: as many T as one vector register holds, with the arithmetic that pair functions use. Eigen's
+// packet functions do the work, so that one formula serves a number and a register of numbers.
+#pragma once
+
+#include <Eigen/Core>
+
+#include "craft/engine/host_device.hpp"
+#include "craft/view.hpp"
+
+namespace craft::engine {
+
+template <class T>
+struct pack {
+  using packet = typename Eigen::internal::packet_traits<T>::type;
+  static constexpr index_t width = Eigen::internal::unpacket_traits<packet>::size;
+
+  packet v;
+
+  pack() = default;
+  pack(T x) : v(Eigen::internal::pset1<packet>(x)) {}  // NOLINT: a number is a register of equal numbers
+  pack(packet p) : v(p) {}                             // NOLINT
+  static pack load(const T* p) { return Eigen::internal::ploadu<packet>(p); }
+  void store(T* p) const { Eigen::internal::pstoreu(p, v); }
+
+  friend pack operator+(pack a, pack b) { return Eigen::internal::padd(a.v, b.v); }
+  friend pack operator-(pack a, pack b) { return Eigen::internal::psub(a.v, b.v); }
+  friend pack operator*(pack a, pack b) { return Eigen::internal::pmul(a.v, b.v); }
+  friend pack operator/(pack a, pack b) { return Eigen::internal::pdiv(a.v, b.v); }
+  pack operator-() const { return Eigen::internal::pnegate(v); }
+
+  pack& operator+=(pack o) { return *this = *this + o; }
+
+  pack exp() const { return Eigen::internal::pexp(v); }
+  pack log() const { return Eigen::internal::plog(v); }
+  pack sqrt() const { return Eigen::internal::psqrt(v); }
+  pack max(pack o) const { return Eigen::internal::pmax(v, o.v); }
+  pack where_equal(pack o, pack value) const {
+    return Eigen::internal::pand(Eigen::internal::pcmp_eq(v, o.v), value.v);
+  }
+  pack where_positive(pack value) const {
+    const packet positive = Eigen::internal::pcmp_lt(Eigen::internal::pset1<packet>(T(0)), v);
+    return Eigen::internal::pand(positive, value.v);
+  }
+};
+
+template <class T>
+T sum(const pack<T>& a) {
+  return Eigen::internal::predux(a.v);
+}
+template <class T>
+T largest(const pack<T>& a) {
+  return Eigen::internal::predux_max(a.v);
+}
+// A single number is a pack of one, for what is left over at the end of a row.
+template <class T>
+T sum(const T& a) {
+  return a;
+}
+template <class T>
+T largest(const T& a) {
+  return a;
+}
+
+template <class V, class T>
+V load(const T* p) {
+  if constexpr (std::is_same_v<V, T>)
+    return *p;
+  else
+    return V::load(p);
+}
+template <class V, class T>
+void store(T* p, const V& v) {
+  if constexpr (std::is_same_v<V, T>)
+    *p = v;
+  else
+    v.store(p);
+}
+
+/// Calls f(j, V) for j = begin..end in steps of a register, then one by one; V is pack<T>() or T().
+template <class T, class F>
+void for_each_pack(index_t begin, index_t end, F&& f) {
+  index_t j = begin;
+  for (; j + pack<T>::width <= end; j += pack<T>::width) f(j, pack<T>());
+  for (; j < end; ++j) f(j, T());
+}
+
+}  // namespace craft::engine

@@ -1,0 +1,436 @@
+// What happens inside one tile on the CPU: loops over registers that turn dot products into values, sums and weights.
+// Each epilogue is called once per tile; it may overwrite the tile with the weights W of the pull-back
+//
+//     dX_I += W Y_J + 2 diag(row_sums) X_I        dY_J += W' X_I + 2 diag(col_sums) Y_J
+//
+// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "craft/engine/pack.hpp"
+#include "craft/kernels.hpp"
+
+namespace craft::engine {
+
+/// Packed rows: contiguous, with their squared norms.
+template <class T>
+struct rows {
+  T* data = nullptr;
+  index_t n = 0, d = 0;
+  T* squared = nullptr;
+};
+
+/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), and where to add what comes of them.
+template <class T>
+struct tile {
+  index_t i0, ni, j0, nj;
+  bool diagonal;     ///< the two blocks are the same rows
+  T* s;              ///< ni x nj, overwritten by the weights if the epilogue returns true
+  index_t stride;
+  T* row_sums;       ///< ni numbers, of the rows of this tile
+  T* col_sums;       ///< nj numbers, of its columns
+  double* totals;
+  index_t slot;      ///< which of the concurrent workers this is
+  T* row(index_t i) const { return s + i * stride; }
+};
+
+/// An integer as a T that compares equal for equal integers only. Floats are made from the bit pattern, since not every
+/// integer is a float; all of them are normal numbers.
+template <class T>
+T exact_id(index_t id) {
+  if constexpr (sizeof(T) == 8) {
+    return T(id);
+  } else {
+    const std::uint32_t bits = 0x3f800000u + std::uint32_t(id);
+    T f;
+    std::memcpy(&f, &bits, sizeof f);
+    return f;
+  }
+}
+constexpr index_t largest_id = 0x3fffffff;
+
+/// The weights of a quadratic form on a stacked sample: u_ij = w_i w_j times the factor of the blocks i and j are in.
+/// Equal weights are exactly 1, so that in float only the kernel's values round, not the 1/n^2.
+template <class T>
+struct form_weights {
+  T* per_row = nullptr;
+  double within_x = 1, within_y = 1, across = -1;
+};
+
+/// Weighted sum of k over all pairs, sum_ij u_ij k(z_i, z_j), on a stacked sample whose first `split` rows are x.
+/// Optionally the sums of the kernel's parameter derivatives.
+template <class T, class K>
+struct quadratic_form_tile {
+  static constexpr bool columns_depend = false;
+  K kernel;
+  const T* squared;
+  form_weights<T> weights;
+  index_t split;
+  bool skip_diagonal, gradient, parameters;
+
+  bool operator()(tile<T>& t, T* column_weight) const {
+    const bool first = t.i0 < split, second = t.j0 < split;
+    const double factor =
+        (first == second ? (first ? weights.within_x : weights.within_y) : weights.across) * (t.diagonal ? 1 : 2);
+    const T* b = squared + t.j0;
+    std::copy_n(weights.per_row + t.j0, t.nj, column_weight);
+    for (index_t i = 0; i < t.ni; ++i) {
+      T* s = t.row(i);
+      const T a = squared[t.i0 + i];
+      const double row_weight = factor * double(weights.per_row[t.i0 + i]);
+      if (t.diagonal) {
+        s[i] = a;  // a row is at distance exactly 0 from itself; known by its index, not by its numbers
+        if (skip_diagonal) column_weight[i] = T(0);
+      }
+      if (parameters) add_parameters(t, s, a, b, row_weight, column_weight);
+      T value(0), row_sum(0);
+      if (gradient) {
+        const T scale = T(row_weight);
+        each(t.nj, value, row_sum, [&](index_t j, auto& v, auto& r) {
+          using V = std::decay_t<decltype(v)>;
+          const V w = load<V>(column_weight + j), u = V(scale) * w;
+          const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(b + j));
+          v = v + w * k.value;
+          r = r + u * k.da;
+          store(t.col_sums + j, load<V>(t.col_sums + j) + u * k.db);
+          store(s + j, u * k.ds);
+        });
+        t.row_sums[i] += row_sum;
+      } else {
+        each(t.nj, value, row_sum, [&](index_t j, auto& v, auto&) {
+          using V = std::decay_t<decltype(v)>;
+          v = v + load<V>(column_weight + j) * kernel.value(load<V>(s + j), V(a), load<V>(b + j));
+        });
+      }
+      t.totals[0] += row_weight * double(value);
+      if (t.diagonal && skip_diagonal) column_weight[i] = weights.per_row[t.j0 + i];
+    }
+    return gradient;
+  }
+
+ private:
+  // Two running sums over the columns, in registers and then one by one.
+  template <class F>
+  static void each(index_t n, T& first, T& second, F&& f) {
+    pack<T> v(T(0)), r(T(0));
+    index_t j = 0;
+    for (; j + pack<T>::width <= n; j += pack<T>::width) f(j, v, r);
+    first = sum(v);
+    second = sum(r);
+    for (; j < n; ++j) f(j, first, second);
+  }
+  void add_parameters(const tile<T>& t, const T* s, T a, const T* b, double row_weight, const T* column_weight) const {
+    double* by_weight = t.totals + 1;
+    double* by_bandwidth = by_weight + kernel.weights();
+    for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+      using V = decltype(tag);
+      const V w = load<V>(column_weight + j);
+      kernel.parameters(
+          load<V>(s + j), V(a), load<V>(b + j), [&](int q, V k) { by_weight[q] += row_weight * double(sum(w * k)); },
+          [&](int q, V k) { by_bandwidth[q] += row_weight * double(sum(w * k)); });
+    });
+  }
+};
+
+/// out_ij = scale * k(x_i, a_j)
+template <class T, class K, class S>
+struct map_tile {
+  static constexpr bool columns_depend = false;
+  K kernel;
+  const T *x_squared, *y_squared;
+  T scale;
+  matrix_view<S> out;
+
+  bool operator()(tile<T>& t, T*) const {
+    for (index_t i = 0; i < t.ni; ++i) {
+      T* s = t.row(i);
+      const T a = x_squared[t.i0 + i];
+      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+        using V = decltype(tag);
+        store(s + j, V(scale) * kernel.value(load<V>(s + j), V(a), load<V>(y_squared + t.j0 + j)));
+      });
+      S* to = out.row(t.i0 + i) + t.j0;
+      for (index_t j = 0; j < t.nj; ++j) to[j] = S(s[j]);
+    }
+    return false;
+  }
+};
+
+/// Weights of the pull-back of map_tile for a given dL/dout; totals[0] += sum dout_ij out_ij.
+template <class T, class K, class S>
+struct map_pullback_tile {
+  static constexpr bool columns_depend = false;
+  K kernel;
+  const T *x_squared, *y_squared;
+  T scale;
+  matrix_view<const S> dout;
+
+  bool operator()(tile<T>& t, T* u) const {
+    for (index_t i = 0; i < t.ni; ++i) {
+      T* s = t.row(i);
+      const S* from = dout.row(t.i0 + i) + t.j0;
+      for (index_t j = 0; j < t.nj; ++j) u[j] = scale * T(from[j]);
+      const T a = x_squared[t.i0 + i];
+      double by_scale = 0;
+      T row_sum(0);
+      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+        using V = decltype(tag);
+        const V w = load<V>(u + j);
+        const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(y_squared + t.j0 + j));
+        by_scale += double(sum(w * k.value));
+        row_sum += sum(w * k.da);
+        store(t.col_sums + j, load<V>(t.col_sums + j) + w * k.db);
+        store(s + j, w * k.ds);
+      });
+      t.row_sums[i] += row_sum;
+      t.totals[0] += by_scale;
+    }
+    return true;
+  }
+};
+
+/// One direction of a softmax cross-entropy: a softmax over the columns j for each of n rows i, with logits z_ij,
+///
+///     loss = sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
+///     t_ij = hit_i [id_i = other_id_j] + base        or, with soft targets,   t_ij = keep * soft_ij + base
+///
+/// log_sum_exp fills lse (the running maximum on the way) and target_dot = sum_j t_ij z_ij.
+template <class T>
+struct softmax {
+  index_t n = 0;
+  const T *id = nullptr, *other_id = nullptr;  ///< exact_id of labels or indices
+  const T* hit = nullptr;
+  const index_t* matches = nullptr;            ///< how many columns belong to each row
+  T base = 0, keep = 1;
+  const T* soft = nullptr;
+  index_t soft_stride = 0;
+  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij
+  T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
+
+  T id_of(index_t i) const { return soft ? T(0) : id[i]; }
+  T hit_of(index_t i) const { return soft ? T(0) : hit[i]; }
+  /// t_ij for the columns starting at j; id_i and hit_i are handed in because they do not change along a row.
+  template <class V>
+  V target(index_t i, index_t j, V id_i, V hit_i) const {
+    if (soft != nullptr) return V(keep) * load<V>(soft + i * soft_stride + j) + V(base);
+    return math::where_equal(id_i, load<V>(other_id + j), hit_i) + V(base);
+  }
+  /// t_ij for a register of rows i and one column j: the transposed way through a tile.
+  template <class V>
+  V target_down(index_t i, index_t j) const {
+    return math::where_equal(load<V>(id + i), V(other_id[j]), load<V>(hit + i)) + V(base);
+  }
+};
+
+/// log-sum-exp of the rows of z = s, and if `by_column` of its columns, with running maxima.
+template <class T>
+struct log_sum_exp_tile {
+  softmax<T> by_row, by_col;
+  bool columns_depend;  ///< whether the columns are wanted too
+
+  bool operator()(tile<T>& t, T*) const {
+    for (index_t i = 0; i < t.ni; ++i) reduce_row(t, i);
+    if (columns_depend) reduce_columns(t);
+    return false;
+  }
+
+ private:
+  void reduce_row(const tile<T>& t, index_t i) const {
+    const index_t row = t.i0 + i;
+    const T* z = t.row(i);
+    T highest = -std::numeric_limits<T>::infinity();
+    pack<T> high(highest);
+    for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+      using V = decltype(tag);
+      if constexpr (std::is_same_v<V, T>)
+        highest = math::max(highest, z[j]);
+      else
+        high = high.max(load<V>(z + j));
+    });
+    highest = math::max(highest, largest(high));
+    T& running = by_row.lse[row];
+    if (highest > running) {
+      by_row.sum[row] *= std::exp(running - highest);
+      running = highest;
+    }
+    const T id = by_row.id_of(row), hit = by_row.hit_of(row);
+    pack<T> exps(T(0)), dots(T(0));
+    T exp_sum(0), dot_sum(0);
+    for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+      using V = decltype(tag);
+      const V zj = load<V>(z + j);
+      const V e = math::exp(zj - V(running));
+      const V d = zj * by_row.target(row, t.j0 + j, V(id), V(hit));
+      if constexpr (std::is_same_v<V, T>) {
+        exp_sum += e;
+        dot_sum += d;
+      } else {
+        exps += e;
+        dots += d;
+      }
+    });
+    by_row.sum[row] += exp_sum + engine::sum(exps);
+    by_row.target_dot[row] += dot_sum + engine::sum(dots);
+  }
+
+  // Every column of a register has its own maximum, so each register of columns walks down the rows twice.
+  void reduce_columns(const tile<T>& t) const {
+    for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+      using V = decltype(tag);
+      const index_t col = t.j0 + j;
+      const V before = load<V>(by_col.lse + col);
+      V highest = before;
+      for (index_t i = 0; i < t.ni; ++i) highest = math::max(highest, load<V>(t.row(i) + j));
+      V exps = load<V>(by_col.sum + col) * math::exp(before - highest), dots = load<V>(by_col.target_dot + col);
+      for (index_t i = 0; i < t.ni; ++i) {
+        const V z = load<V>(t.row(i) + j);
+        exps = exps + math::exp(z - highest);
+        dots = dots + z * by_col.template target_down<V>(col, t.i0 + i);
+      }
+      store(by_col.lse + col, highest);
+      store(by_col.sum + col, exps);
+      store(by_col.target_dot + col, dots);
+    });
+  }
+};
+
+/// Weights dL/dz_ij = w_i (mass_i exp(z_ij - lse_i) - t_ij), plus the same by columns.
+template <class T>
+struct softmax_pullback_tile {
+  static constexpr bool columns_depend = false;
+  softmax<T> by_row, by_col;
+  bool by_column;
+
+  bool operator()(tile<T>& t, T*) const {
+    for (index_t i = 0; i < t.ni; ++i) {
+      const index_t row = t.i0 + i;
+      T* z = t.row(i);
+      const T lse = by_row.lse[row], w = by_row.weight[row], mass = by_row.mass[row];
+      const T id = by_row.id_of(row), hit = by_row.hit_of(row);
+      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+        using V = decltype(tag);
+        const index_t col = t.j0 + j;
+        const V zj = load<V>(z + j);
+        V u = V(w) * (V(mass) * math::exp(zj - V(lse)) - by_row.target(row, col, V(id), V(hit)));
+        if (by_column)
+          u = u + load<V>(by_col.weight + col) * (load<V>(by_col.mass + col) * math::exp(zj - load<V>(by_col.lse + col)) -
+                                                  by_col.template target_down<V>(col, row));
+        store(z + j, u);
+      });
+    }
+    return true;
+  }
+};
+
+/// Sigmoid pairwise loss: totals[0] += sum softplus(-l z), z = s + bias, l = +1 for equal ids and -1 otherwise;
+/// weights dL/ds = -l sigmoid(-l z) * scale; totals[1] += their sum (the bias' gradient).
+template <class T>
+struct sigmoid_tile {
+  static constexpr bool columns_depend = false;
+  const T *row_id, *col_id;
+  T bias, scale;
+  bool gradient;
+
+  bool operator()(tile<T>& t, T*) const {
+    for (index_t i = 0; i < t.ni; ++i) {
+      T* s = t.row(i);
+      const T id = row_id[t.i0 + i];
+      double value = 0, by_bias = 0;
+      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+        using V = decltype(tag);
+        const V sign = math::where_equal(V(id), load<V>(col_id + t.j0 + j), V(T(2))) - V(T(1));
+        const V u = -(sign * (load<V>(s + j) + V(bias)));
+        const V e = math::exp(-math::max(u, -u));  // never overflows
+        value += double(sum(math::max(u, V(T(0))) + math::log1p(e)));
+        if (gradient) {
+          const V one(T(1));
+          const V sigmoid = (math::where_positive(u, one - e) + e) / (one + e);  // 1/(1+e) for u > 0, else e/(1+e)
+          const V w = -(sign * sigmoid) * V(scale);
+          by_bias += double(sum(w));
+          store(s + j, w);
+        }
+      });
+      t.totals[0] += value * double(scale);
+      t.totals[1] += by_bias;
+    }
+    return gradient;
+  }
+};
+
+/// Nearest column of every row by a_i + b_j - 2 s (lowest index on ties): running minimum in `distance`.
+template <class T>
+struct nearest_tile {
+  static constexpr bool columns_depend = false;
+  const T* y_squared;
+  T* distance;      ///< without the row's own |x|^2, which changes no comparison
+  index_t* index;
+
+  bool operator()(tile<T>& t, T*) const {
+    for (index_t i = 0; i < t.ni; ++i) {
+      T* s = t.row(i);
+      T lowest = std::numeric_limits<T>::infinity();
+      pack<T> low(lowest);
+      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
+        using V = decltype(tag);
+        const V sj = load<V>(s + j);
+        const V d = load<V>(y_squared + t.j0 + j) - (sj + sj);
+        store(s + j, d);
+        if constexpr (std::is_same_v<V, T>)
+          lowest = d < lowest ? d : lowest;
+        else
+          low = -((-low).max(-d));
+      });
+      lowest = -math::max(-lowest, largest(-low));
+      T& best = distance[t.i0 + i];
+      index_t& at = index[t.i0 + i];
+      if (lowest > best || (lowest == best && t.j0 > at)) continue;
+      index_t j = 0;
+      while (j + 1 < t.nj && s[j] != lowest) ++j;
+      if (lowest < best || t.j0 + j < at) {
+        best = lowest;
+        at = t.j0 + j;
+      }
+    }
+    return false;
+  }
+};
+
+/// The bits of a number >= 0 as an integer of the same order.
+template <class T>
+std::uint64_t order_bits(T x) {
+  std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t> bits;
+  std::memcpy(&bits, &x, sizeof x);
+  return bits;
+}
+
+template <class T>
+T from_bits(std::uint64_t bits) {
+  const auto narrow = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>(bits);
+  T x;
+  std::memcpy(&x, &narrow, sizeof x);
+  return x;
+}
+
+/// Calls f(slot, key, i, j) for every pair i < j of one sample; key = order_bits of the squared distance.
+template <class T, class F>
+struct each_distance {
+  static constexpr bool columns_depend = false;
+  const T* squared;
+  F f;
+
+  bool operator()(tile<T>& t, T*) const {
+    for (index_t i = 0; i < t.ni; ++i) {
+      const T* s = t.row(i);
+      const T a = squared[t.i0 + i];
+      for (index_t j = t.diagonal ? i + 1 : 0; j < t.nj; ++j)
+        f(t.slot, order_bits(math::max(a + squared[t.j0 + j] - (s[j] + s[j]), T(0))), t.i0 + i, t.j0 + j);
+    }
+    return false;
+  }
+};
+
+}  // namespace craft::engine

@@ -1,0 +1,542 @@
+// Gradient checker: compares a gradient somebody computed with the slopes of the function itself, for any function of
+// blocks of numbers. It says "agrees" only when the slopes were measured well enough to say so, and "unresolved" where
+// they were not (a kink, rounding noise), so that a passing test means something.
+//
+// Sources of the ideas: W. Press et al., Numerical Recipes, section 5.7 "Numerical Derivatives" (exactly representable
+// steps, Ridders' extrapolation of central differences to step zero); J. More and S. Wild, "Estimating computational
+// noise", SIAM J. Sci. Comput. 33 (2011) (noise of a function from its high differences over a tiny range).
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <iomanip>
+#include <limits>
+#include <ostream>
+#include <random>
+#include <sstream>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "craft/error.hpp"
+#include "craft/view.hpp"
+
+namespace craft {
+
+/// What a comparison came to. unresolved: the slope could not be measured well enough to decide.
+enum class verdict { agrees, disagrees, unresolved };
+
+/// A block of the function's arguments: `size` numbers that the function reads at `values`, and the gradient to be
+/// checked, df/dvalues. T is float or double. The gradient is copied before the function is first called, so a
+/// function that writes its gradient there again on each call does no harm. Quantities of different units or scale
+/// (features, a bandwidth, a bias) belong in blocks of their own.
+template <class T>
+struct gradient_block {
+  std::string name;
+  T* values = nullptr;
+  index_t size = 0;
+  const T* gradient = nullptr;
+};
+
+/// How to check. tolerance: allowed relative error (0: 1e-7 for double, 2e-3 for float blocks). step: 0 searches one for
+/// every coordinate; otherwise the steps are step, step/4 and step/16, in the units of the numbers (of a direction: in
+/// multiples of its length). directions: 0 checks every coordinate, otherwise that many random directions drawn from
+/// `seed`, the same on every platform. worst: how many entries the report lists.
+struct gradcheck_options {
+  double tolerance = 0;
+  double step = 0;
+  index_t directions = 0;
+  std::uint64_t seed = 0;
+  index_t worst = 5;
+};
+
+/// One comparison. name and index: the block and the coordinate, or "direction" and its number.
+/// absolute = |analytic - numeric|; relative = absolute / scale, with the scale explained at gradcheck(), so that
+/// relative > tolerance means that more than allowed is missing. step: the smallest of the steps that numeric was
+/// extrapolated from. uncertainty: how far numeric itself may be off, in the units of the gradient.
+struct gradcheck_entry {
+  std::string name;
+  index_t index = 0;
+  double analytic = 0, numeric = 0, absolute = 0, relative = 0, step = 0, uncertainty = 0;
+  verdict result = verdict::unresolved;
+};
+
+/// Outcome of a check. verdict: disagrees if any entry does, else unresolved if any entry is, else agrees.
+/// same_bits: whether two calls at the same point returned the same bits (it does not enter the verdict).
+/// cosine and norm_ratio (|analytic| / |numeric|) of the two gradients over the entries where both are finite; 1 and 1
+/// if both gradients are zero, cosine 0 if one of them is. checked: entries compared. worst: disagreeing entries first,
+/// then unresolved ones, then the rest; within each by relative error.
+struct gradcheck_report {
+  craft::verdict verdict = craft::verdict::unresolved;
+  bool same_bits = false;
+  double cosine = 0, norm_ratio = 0;
+  index_t checked = 0;
+  std::vector<gradcheck_entry> worst;
+
+  /// All of the above as a table for people.
+  std::string text() const;
+  /// Whether the verdict is "agrees": unresolved is not a pass.
+  explicit operator bool() const { return verdict == craft::verdict::agrees; }
+};
+
+namespace detail {
+
+inline const char* word(verdict v) {
+  return v == verdict::agrees ? "agrees" : v == verdict::disagrees ? "DISAGREES" : "unresolved";
+}
+
+/// f along a line at +-step: central difference, difference of the two one-sided slopes, bound on the noise of the
+/// central difference, largest one-sided slope, and whether f kept its value.
+struct line_sample {
+  double step, central, jump, noise, slope;
+  bool same;
+  bool finite() const { return std::isfinite(central) && std::isfinite(jump); }
+};
+
+/// A slope extrapolated to step 0, from steps down to `step`. nearby: largest one-sided slope among the steps used, the
+/// natural size of the gradient around a stationary point. flat: f kept its value.
+struct slope_estimate {
+  double value = std::numeric_limits<double>::quiet_NaN(), step = 0;
+  double uncertainty = std::numeric_limits<double>::infinity(), nearby = 0;
+  bool flat = false;
+};
+
+/// Richardson's extrapolation over every run of neighbouring steps (samples in descending order of step); the estimate
+/// with the smallest uncertainty wins. Uncertainty: the last two corrections and the noise; half the jump of the slope
+/// where the one-sided slopes do not meet (a kink, which central differences cannot see); and what separates it from
+/// estimates at smaller steps (a step far beyond the function's own scale can look settled).
+inline slope_estimate extrapolate(const std::vector<line_sample>& samples) {
+  constexpr int depth = 5;
+  struct cell {
+    double value, jump, noise, uncertainty;
+  };
+  const int n = int(samples.size());
+  std::vector<std::array<cell, depth>> table(n);
+  slope_estimate best;
+  for (int i = n - 1; i >= 0; --i) table[i][0] = {samples[i].central, samples[i].jump, samples[i].noise, 0};
+  for (int i = 1; i < n; ++i) {
+    const double ratio = samples[i - 1].step / samples[i].step;
+    for (int d = 1; d <= std::min(i, depth - 1); ++d) {
+      const cell &fine = table[i][d - 1], &coarse = table[i - 1][d - 1];
+      // The central difference is even in the step (errors h^2, h^4, ...), the jump odd (h, h^3, ...).
+      const double even = 1 / (std::pow(ratio, 2 * d) - 1), odd = 1 / (std::pow(ratio, 2 * d - 1) - 1);
+      cell& c = table[i][d];
+      c.value = fine.value + even * (fine.value - coarse.value);
+      c.jump = fine.jump + odd * (fine.jump - coarse.jump);
+      c.noise = (1 + even) * fine.noise + even * coarse.noise;
+      c.uncertainty = std::max(std::abs(c.value - fine.value), std::abs(c.value - coarse.value)) + c.noise;
+      const double jump_error = std::max(std::abs(c.jump - fine.jump), std::abs(c.jump - coarse.jump)) + 4 * c.noise;
+      if (std::abs(c.jump) > jump_error) c.uncertainty = std::max(c.uncertainty, std::abs(c.jump) / 2);
+    }
+  }
+  for (int i = 1; i < n; ++i) {
+    for (int d = 1; d <= std::min(i, depth - 1); ++d) {
+      const cell& c = table[i][d];
+      double u = c.uncertainty;
+      for (int k = i + 1; k < n; ++k) u = std::max(u, std::abs(c.value - table[k][d].value) - table[k][d].uncertainty);
+      if (!(u < best.uncertainty)) continue;
+      best = {c.value, samples[i].step, u, 0, false};
+      for (int k = i - d; k <= i; ++k) best.nearby = std::max(best.nearby, samples[k].slope);
+    }
+  }
+  return best;
+}
+
+inline double unit_random(std::mt19937_64& random) { return double(random() >> 11) * 0x1p-53; }
+
+/// Numbers of the caller that move together: number + t * rate.
+template <class T>
+class line {
+ public:
+  void add(T* at, double rate) { numbers_.push_back({at, *at, rate}); }
+  std::size_t size() const { return numbers_.size(); }
+
+  /// f with the numbers moved by t, and the t that rounding to T left of it. The numbers are put back, come what may.
+  template <class F>
+  std::pair<double, double> operator()(F& f, double t) const {
+    struct put_back {
+      const std::vector<number>& numbers;
+      ~put_back() {
+        for (const number& x : numbers) *x.at = x.original;
+      }
+    } guard{numbers_};
+    for (const number& x : numbers_) *x.at = T(double(x.original) + t * x.rate);
+    const number& first = numbers_.front();
+    const double moved = size() == 1 ? (double(*first.at) - double(first.original)) / first.rate : t;
+    return {moved, double(f())};
+  }
+
+ private:
+  struct number {
+    T* at;
+    T original;
+    double rate;
+  };
+  std::vector<number> numbers_;
+};
+
+/// How far the numbers of a block may be moved. A block whose numbers share a sign keeps it (bandwidths and weights
+/// have to stay positive), so its numbers are moved by fractions of themselves; others by the size of the block.
+template <class T>
+struct block_scale {
+  double rms = 0;
+  bool one_sign = true;
+
+  explicit block_scale(const gradient_block<T>& b) {
+    index_t finite = 0, positive = 0, negative = 0;
+    for (index_t i = 0; i < b.size; ++i) {
+      const double x = double(b.values[i]);
+      if (!std::isfinite(x)) continue;
+      ++finite;
+      positive += x > 0;
+      negative += x < 0;
+      rms += x * x;
+    }
+    one_sign = (positive == 0) != (negative == 0);
+    rms = rms > 0 ? std::sqrt(rms / double(finite)) : 1.0;
+  }
+  double at(T value) const {
+    const double x = std::abs(double(value));
+    if (!std::isfinite(x) || x == 0) return rms;
+    return one_sign ? x : std::max(x, rms);
+  }
+  /// Largest step, in units of at().
+  double reach() const { return one_sign ? 0.5 : 16.0; }
+};
+
+/// The function under check with what is known about it at the point: its value there and its noise.
+template <class T, class F>
+class probed_function {
+ public:
+  probed_function(F& f, double tolerance, double step) : f_(f), tolerance_(tolerance), step_(step) {
+    base_ = double(f_());
+    const double again = double(f_());
+    same_bits_ = std::memcmp(&base_, &again, sizeof base_) == 0;
+    see(base_);
+    see(again);
+    if (std::isfinite(base_) && std::isfinite(again)) noise_ = std::abs(base_ - again);
+  }
+  bool same_bits() const { return same_bits_; }
+  /// |f|, at least 1.
+  double size() const { return std::max(std::abs(base_), 1.0); }
+
+  /// Differences of order k over equally spaced points keep the noise and kill what is smooth; pure noise of deviation
+  /// s gives them the mean square s^2 (2k choose k). Three deviations are what this takes for a bound. Points so close
+  /// that f repeats its values show nothing, so they move apart until it does not.
+  void measure_noise(const line<T>& along) {
+    std::array<double, 9> y;
+    int repeats = 8;
+    for (double gap = 11 * 0x1p-23; gap < 0x1p-4 && repeats > 2; gap *= 8) {
+      repeats = 0;
+      for (int j = 0; j < 9; ++j) {
+        y[j] = along(f_, (j - 4) * gap).second;
+        see(y[j]);
+        repeats += j > 0 && y[j] == y[j - 1];
+      }
+    }
+    for (int k = 1; k <= 6; ++k) {
+      double squares = 0;
+      for (int j = 0; j < 9 - k; ++j) {
+        y[j] = y[j + 1] - y[j];
+        squares += y[j] * y[j];
+      }
+      const double deviation = std::sqrt(squares / (9 - k) / (k == 5 ? 252 : 924));
+      if (k >= 5 && std::isfinite(deviation)) noise_ = std::max(noise_, 3 * deviation);
+    }
+  }
+
+  /// df/dt at t = 0 along a line. Goes down from `top` in steps of 1/4 until the slope is known to a small part of the
+  /// tolerance or noise takes over; if noise was the limit, tries larger steps, up to `reach`.
+  slope_estimate slope(const line<T>& along, double top, double reach) {
+    const bool search = step_ == 0;
+    if (!search) top = step_;
+    std::vector<line_sample> samples;
+    slope_estimate best;
+    const auto done = [&] { return best.uncertainty <= tolerance_ * std::abs(best.value) / 16; };
+    double h = top;
+    for (int level = 0; level < (search ? 40 : 3); ++level, h /= 4) {
+      line_sample s;
+      if (!sample(along, h, s)) break;
+      if (!s.finite()) continue;
+      samples.push_back(s);
+      if (samples.size() < 3) continue;
+      best = extrapolate(samples);
+      if (done() || s.noise > best.uncertainty) break;
+    }
+    best = extrapolate(samples);
+    double last = std::numeric_limits<double>::infinity();
+    for (h = 4 * top; search && h <= reach && !done() && best.uncertainty < last; h *= 4) {
+      line_sample s;
+      if (!sample(along, h, s) || !s.finite()) break;
+      samples.insert(samples.begin(), s);
+      last = best.uncertainty;
+      best = extrapolate(samples);
+    }
+    best.flat = samples.size() > 1 && samples.back().step < top;
+    for (const line_sample& s : samples) best.flat = best.flat && (s.same || s.step > top / 2);
+    // Standing still says no more than the rounding of terms of size 1 allows, even if f is 0.
+    if (best.flat) best.uncertainty = std::max(best.uncertainty, epsilon() * size() / samples.front().step);
+    return best;
+  }
+
+ private:
+  // A result with more bits than float has was not rounded to float.
+  void see(double y) {
+    if (std::isfinite(y)) beyond_float_ |= std::abs(y) > std::numeric_limits<float>::max() || double(float(y)) != y;
+  }
+  bool is_float() const {
+    return !beyond_float_ && (std::is_same_v<T, float> || std::is_same_v<std::decay_t<decltype(f_())>, float>);
+  }
+  double epsilon() const {
+    return is_float() ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
+  }
+  /// Below this a result has underflowed.
+  double smallest() const { return is_float() ? std::numeric_limits<float>::min() : std::numeric_limits<double>::min(); }
+  /// False when the numbers cannot be moved by so little.
+  bool sample(const line<T>& along, double h, line_sample& s) {
+    const auto [up, above] = along(f_, h);
+    const auto [down, below] = along(f_, -h);
+    if (!(up > 0) || !(down < 0)) return false;
+    see(above);
+    see(below);
+    const double right = (above - base_) / up, left = (below - base_) / down, width = up - down;
+    const double largest = std::max({std::abs(above), std::abs(below), std::abs(base_)});
+    const double noise = std::max({noise_, epsilon() * largest, smallest()});
+    s = {width / 2, (above - below) / width, right - left, 2 * noise / width, std::max(std::abs(right), std::abs(left)),
+         above == base_ && below == base_};
+    return true;
+  }
+
+  F& f_;
+  double tolerance_, step_, base_ = 0, noise_ = 0;
+  bool same_bits_ = false, beyond_float_ = false;
+};
+
+/// An entry on its way to the report. unit: the size of the coordinate.
+struct finding {
+  index_t block, index;
+  double analytic, unit;
+  slope_estimate numeric;
+  double relative = 0;
+  verdict result = verdict::unresolved;
+};
+
+/// floor: size below which an entry is not judged by its own; reference: size of the gradient around it. The rule stands
+/// at gradcheck().
+inline void judge(finding& x, double floor, double reference, double zero, double tolerance, double epsilon) {
+  const double error = std::abs(x.analytic - x.numeric.value), u = x.numeric.uncertainty;
+  x.relative = std::numeric_limits<double>::infinity();
+  x.result = std::isfinite(x.analytic) ? verdict::unresolved : verdict::disagrees;
+  if (!std::isfinite(error)) return;
+  const double own = tolerance * std::max({std::abs(x.analytic), std::abs(x.numeric.value), floor});
+  const double blurred = std::min(tolerance / 10 * std::max(reference, x.numeric.nearby), 4 * u);
+  const double allowed = std::max({own, 32 * epsilon * reference, blurred});
+  x.relative = error == 0 ? 0 : tolerance * error / allowed;
+  if (error > allowed && error > 4 * u) {
+    x.result = verdict::disagrees;
+  } else if ((u <= allowed / 2 && error <= allowed + u) || (x.numeric.flat && x.analytic == 0 && u <= zero)) {
+    x.result = verdict::agrees;
+  }
+}
+
+/// Judges the findings of one block against each other.
+inline void judge_block(std::vector<finding>& found, std::size_t first, double tolerance, double epsilon) {
+  double largest = 0, strongest = 0;
+  for (std::size_t i = first; i < found.size(); ++i) {
+    const double size = std::abs(found[i].numeric.value);
+    if (!(found[i].numeric.uncertainty < size / 2)) continue;
+    largest = std::max(largest, size);
+    strongest = std::max(strongest, size * found[i].unit);
+  }
+  for (std::size_t i = first; i < found.size(); ++i) {
+    judge(found[i], 0, std::min(largest, strongest / found[i].unit), tolerance, epsilon);
+  }
+}
+
+/// Judges directions. Their slopes are draws of one random number; a small one is an accident, so their root mean
+/// square is the floor of each.
+inline void judge_directions(std::vector<finding>& found, double tolerance, double epsilon) {
+  double squares = 0;
+  for (const finding& x : found) {
+    if (x.numeric.uncertainty < std::abs(x.numeric.value) / 2) squares += x.numeric.value * x.numeric.value;
+  }
+  const double typical = std::sqrt(squares / double(found.size()));
+  for (finding& x : found) judge(x, typical, typical, tolerance, epsilon);
+}
+
+}  // namespace detail
+
+inline std::string gradcheck_report::text() const {
+  std::ostringstream out;
+  out << "gradient check: " << detail::word(verdict) << "; " << checked << " checked, cosine " << std::setprecision(9)
+      << cosine << ", norm ratio " << norm_ratio << ", same bits on a second call: " << (same_bits ? "yes" : "NO")
+      << '\n';
+  if (worst.empty()) return out.str();
+  std::size_t width = 5;
+  const auto label = [](const gradcheck_entry& e) { return e.name + '[' + std::to_string(e.index) + ']'; };
+  for (const gradcheck_entry& e : worst) width = std::max(width, label(e).size());
+  out << "  " << std::left << std::setw(12) << "verdict" << std::setw(int(width)) << "entry" << std::right;
+  for (const char* name : {"analytic", "numeric", "absolute", "relative", "step", "uncertainty"}) {
+    out << std::setw(15) << name;
+  }
+  out << '\n' << std::setprecision(6);
+  for (const gradcheck_entry& e : worst) {
+    out << "  " << std::left << std::setw(12) << detail::word(e.result) << std::setw(int(width)) << label(e)
+        << std::right;
+    for (double number : {e.analytic, e.numeric, e.absolute, e.relative, e.step, e.uncertainty}) {
+      out << std::setw(15) << number;
+    }
+    out << '\n';
+  }
+  return out.str();
+}
+
+/// Writes text(), which is also what test frameworks show when a report is asserted.
+inline std::ostream& operator<<(std::ostream& out, const gradcheck_report& report) { return out << report.text(); }
+
+/// Compares the gradients given in `blocks` with the slopes of f, a callable without arguments that reads the blocks'
+/// values and returns a number (taken as double).
+///
+/// Slopes: central differences (f(x + h) - f(x - h)) / 2h at steps h that go down by 4, extrapolated to h = 0; 2h is
+/// what really separates the two points after rounding to T. Each comes with an uncertainty made of truncation (from
+/// the differences between steps), the noise of f (measured once by high differences, at least its rounding error), and
+/// half the jump between the slopes on the two sides.
+///
+/// Verdict of an entry, with error = |analytic - numeric| and u the uncertainty:
+///   allowed = max(tolerance * max(|analytic|, |numeric|), 32 eps(T) * G, min(tolerance * G' / 10, 4 u))
+///   disagrees if error > allowed and error > 4 u, or if analytic is not finite;
+///   agrees if u <= allowed / 2 and error <= allowed + u; unresolved otherwise.
+/// G is the largest slope of the block (in units of the entry where the numbers of a block differ in scale), G' the
+/// larger of G and the slopes met beside the point, which matter where the gradient vanishes. So entries are held to
+/// their own size; only those too small for f to show it are judged by the size of their block, and then as sharply as
+/// f allows. An exact 0 agrees where f does not react to the entry, alone and with the other such entries of its block.
+/// relative = error * tolerance / allowed.
+///
+/// Random directions move all numbers of all blocks at once, each by -1.5 to -0.5 or 0.5 to 1.5 times its scale, and
+/// compare one number each: cheap for large inputs, but of n entries of one size a single wrong one weighs only
+/// 1 / sqrt(n) there.
+///
+/// Cost: 11 calls of f, and per coordinate or direction 6 where f is smooth and its values precise, 8 to 20 where it
+/// is not, at most about 90 (kinks, NaN). The values are changed during the calls and put back exactly after each,
+/// also when f throws; what f throws passes through. A block whose numbers share a sign keeps it.
+///
+/// Throws option_error for no blocks or an option outside its range, shape_error for a block without numbers or with a
+/// null pointer, both before f is called.
+template <class T, class F>
+gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, const gradcheck_options& options = {}) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "craft: gradcheck wants blocks of float or double");
+  require<option_error>(!blocks.empty(), "gradcheck: no blocks to check");
+  for (const auto& b : blocks) {
+    require<shape_error>(b.size > 0, "gradcheck: block \"", b.name, "\" has no numbers, got size ", b.size);
+    require<shape_error>(b.values != nullptr, "gradcheck: block \"", b.name, "\" has a null pointer for its values");
+    require<shape_error>(b.gradient != nullptr, "gradcheck: block \"", b.name, "\" has a null pointer for its gradient");
+  }
+  require<option_error>(std::isfinite(options.tolerance) && options.tolerance >= 0,
+                        "gradcheck: tolerance must not be negative, got ", options.tolerance);
+  require<option_error>(std::isfinite(options.step) && options.step >= 0, "gradcheck: step must not be negative, got ",
+                        options.step);
+  require<option_error>(options.directions >= 0 && options.worst >= 0,
+                        "gradcheck: directions and worst must not be negative, got ", options.directions, " and ",
+                        options.worst);
+
+  const double epsilon = std::numeric_limits<T>::epsilon();
+  const double tolerance = options.tolerance > 0 ? options.tolerance : std::is_same_v<T, double> ? 1e-7 : 2e-3;
+  std::vector<std::vector<T>> analytic;
+  std::vector<detail::block_scale<T>> scales;
+  double reach = 16;
+  for (const auto& b : blocks) {
+    analytic.emplace_back(b.gradient, b.gradient + b.size);
+    scales.emplace_back(b);
+    reach = std::min(reach, scales.back().reach());
+  }
+
+  // A line through all numbers and, if asked for, the analytic slope along it. `exact`: by powers of two below each
+  // number, so that tiny steps along it involve no rounding.
+  std::mt19937_64 random(options.seed);
+  const auto draw_line = [&](bool exact, double* slope) {
+    detail::line<T> all;
+    for (std::size_t k = 0; k < blocks.size(); ++k) {
+      for (index_t i = 0; i < blocks[k].size; ++i) {
+        const double x = double(blocks[k].values[i]), size = scales[k].at(blocks[k].values[i]);
+        const double draw = 2 * detail::unit_random(random) - 1;
+        double rate = size * (draw + std::copysign(0.5, draw));
+        if (exact) rate = std::copysign(std::exp2(std::ilogb(x != 0 && std::isfinite(x) ? x : size)), draw);
+        all.add(blocks[k].values + i, rate);
+        if (slope != nullptr) *slope += double(analytic[k][i]) * rate;
+      }
+    }
+    return all;
+  };
+
+  detail::probed_function<T, std::remove_reference_t<F>> probed(f, tolerance, options.step);
+  probed.measure_noise(draw_line(options.directions == 0, nullptr));
+  std::vector<detail::finding> found;
+  for (index_t k = 0; k < options.directions; ++k) {
+    double slope = 0;
+    const detail::line<T> along = draw_line(false, &slope);
+    found.push_back({0, k, slope, 1, probed.slope(along, 0.125, reach)});
+  }
+  if (options.directions > 0) detail::judge_directions(found, tolerance, epsilon);
+  for (std::size_t k = 0; options.directions == 0 && k < blocks.size(); ++k) {
+    const std::size_t first = found.size();
+    for (index_t i = 0; i < blocks[k].size; ++i) {
+      const double unit = scales[k].at(blocks[k].values[i]);
+      detail::line<T> along;
+      along.add(blocks[k].values + i, 1);
+      found.push_back({index_t(k), i, double(analytic[k][i]), unit,
+                       probed.slope(along, unit / 8, unit * scales[k].reach())});
+    }
+    detail::judge_block(found, first, tolerance, epsilon);
+    // Zeros that pass because f keeps its value could be many small slopes below its rounding: move them together.
+    detail::line<T> silent;
+    const auto is_silent = [](const detail::finding& x) { return x.numeric.flat && x.analytic == 0; };
+    for (std::size_t i = first; i < found.size(); ++i) {
+      const double sign = random() >> 63 ? 1 : -1;
+      if (is_silent(found[i])) silent.add(blocks[k].values + found[i].index, sign * found[i].unit);
+    }
+    if (silent.size() < 2) continue;
+    const detail::slope_estimate together = probed.slope(silent, 0.125, scales[k].reach());
+    if (std::abs(together.value) <= 4 * together.uncertainty) continue;
+    for (std::size_t i = first; i < found.size(); ++i) {
+      if (is_silent(found[i])) found[i].result = verdict::unresolved;
+    }
+  }
+
+  gradcheck_report report;
+  report.same_bits = probed.same_bits();
+  report.checked = index_t(found.size());
+  report.verdict = verdict::agrees;
+  double aa = 0, nn = 0, an = 0;
+  for (const detail::finding& x : found) {
+    if (x.result == verdict::disagrees) report.verdict = verdict::disagrees;
+    if (x.result == verdict::unresolved && report.verdict == verdict::agrees) report.verdict = verdict::unresolved;
+    if (!std::isfinite(x.analytic) || !std::isfinite(x.numeric.value)) continue;
+    aa += x.analytic * x.analytic;
+    nn += x.numeric.value * x.numeric.value;
+    an += x.analytic * x.numeric.value;
+  }
+  const bool both_zero = aa == 0 && nn == 0;
+  report.cosine = both_zero ? 1 : aa == 0 || nn == 0 ? 0 : an / (std::sqrt(aa) * std::sqrt(nn));
+  report.norm_ratio = both_zero ? 1 : std::sqrt(aa) / std::sqrt(nn);
+
+  const auto rank = [](const detail::finding& x) {
+    const int order = x.result == verdict::disagrees ? 0 : x.result == verdict::unresolved ? 1 : 2;
+    return std::make_tuple(order, -x.relative, x.block, x.index);
+  };
+  const auto listed = std::min<std::ptrdiff_t>(options.worst, std::ptrdiff_t(found.size()));
+  std::partial_sort(found.begin(), found.begin() + listed, found.end(),
+                    [&](const detail::finding& p, const detail::finding& q) { return rank(p) < rank(q); });
+  for (std::ptrdiff_t i = 0; i < listed; ++i) {
+    const detail::finding& x = found[i];
+    report.worst.push_back({options.directions > 0 ? "direction" : blocks[x.block].name, x.index, x.analytic,
+                            x.numeric.value, std::abs(x.analytic - x.numeric.value), x.relative, x.numeric.step,
+                            x.numeric.uncertainty, x.result});
+  }
+  return report;
+}
+
+}  // namespace craft

@@ -1,0 +1,526 @@
+// Pair functions: everything the method knows about a pair (x, y), as a function of three scalars
+//
+//     s = x . y      a = |x|^2      b = |y|^2
+//
+// Each struct is the only place where its formula stands: value, partial derivatives, and derivatives by its own
+// parameters. They are plain numbers inside (no Eigen), and run on the host, in vector registers and on a GPU:
+// V is float, double, or a register of them.
+//
+// What a pair function provides (docs/add_a_kernel.md walks through one):
+//   value(s, a, b)                          k
+//   partials(s, a, b)                       k and its derivatives by s, a and b
+//   weights(), bandwidths()                 how many parameters of each kind it has
+//   parameters(s, a, b, weight, bandwidth)  calls weight(q, dk/dweight_q) and bandwidth(q, dk/dbandwidth_q)
+//   as<U>()                                 itself with parameters stored as U
+//   check()                                 throws option_error for a parameter outside its range
+//   translation_invariant                   depends on D = |x - y|^2 only, so that data may be centred
+//
+// Sums and weighted sums of pair functions are pair functions: `0.5 * gaussian(1.0) + energy()`.
+//
+// Sources: A. Gretton et al., "A kernel two-sample test", JMLR 13 (2012), for the role they play; G. Szekely and
+// M. Rizzo, "Energy statistics", J. Stat. Plan. Inference 143 (2013), for the energy kernel; the conventions of the
+// exponents are compared in docs/math.md.
+#pragma once
+
+#include <cmath>
+#include <initializer_list>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "craft/engine/host_device.hpp"
+#include "craft/error.hpp"
+
+namespace craft {
+
+/// A pair function's value and its derivatives by s = x.y, a = |x|^2 and b = |y|^2.
+template <class V>
+struct pair_partials {
+  V value, ds, da, db;
+};
+
+namespace detail {
+
+/// gaussian(1) means gaussian(1.0).
+template <class T>
+using parameter_t = std::conditional_t<std::is_floating_point_v<T>, T, double>;
+
+inline void check_positive(const char* kernel, const char* parameter, double value) {
+  require<option_error>(std::isfinite(value) && value > 0, kernel, ": ", parameter, " must be positive, got ", value);
+}
+
+inline void check_floor(const char* kernel, const char* parameter, double value) {
+  require<option_error>(std::isfinite(value) && value >= 0, kernel, ": ", parameter, " must not be negative, got ",
+                        value);
+}
+
+/// Value and derivative of a function of the squared distance D alone.
+template <class V>
+struct radial {
+  V value, slope;
+};
+
+/// What kernels of D = a + b - 2 s share. Kernel::at(D) gives value and dk/dD, the whole formula.
+/// Rounding can make D slightly negative; it is taken as 0 then.
+template <class Kernel>
+struct distance_kernel {
+  static constexpr bool translation_invariant = true;
+
+  template <class V>
+  CRAFT_HOST_DEVICE static V squared_distance(V s, V a, V b) {
+    return math::max(a + b - (s + s), V(0));
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
+    return self().at(squared_distance(s, a, b)).value;
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair_partials<V> partials(V s, V a, V b) const {
+    const radial<V> k = self().at(squared_distance(s, a, b));
+    return {k.value, -(k.slope + k.slope), k.slope, k.slope};
+  }
+
+ private:
+  CRAFT_HOST_DEVICE const Kernel& self() const { return static_cast<const Kernel&>(*this); }
+};
+
+/// What pair functions without parameters share.
+struct no_parameters {
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 0; }
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V, V, V, W&&, B&&) const {}
+  void check() const {}
+};
+
+}  // namespace detail
+
+/// Gaussian: k = exp(-D / (2 sigma^2)), D = |x - y|^2. sigma in the units of x. Note the 2: other libraries
+/// write exp(-D / sigma^2) or exp(-gamma D); see docs/math.md.
+template <class T = double>
+struct gaussian : detail::distance_kernel<gaussian<T>> {
+  T sigma;
+  explicit gaussian(T sigma_) : sigma(sigma_) {}
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    const T gamma = T(1) / (T(2) * sigma * sigma);
+    const V k = math::exp(D * V(-gamma));
+    return {k, k * V(-gamma)};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 1; }
+  /// dk/dsigma = k D / sigma^3
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
+    const V D = this->squared_distance(s, a, b);
+    bandwidth(0, at(D).value * D * V(T(1) / (sigma * sigma * sigma)));
+  }
+  template <class U>
+  gaussian<U> as() const {
+    return gaussian<U>(U(sigma));
+  }
+  void check() const { detail::check_positive("gaussian", "sigma", double(sigma)); }
+};
+
+template <class T>
+gaussian(T) -> gaussian<detail::parameter_t<T>>;
+
+/// Laplacian of the Euclidean distance: k = exp(-sqrt(max(D, floor)) / sigma). Derivative where D <= floor: 0, so also
+/// at D = 0. floor (default 0) is there for peers that clamp.
+template <class T = double>
+struct laplacian : detail::distance_kernel<laplacian<T>> {
+  T sigma, floor;
+  explicit laplacian(T sigma_, T floor_ = T(0)) : sigma(sigma_), floor(floor_) {}
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    const V r = math::sqrt(math::max(D, V(floor)));
+    const V k = math::exp(r * V(T(-1) / sigma));
+    return {k, math::where_positive(D - V(floor), k * V(T(-0.5) / sigma) / r)};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 1; }
+  /// dk/dsigma = k sqrt(D) / sigma^2
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
+    const V D = this->squared_distance(s, a, b);
+    bandwidth(0, at(D).value * math::sqrt(math::max(D, V(floor))) * V(T(1) / (sigma * sigma)));
+  }
+  template <class U>
+  laplacian<U> as() const {
+    return laplacian<U>(U(sigma), U(floor));
+  }
+  void check() const {
+    detail::check_positive("laplacian", "sigma", double(sigma));
+    detail::check_floor("laplacian", "floor", double(floor));
+  }
+};
+
+template <class T>
+laplacian(T) -> laplacian<detail::parameter_t<T>>;
+template <class T, class U0>
+laplacian(T, U0) -> laplacian<detail::parameter_t<T>>;
+
+/// Inverse multiquadric: k = c^2 / (c^2 + D + eps). eps (default 0) is there for Craft's "multiscale" (1e-8).
+template <class T = double>
+struct inverse_multiquadric : detail::distance_kernel<inverse_multiquadric<T>> {
+  T c, eps;
+  explicit inverse_multiquadric(T c_, T eps_ = T(0)) : c(c_), eps(eps_) {}
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    const V inverse = V(T(1)) / (D + V(c * c + eps));
+    const V k = V(c * c) * inverse;
+    return {k, -(k * inverse)};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 1; }
+  /// dk/dc = 2 c (D + eps) / (c^2 + D + eps)^2
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
+    const V D = this->squared_distance(s, a, b);
+    const V inverse = V(T(1)) / (D + V(c * c + eps));
+    bandwidth(0, V(T(2) * c) * (D + V(eps)) * inverse * inverse);
+  }
+  template <class U>
+  inverse_multiquadric<U> as() const {
+    return inverse_multiquadric<U>(U(c), U(eps));
+  }
+  void check() const {
+    detail::check_positive("inverse_multiquadric", "c", double(c));
+    detail::check_floor("inverse_multiquadric", "eps", double(eps));
+  }
+};
+
+template <class T>
+inverse_multiquadric(T) -> inverse_multiquadric<detail::parameter_t<T>>;
+template <class T, class U0>
+inverse_multiquadric(T, U0) -> inverse_multiquadric<detail::parameter_t<T>>;
+
+/// Rational quadratic: k = (1 + D / (2 alpha l^2))^(-alpha). Bandwidth 0 is the length l, 1 the exponent alpha.
+/// alpha = 1/2, l = c gives the inverse multiquadric of exponent one half, (1 + D / c^2)^(-1/2).
+template <class T = double>
+struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
+  T length, alpha;
+  rational_quadratic(T length_, T alpha_) : length(length_), alpha(alpha_) {}
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    const V base = base_at(D);
+    const V k = math::exp(math::log(base) * V(-alpha));
+    return {k, k / base * V(T(-0.5) / (length * length))};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 2; }
+  /// dk/dl = k (D / l^3) / u and dk/dalpha = k ((u - 1) / u - log u), with u = 1 + D / (2 alpha l^2)
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
+    const V D = this->squared_distance(s, a, b);
+    const V u = base_at(D), k = at(D).value;
+    bandwidth(0, k * D * V(T(1) / (length * length * length)) / u);
+    bandwidth(1, k * ((u - V(T(1))) / u - math::log(u)));
+  }
+  template <class U>
+  rational_quadratic<U> as() const {
+    return rational_quadratic<U>(U(length), U(alpha));
+  }
+  void check() const {
+    detail::check_positive("rational_quadratic", "length", double(length));
+    detail::check_positive("rational_quadratic", "alpha", double(alpha));
+  }
+
+ private:
+  template <class V>
+  CRAFT_HOST_DEVICE V base_at(V D) const {
+    return V(T(1)) + D * V(T(0.5) / (alpha * length * length));
+  }
+};
+template <class T, class U0>
+rational_quadratic(T, U0) -> rational_quadratic<detail::parameter_t<T>>;
+
+/// Negative Euclidean distance: k = -sqrt(max(D, floor)). As a kernel of MMD this gives the energy distance, as a
+/// similarity of relative representations it is "-distance". Derivative where D <= floor: 0, so also at D = 0.
+template <class T = double>
+struct negative_distance : detail::distance_kernel<negative_distance<T>>, detail::no_parameters {
+  T floor;
+  explicit negative_distance(T floor_ = T(0)) : floor(floor_) {}
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    const V r = math::sqrt(math::max(D, V(floor)));
+    return {-r, math::where_positive(D - V(floor), V(T(-0.5)) / r)};
+  }
+  template <class U>
+  negative_distance<U> as() const {
+    return negative_distance<U>(U(floor));
+  }
+  void check() const { detail::check_floor("negative_distance", "floor", double(floor)); }
+};
+
+template <class T>
+negative_distance(T) -> negative_distance<detail::parameter_t<T>>;
+
+/// The energy kernel of MMD, k = -|x - y|: negative_distance under the name it has there.
+template <class T = double>
+using energy = negative_distance<T>;
+
+/// Dot product: k = s = x . y
+template <class T = double>
+struct dot_product : detail::no_parameters {
+  static constexpr bool translation_invariant = false;
+  template <class V>
+  CRAFT_HOST_DEVICE V value(V s, V, V) const {
+    return s;
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair_partials<V> partials(V s, V, V) const {
+    return {s, V(T(1)), V(T(0)), V(T(0))};
+  }
+  template <class U>
+  dot_product<U> as() const {
+    return {};
+  }
+};
+
+/// Cosine: k = s / sqrt(a b); 0 with zero derivatives if either row is zero.
+template <class T = double>
+struct cosine : detail::no_parameters {
+  static constexpr bool translation_invariant = false;
+  template <class V>
+  CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
+    return s * (inverse_norm(a) * inverse_norm(b));
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair_partials<V> partials(V s, V a, V b) const {
+    const V ra = inverse_norm(a), rb = inverse_norm(b);
+    const V k = s * (ra * rb), half = k * V(T(-0.5));
+    return {k, ra * rb, half * ra * ra, half * rb * rb};
+  }
+  template <class U>
+  cosine<U> as() const {
+    return {};
+  }
+
+ private:
+  template <class V>
+  CRAFT_HOST_DEVICE static V inverse_norm(V squared) {
+    return math::where_positive(squared, V(T(1)) / math::sqrt(squared));
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------------
+// Several bandwidths at once
+
+/// Weighted sum of Gaussians: k = sum_q beta_q exp(-D / (2 sigma_q^2)), at most 64 of them, in one pass.
+/// Weights and bandwidths are its parameters, in the order given.
+///
+/// When the inverse variances form a geometric series with an integer ratio (sigma^2 = 1/4, 1/2, 1, 2, 4: ratio 2) one
+/// exponential serves all: the narrower ones are powers of the widest. The members are kept in
+/// descending order of sigma inside for that; `order` remembers where each one stood.
+template <class T = double>
+struct gaussians : detail::distance_kernel<gaussians<T>> {
+  static constexpr int capacity = 64;
+  int count = 0;
+  int ratio = 0;  ///< of successive inverse variances if integer and constant, else 0
+  T gamma[capacity], beta[capacity], sigma[capacity];
+  int order[capacity];
+
+  /// Weighted sum; sigma and beta of the same size, 1 to 64.
+  gaussians(const std::vector<T>& sigmas, const std::vector<T>& betas) {
+    require<option_error>(!sigmas.empty() && sigmas.size() <= capacity, "gaussians: expected 1 to ", int(capacity),
+                          " bandwidths, got ", sigmas.size());
+    require<option_error>(sigmas.size() == betas.size(), "gaussians: expected one weight per bandwidth, got ",
+                          betas.size(), " weights for ", sigmas.size(), " bandwidths");
+    count = int(sigmas.size());
+    for (int q = 0; q < count; ++q) {
+      int at = q;
+      for (; at > 0 && sigma[at - 1] < sigmas[q]; --at) {
+        sigma[at] = sigma[at - 1];
+        order[at] = order[at - 1];
+      }
+      sigma[at] = sigmas[q];
+      order[at] = q;
+    }
+    for (int q = 0; q < count; ++q) {
+      beta[q] = betas[order[q]];
+      gamma[q] = T(1) / (T(2) * sigma[q] * sigma[q]);
+    }
+    check();
+    ratio = series_ratio();
+  }
+  /// Sum: every weight 1.
+  explicit gaussians(const std::vector<T>& sigmas) : gaussians(sigmas, std::vector<T>(sigmas.size(), T(1))) {}
+  gaussians(std::initializer_list<T> sigmas) : gaussians(std::vector<T>(sigmas)) {}
+
+  /// Mean: every weight 1 / count.
+  static gaussians mean(const std::vector<T>& sigmas) {
+    return gaussians(sigmas, std::vector<T>(sigmas.size(), T(1) / T(sigmas.size())));
+  }
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    V value(T(0)), slope(T(0));
+    each(D, [&](int q, V k) {
+      const V weighted = k * V(beta[q]);
+      value = value + weighted;
+      slope = slope - weighted * V(gamma[q]);
+    });
+    return {value, slope};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return count; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return count; }
+  /// dk/dbeta_q = exp(-D / (2 sigma_q^2)), dk/dsigma_q = beta_q exp(...) D / sigma_q^3
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& weight, B&& bandwidth) const {
+    const V D = this->squared_distance(s, a, b);
+    each(D, [&](int q, V k) {
+      weight(order[q], k);
+      bandwidth(order[q], k * D * V(beta[q] / (sigma[q] * sigma[q] * sigma[q])));
+    });
+  }
+  template <class U>
+  gaussians<U> as() const {
+    std::vector<U> sigmas(count), betas(count);
+    for (int q = 0; q < count; ++q) {
+      sigmas[order[q]] = U(sigma[q]);
+      betas[order[q]] = U(beta[q]);
+    }
+    gaussians<U> other(sigmas, betas);
+    other.ratio = ratio;
+    return other;
+  }
+  void check() const {
+    for (int q = 0; q < count; ++q) {
+      detail::check_positive("gaussians", "sigma", double(sigma[q]));
+      require<option_error>(std::isfinite(double(beta[q])), "gaussians: weights must be finite, got ", double(beta[q]));
+    }
+  }
+
+ private:
+  /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest.
+  template <class V, class F>
+  CRAFT_HOST_DEVICE void each(V D, F&& f) const {
+    V k = math::exp(D * V(-gamma[0]));
+    f(0, k);
+    for (int q = 1; q < count; ++q) {
+      if (ratio == 2) {
+        k = k * k;
+      } else if (ratio > 2) {
+        V power = k;
+        for (int p = 1; p < ratio; ++p) power = power * k;
+        k = power;
+      } else {
+        k = math::exp(D * V(-gamma[q]));
+      }
+      f(q, k);
+    }
+  }
+  int series_ratio() const {
+    if (count < 2) return 0;
+    const double first = double(gamma[1]) / double(gamma[0]);
+    const int rounded = int(std::lround(first));
+    if (rounded < 2 || rounded > 8) return 0;
+    for (int q = 1; q < count; ++q) {
+      const double r = double(gamma[q]) / double(gamma[q - 1]);
+      if (std::abs(r - rounded) > 64 * 2.3e-16 * rounded) return 0;
+    }
+    return rounded;
+  }
+};
+
+/// weight * kernel; the weight is the first of its weights.
+template <class T, class K>
+struct scaled {
+  static constexpr bool translation_invariant = K::translation_invariant;
+  T weight;
+  K kernel;
+
+  template <class V>
+  CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
+    return V(weight) * kernel.value(s, a, b);
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair_partials<V> partials(V s, V a, V b) const {
+    const pair_partials<V> k = kernel.partials(s, a, b);
+    const V w(weight);
+    return {w * k.value, w * k.ds, w * k.da, w * k.db};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return 1 + kernel.weights(); }
+  CRAFT_HOST_DEVICE int bandwidths() const { return kernel.bandwidths(); }
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& add_weight, B&& bandwidth) const {
+    const V w(weight);
+    add_weight(0, kernel.value(s, a, b));
+    kernel.parameters(
+        s, a, b, [&](int q, V k) { add_weight(1 + q, w * k); }, [&](int q, V k) { bandwidth(q, w * k); });
+  }
+  template <class U>
+  auto as() const {
+    auto k = kernel.template as<U>();
+    return scaled<U, decltype(k)>{U(weight), k};
+  }
+  void check() const {
+    require<option_error>(std::isfinite(double(weight)), "kernel: weights must be finite, got ", double(weight));
+    kernel.check();
+  }
+};
+
+/// first + second; parameters of the first, then of the second.
+template <class A, class B>
+struct kernel_sum {
+  static constexpr bool translation_invariant = A::translation_invariant && B::translation_invariant;
+  A first;
+  B second;
+
+  template <class V>
+  CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
+    return first.value(s, a, b) + second.value(s, a, b);
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair_partials<V> partials(V s, V a, V b) const {
+    const pair_partials<V> f = first.partials(s, a, b), g = second.partials(s, a, b);
+    return {f.value + g.value, f.ds + g.ds, f.da + g.da, f.db + g.db};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return first.weights() + second.weights(); }
+  CRAFT_HOST_DEVICE int bandwidths() const { return first.bandwidths() + second.bandwidths(); }
+  template <class V, class W, class H>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& weight, H&& bandwidth) const {
+    first.parameters(s, a, b, weight, bandwidth);
+    const int w = first.weights(), h = first.bandwidths();
+    second.parameters(
+        s, a, b, [&](int q, V k) { weight(w + q, k); }, [&](int q, V k) { bandwidth(h + q, k); });
+  }
+  template <class U>
+  auto as() const {
+    auto f = first.template as<U>();
+    auto g = second.template as<U>();
+    return kernel_sum<decltype(f), decltype(g)>{f, g};
+  }
+  void check() const {
+    first.check();
+    second.check();
+  }
+};
+
+/// Whether K is a pair function: what the verbs ask of a kernel, also of a caller's own.
+template <class K, class = void>
+struct is_pair_function : std::false_type {};
+template <class K>
+struct is_pair_function<
+    K, std::void_t<decltype(std::declval<const K&>().partials(1.0, 1.0, 1.0).ds),
+                   decltype(std::declval<const K&>().value(1.0, 1.0, 1.0)),
+                   decltype(std::declval<const K&>().weights()), decltype(std::declval<const K&>().bandwidths()),
+                   decltype(std::declval<const K&>().check()), decltype(std::declval<const K&>().template as<float>()),
+                   decltype(K::translation_invariant)>> : std::true_type {};
+
+template <class A, class B, class = std::enable_if_t<is_pair_function<A>::value && is_pair_function<B>::value>>
+kernel_sum<A, B> operator+(const A& first, const B& second) {
+  return {first, second};
+}
+template <class K, class = std::enable_if_t<is_pair_function<K>::value>>
+scaled<double, K> operator*(double weight, const K& kernel) {
+  return {weight, kernel};
+}
+
+}  // namespace craft

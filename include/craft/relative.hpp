@@ -1,0 +1,197 @@
+// Relative representations: every row described by its similarities to a set of anchors.
+//
+//     r_ic = exp(log_scale) k(x_i, a_c)
+//
+// Sources: L. Moschella et al., "Relative representations enable zero-shot latent space communication", ICLR 2023; with anchors of
+// the other modality: J. Sun et al., "Craft", arXiv 2407.15894.
+#pragma once
+
+#include <limits>
+
+#include "craft/engine/checks.hpp"
+#include "craft/engine/cpu_engine.hpp"
+#include "craft/kernels.hpp"
+
+namespace craft {
+
+/// Statistics fitted on the anchors and applied to rows and anchors first: none; minus the anchors' mean; and that divided by
+/// the anchors' standard deviation per column (C - 1 in the denominator; a constant column is not divided).
+enum class anchor_statistics { none, centre, standardise };
+
+struct relative_options {
+  bool normalise = true;  ///< divide rows and anchors by their Euclidean norm, after the statistics; a zero row stays zero
+  anchor_statistics statistics = anchor_statistics::none;
+  bool statistics_gradient = true;  ///< whether the anchors' gradient runs through the statistics too
+  scalar log_scale = 0.0;           ///< r is multiplied by exp(log_scale) ...
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this; no gradient beyond
+};
+
+/// Gradients of a loss of r: to x (n x d), the anchors (C x d) and log_scale. Not wanted unless set.
+template <class S, memory M = memory::host>
+struct relative_gradients {
+  output<S, M> x{}, anchors{};
+  output<compute_t<S>, M> log_scale{};
+};
+
+namespace engine {
+
+/// exp(log_scale), clamped; `moves` is false where the clamp holds.
+struct clamped_scale {
+  double value;
+  bool moves;
+};
+inline void check_max_scale(const checks& check, double max_scale) {
+  require<option_error>(max_scale > 0, check.verb(), ": max_scale must be positive, got ", max_scale);
+}
+inline clamped_scale clamp_scale(double log_scale, double max_scale) {
+  const double s = std::exp(log_scale);
+  return s < max_scale ? clamped_scale{s, true} : clamped_scale{max_scale, false};
+}
+
+/// Rows and anchors made ready for similarities (statistics, then normalisation), and the way back of their gradients.
+template <class Engine, class T>
+class prepared_rows {
+ public:
+  rows<T> x, y;  ///< y: the anchors, on which the statistics are fitted
+
+  template <class S, memory M>
+  prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
+                anchor_statistics statistics = anchor_statistics::none, bool distances = false)
+      : e_(e), normalise_(normalise), statistics_(statistics) {
+    x = e.template take_rows<T>(xv.rows(), xv.cols());
+    y = e.template take_rows<T>(yv.rows(), yv.cols());
+    e.load(xv, x.data);
+    e.load(yv, y.data);
+    // A common shift changes no distance, but it keeps the digits of float.
+    if (statistics != anchor_statistics::none || (distances && !normalise)) {
+      double* mean = e.template take<double>(y.d);
+      e.centre(y.data, y.n, y.d, mean);
+      e.subtract(x.data, x.n, x.d, mean);
+      if (statistics == anchor_statistics::standardise) {
+        inverse_deviation_ = e.template take<double>(y.d);
+        e.inverse_deviation(y.data, y.n, y.d, mean, inverse_deviation_);
+        e.scale_each_column(x.data, x.n, x.d, inverse_deviation_);
+        e.scale_each_column(y.data, y.n, y.d, inverse_deviation_);
+      }
+    }
+    if (normalise) {
+      x_inverse_norm_ = e.template take<T>(x.n);
+      y_inverse_norm_ = e.template take<T>(y.n);
+      e.normalise(x.data, x.n, x.d, x_inverse_norm_);
+      e.normalise(y.data, y.n, y.d, y_inverse_norm_);
+    }
+    e.square_norms(x);
+    e.square_norms(y);
+  }
+
+  /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.
+  /// `through_statistics` needs both. Uses up the prepared rows.
+  void pull_back(T* gx, T* gy, bool through_statistics) {
+    if (normalise_) {
+      if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_);
+      if (gy) e_.normalise_pullback(gy, y.data, y.n, y.d, y_inverse_norm_);
+    }
+    if (statistics_ == anchor_statistics::none) return;
+    if (inverse_deviation_) {
+      if (through_statistics) {
+        if (normalise_) {  // back to the standardised rows
+          e_.unnormalise(x.data, x.n, x.d, x_inverse_norm_);
+          e_.unnormalise(y.data, y.n, y.d, y_inverse_norm_);
+        }
+        e_.deviation_pullback(x.data, gx, x.n, y.data, gy, y.n, y.d);
+      }
+      if (gx) e_.scale_each_column(gx, x.n, x.d, inverse_deviation_);
+      if (gy) e_.scale_each_column(gy, y.n, y.d, inverse_deviation_);
+    }
+    if (through_statistics) e_.mean_pullback(gx, x.n, gy, y.n, y.d);
+  }
+
+ private:
+  Engine& e_;
+  bool normalise_;
+  anchor_statistics statistics_;
+  T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
+  double* inverse_deviation_ = nullptr;
+};
+
+/// What map and pull-back check alike.
+template <class Context, class X, class A, class K, class Engine>
+void check_relative(checks& check, const X& x, const A& anchors, const K& similarity, const relative_options& options,
+                    Engine& e) {
+  static_assert(is_pair_function<K>::value, "craft: relative wants a pair function (see craft/kernels.hpp)");
+  check.input("x", x, e);
+  check.input("anchors", anchors, e);
+  check.same_columns("x", x, "anchors", anchors);
+  require<shape_error>(options.statistics != anchor_statistics::standardise || anchors.rows() >= 2, check.verb(),
+                       ": standardising needs at least 2 anchors, got ", anchors.rows());
+  similarity.check();
+  check.readable("log_scale", options.log_scale, Context::space);
+  check_max_scale(check, options.max_scale);
+}
+
+}  // namespace engine
+
+/// out = exp(log_scale) k(x_i, a_c), n x C: the relative representation of x (n x d) with respect to the anchors (C x d).
+///
+/// similarity: any pair function; with options.normalise, dot_product<>() is the cosine (what Craft uses) and
+/// negative_distance<>() the negative distance of unit vectors. Cost: n C d multiply-adds. Throws shape_error, option_error,
+/// data_error, alias_error, and has written nothing then.
+template <class Context, class X, class A, class Kernel, class Out>
+void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
+              const relative_options& options, Out&& out) {
+  using S = storage_of<X>;
+  using T = compute_of<X>;
+  engine::check_types<Context, X, A>();
+  const matrix_view<const S, Context::space> xv = view(x), av = view(anchors);
+  const auto to = view(out);
+  typename Context::engine e(ctx);
+  engine::checks check("relative");
+  engine::check_relative<Context>(check, xv, av, similarity, options, e);
+  check.destination("out", to, xv.rows(), av.rows());
+  check.no_overlap();
+
+  const double scale = engine::clamp_scale(e.read(options.log_scale), options.max_scale).value;
+  engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
+                                                       Kernel::translation_invariant);
+  e.map(r.x, r.y, similarity, scale, to);
+}
+
+/// Pulls dout (n x C), the gradient of a loss by the relative representation, back to x, anchors and log_scale.
+///
+/// Same arguments as relative. Cost: up to 3 n C d multiply-adds; sides that are not wanted are not computed. Throws as relative.
+template <class Context, class X, class A, class Kernel, class U,
+          class Gradients = relative_gradients<storage_of<X>, Context::space>>
+void relative_pullback(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
+                       const relative_options& options, const U& dout, const Gradients& gradients) {
+  using S = storage_of<X>;
+  using T = compute_of<X>;
+  engine::check_types<Context, X, A>();
+  const matrix_view<const S, Context::space> xv = view(x), av = view(anchors);
+  const matrix_view<const storage_of<U>, Context::space> uv = view(dout);
+  const index_t n = xv.rows(), c = av.rows(), d = xv.cols();
+  typename Context::engine e(ctx);
+  engine::checks check("relative_pullback");
+  engine::check_relative<Context>(check, xv, av, similarity, options, e);
+  check.input("dout", uv, e);
+  check.shape("dout", uv, n, c);
+  check.gradient("gradient of x", gradients.x, n, d);
+  check.gradient("gradient of anchors", gradients.anchors, c, d);
+  check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
+  check.no_overlap();
+
+  const engine::clamped_scale scale = engine::clamp_scale(e.read(options.log_scale), options.max_scale);
+  engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
+                                                       Kernel::translation_invariant);
+  const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
+                       gradients.anchors.wanted();
+  const engine::pull<T> gx = e.template take_pull<T>(n, d, gradients.x.wanted() || through);
+  const engine::pull<T> ga = e.template take_pull<T>(c, d, gradients.anchors.wanted());
+  double* by_scale = e.template zeros<double>(1);
+  e.map_pullback(r.x, r.y, similarity, scale.value, uv, by_scale, gx, ga);
+  r.pull_back(gx.gradient, ga.gradient, through);
+  e.store(gx.gradient, gradients.x, 1.0);
+  e.store(ga.gradient, gradients.anchors, 1.0);
+  e.store_vector(by_scale, gradients.log_scale, scale.moves ? 1.0 : 0.0);
+}
+
+}  // namespace craft

@@ -1,0 +1,302 @@
+// Views: how the caller's memory is described. Nothing here owns or copies anything.
+//
+// One layout serves everybody: samples are rows, `stride` elements apart, and the d numbers of a
+// sample lie side by side. A column-major matrix with one sample per column is the same memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "craft/error.hpp"
+
+namespace craft {
+
+/// Sizes and indices: 64 bits everywhere.
+using index_t = std::int64_t;
+
+/// Where a view's numbers lie. Part of the view's type, so that the wrong memory does not compile.
+enum class memory { host, device };
+
+namespace detail {
+
+template <class S>
+constexpr bool is_storage =
+    std::is_same_v<S, float> || std::is_same_v<S, double> ||
+    (std::is_class_v<S> && sizeof(S) == 2 && std::is_constructible_v<float, S>);
+
+inline std::string shape(index_t rows, index_t cols) {
+  return std::to_string(rows) + " x " + std::to_string(cols);
+}
+
+}  // namespace detail
+
+/// The type in which numbers stored as S are computed: double for double, float for float, and float for
+/// the two-byte types (Eigen::half, Eigen::bfloat16).
+template <class S>
+using compute_t = std::conditional_t<std::is_same_v<std::remove_const_t<S>, double>, double, float>;
+
+/// A non-owning matrix: element (i, j) is data()[i * stride() + j]. Rows are samples.
+/// S: float, double or a two-byte float type; const S for what is only read.
+/// Throws shape_error for negative sizes, a stride below the columns, or a null pointer with elements.
+template <class S, memory M = memory::host>
+class matrix_view {
+  static_assert(detail::is_storage<std::remove_const_t<S>>,
+                "craft: a matrix view holds float, double, or a two-byte float type such as Eigen::bfloat16");
+
+ public:
+  using scalar_type = std::remove_const_t<S>;
+  static constexpr memory space = M;
+
+  matrix_view() = default;
+  matrix_view(S* data, index_t rows, index_t cols) : matrix_view(data, rows, cols, cols) {}
+  matrix_view(S* data, index_t rows, index_t cols, index_t stride)
+      : data_(data), rows_(rows), cols_(cols), stride_(stride) {
+    require<shape_error>(rows >= 0 && cols >= 0, "view: sizes must not be negative, got ", rows, " x ", cols);
+    require<shape_error>(rows < 2 || stride >= cols, "view: the row stride must be at least the ", cols,
+                         " columns, got ", stride);
+    require<shape_error>(data != nullptr || rows == 0 || cols == 0, "view: null pointer for a ", rows, " x ", cols,
+                         " matrix");
+  }
+  /// Mutable converts to const, never back.
+  template <class Q, class = std::enable_if_t<std::is_same_v<const Q, S> && !std::is_const_v<Q>>>
+  matrix_view(const matrix_view<Q, M>& other)
+      : data_(other.data()), rows_(other.rows()), cols_(other.cols()), stride_(other.stride()) {}
+
+  S* data() const { return data_; }
+  index_t rows() const { return rows_; }
+  index_t cols() const { return cols_; }
+  index_t stride() const { return stride_; }
+  bool empty() const { return rows_ == 0 || cols_ == 0; }
+  S* row(index_t i) const { return data_ + i * stride_; }
+
+ private:
+  S* data_ = nullptr;
+  index_t rows_ = 0, cols_ = 0, stride_ = 0;
+};
+
+namespace detail {
+
+// What Eigen's dense objects with direct access look like from outside; this header needs no Eigen.
+template <class M, class = void>
+struct is_dense : std::false_type {};
+template <class M>
+struct is_dense<M, std::void_t<decltype(std::declval<M&>().data()), decltype(std::declval<M&>().rows()),
+                               decltype(std::declval<M&>().cols()), decltype(std::declval<M&>().outerStride()),
+                               decltype(std::declval<M&>().innerStride()), decltype(M::IsRowMajor)>>
+    : std::true_type {};
+
+template <class M>
+constexpr bool dense = is_dense<std::remove_const_t<M>>::value;
+
+template <class M>
+using element = std::remove_pointer_t<decltype(std::declval<M&>().data())>;
+
+// A matrix that owns its numbers must be an lvalue; maps and blocks may be temporaries.
+template <class M, class D = std::decay_t<M>>
+constexpr bool outlives = std::is_lvalue_reference_v<M> || !std::is_same_v<D, typename D::PlainObject>;
+
+template <class M>
+auto view_dense(M& m, bool samples_are_rows) {
+  const index_t rows = samples_are_rows ? m.rows() : m.cols();
+  const index_t cols = samples_are_rows ? m.cols() : m.rows();
+  // A column vector of n numbers is n samples of one number; its samples lie innerStride apart.
+  const bool vector = samples_are_rows && !bool(M::IsRowMajor);
+  require<shape_error>(vector || cols < 2 || m.innerStride() == 1,
+                       "view: the numbers of a sample must lie side by side, got an inner stride of ", m.innerStride());
+  return matrix_view<element<M>>(m.data(), rows, cols, vector ? m.innerStride() : m.outerStride());
+}
+
+template <class T>
+struct is_view : std::false_type {};
+template <class S, memory M>
+struct is_view<matrix_view<S, M>> : std::true_type {};
+
+}  // namespace detail
+
+/// View of a row-major Eigen matrix, map or block (one sample per row), or of an Eigen vector (n x 1). Zero-copy.
+template <class M, class D = std::remove_reference_t<M>, class = std::enable_if_t<detail::dense<D>>>
+auto view(M&& m) {
+  static_assert(detail::outlives<M>, "craft: a view of a temporary matrix would dangle");
+  static_assert(bool(D::IsRowMajor) || int(D::ColsAtCompileTime) == 1,
+                "craft: this matrix is column-major; if it holds one sample per column use craft::view_columns(X), "
+                "otherwise store it with Eigen::RowMajor");
+  return detail::view_dense(m, true);
+}
+
+/// View of a column-major Eigen matrix, map or block that holds one sample per column. Zero-copy.
+template <class M, class D = std::remove_reference_t<M>, class = std::enable_if_t<detail::dense<D>>>
+auto view_columns(M&& m) {
+  static_assert(detail::outlives<M>, "craft: a view of a temporary matrix would dangle");
+  static_assert(!bool(D::IsRowMajor), "craft: view_columns wants a column-major matrix (one sample per column)");
+  return detail::view_dense(m, false);
+}
+
+/// View of raw memory: rows x cols, rows `stride` elements apart (default: cols).
+template <class S>
+matrix_view<S> view(S* data, index_t rows, index_t cols, index_t stride) {
+  return {data, rows, cols, stride};
+}
+template <class S>
+matrix_view<S> view(S* data, index_t rows, index_t cols) {
+  return {data, rows, cols};
+}
+
+/// A view is its own view, so that verbs take views and Eigen matrices alike.
+template <class S, memory M>
+matrix_view<S, M> view(const matrix_view<S, M>& v) {
+  return v;
+}
+
+/// The view type of an argument, its scalar as stored, and the scalar it is computed in.
+template <class X>
+using view_of = decltype(view(std::declval<const X&>()));
+template <class X>
+using storage_of = typename view_of<X>::scalar_type;
+template <class X>
+using compute_of = compute_t<storage_of<X>>;
+
+// ---------------------------------------------------------------------------------------------------------
+// Numbers that are read
+
+/// A scalar that is read when the verb runs: a number, or a pointer to one.
+class scalar {
+ public:
+  scalar(double value = 0) : value_(value) {}  // NOLINT: 0.5 is a scalar
+  template <class T, class = std::enable_if_t<std::is_same_v<T, float> || std::is_same_v<T, double>>>
+  explicit scalar(const T* at, memory where = memory::host)
+      : at_(at), is_double_(std::is_same_v<T, double>), where_(where) {}
+
+  /// Where the number lies; a number given by value can be read anywhere.
+  bool readable_in(memory m) const { return at_ == nullptr || where_ == m; }
+  const void* pointer() const { return at_; }
+  /// The number, for those given by value or in host memory.
+  double value() const {
+    if (at_ == nullptr) return value_;
+    return is_double_ ? *static_cast<const double*>(at_) : double(*static_cast<const float*>(at_));
+  }
+
+ private:
+  double value_ = 0;
+  const void* at_ = nullptr;
+  bool is_double_ = true;
+  memory where_ = memory::host;
+};
+
+/// A vector of numbers that is read: weights. From float or double memory; empty means "not given".
+class numbers {
+ public:
+  numbers() = default;
+  template <class T, class = std::enable_if_t<std::is_same_v<T, float> || std::is_same_v<T, double>>>
+  numbers(const T* data, index_t size, memory where = memory::host)
+      : data_(data), size_(size), is_double_(std::is_same_v<T, double>), where_(where) {}
+  /// From std::vector, std::array, an Eigen vector: anything contiguous with data() and size().
+  template <class C, class T = std::remove_pointer_t<decltype(std::declval<const C&>().data())>,
+            class = std::enable_if_t<std::is_floating_point_v<std::remove_const_t<T>>>>
+  numbers(const C& c) : numbers(c.data(), index_t(c.size())) {}  // NOLINT: a vector is a list of numbers
+
+  bool empty() const { return size_ == 0; }
+  index_t size() const { return size_; }
+  memory where() const { return where_; }
+  double operator[](index_t i) const {
+    return is_double_ ? static_cast<const double*>(data_)[i] : double(static_cast<const float*>(data_)[i]);
+  }
+
+ private:
+  const void* data_ = nullptr;
+  index_t size_ = 0;
+  bool is_double_ = true;
+  memory where_ = memory::host;
+};
+
+/// Class labels: 32- or 64-bit integers, one per row; empty means "not given".
+class labels {
+ public:
+  labels() = default;
+  template <class T, class = std::enable_if_t<std::is_integral_v<T> && std::is_signed_v<T> &&
+                                              (sizeof(T) == 4 || sizeof(T) == 8)>>
+  labels(const T* data, index_t size, memory where = memory::host)
+      : data_(data), size_(size), wide_(sizeof(T) == 8), where_(where) {}
+  /// From std::vector, std::array, an Eigen vector of integers.
+  template <class C, class T = std::remove_pointer_t<decltype(std::declval<const C&>().data())>,
+            class = std::enable_if_t<std::is_integral_v<std::remove_const_t<T>>>>
+  labels(const C& c) : labels(c.data(), index_t(c.size())) {}  // NOLINT: a vector is a list of labels
+
+  bool empty() const { return size_ == 0; }
+  index_t size() const { return size_; }
+  memory where() const { return where_; }
+  index_t operator[](index_t i) const {
+    return wide_ ? static_cast<const std::int64_t*>(data_)[i] : index_t(static_cast<const std::int32_t*>(data_)[i]);
+  }
+
+ private:
+  const void* data_ = nullptr;
+  index_t size_ = 0;
+  bool wide_ = true;
+  memory where_ = memory::host;
+};
+
+// ---------------------------------------------------------------------------------------------------------
+// Numbers that are written
+
+/// What to do with a gradient: it is not wanted, it replaces what is there, or it is added to it.
+enum class write { none, overwrite, accumulate };
+
+/// A place for a gradient and what to do there; default: not wanted.
+template <class S, memory M = memory::host>
+struct output {
+  matrix_view<S, M> to{};
+  write mode = write::none;
+  bool wanted() const { return mode != write::none; }
+};
+
+namespace detail {
+template <class D>
+auto destination(D& d) {
+  if constexpr (is_view<std::remove_const_t<D>>::value) {
+    return output<typename std::remove_const_t<D>::scalar_type, std::remove_const_t<D>::space>{d, write::none};
+  } else if constexpr (dense<D>) {
+    auto v = view(d);
+    return output<typename decltype(v)::scalar_type>{v, write::none};
+  } else {
+    static_assert(is_storage<D>, "craft: a gradient goes into a view, a row-major Eigen matrix, or a scalar");
+    return output<D>{matrix_view<D>(&d, 1, 1), write::none};
+  }
+}
+}  // namespace detail
+
+/// The gradient replaces the contents of d: a view, a row-major Eigen matrix or vector, or a scalar variable.
+template <class D>
+auto overwrite(D&& d) {
+  auto o = detail::destination<std::remove_reference_t<D>>(d);
+  o.mode = write::overwrite;
+  return o;
+}
+
+/// The gradient is added to the contents of d.
+template <class D>
+auto accumulate(D&& d) {
+  auto o = detail::destination<std::remove_reference_t<D>>(d);
+  o.mode = write::accumulate;
+  return o;
+}
+
+/// Where a value goes: a scalar variable on the host, or one number of device memory.
+template <class T, memory M = memory::host>
+class scalar_out {
+ public:
+  scalar_out(T& to) : to_(&to) {  // NOLINT: a variable is a place for a value
+    static_assert(M == memory::host, "craft: this context writes its value to device memory");
+  }
+  explicit scalar_out(T* to) : to_(to) {
+    require<shape_error>(to != nullptr, "value: the place for the value is null");
+  }
+  T* get() const { return to_; }
+
+ private:
+  T* to_;
+};
+
+}  // namespace craft
