@@ -89,6 +89,9 @@ inline const char* word(verdict v) {
   return v == verdict::agrees ? "agrees" : v == verdict::disagrees ? "DISAGREES" : "unresolved";
 }
 
+/// Between one step and the next. No integer, so that a periodic f cannot look linear at all of them.
+constexpr double step_ratio = 3.7;
+
 /// f along a line at +-step: central difference, difference of the two one-sided slopes, bound on the noise of the
 /// central difference, largest one-sided slope, and whether f kept its value.
 struct line_sample {
@@ -128,13 +131,13 @@ inline slope_estimate extrapolate(const std::vector<line_sample>& samples) {
       c.value = fine.value + even * (fine.value - coarse.value);
       c.jump = fine.jump + odd * (fine.jump - coarse.jump);
       c.noise = (1 + even) * fine.noise + even * coarse.noise;
-      c.uncertainty = std::max(std::abs(c.value - fine.value), std::abs(c.value - coarse.value)) + c.noise;
+      c.uncertainty = std::max(std::abs(c.value - fine.value), std::abs(c.value - coarse.value) / 4) + c.noise;
       const double jump_error = std::max(std::abs(c.jump - fine.jump), std::abs(c.jump - coarse.jump)) + 4 * c.noise;
       if (std::abs(c.jump) > jump_error) c.uncertainty = std::max(c.uncertainty, std::abs(c.jump) / 2);
     }
   }
-  for (int i = 1; i < n; ++i) {
-    for (int d = 1; d <= std::min(i, depth - 1); ++d) {
+  for (int i = 2; i < n; ++i) {
+    for (int d = 2; d <= std::min(i, depth - 1); ++d) {
       const cell& c = table[i][d];
       double u = c.uncertainty;
       for (int k = i + 1; k < n; ++k) u = std::max(u, std::abs(c.value - table[k][d].value) - table[k][d].uncertainty);
@@ -221,8 +224,10 @@ class probed_function {
     if (std::isfinite(base_) && std::isfinite(again)) noise_ = std::abs(base_ - again);
   }
   bool same_bits() const { return same_bits_; }
-  /// |f|, at least 1.
+  /// |f|, at least 1: the size of the terms that rounding inside f is taken to act on.
   double size() const { return std::max(std::abs(base_), 1.0); }
+  /// The uncertainty up to which standing still proves that a slope is 0; f at 0 hides nothing under its rounding.
+  double proves_zero() const { return base_ == 0 ? std::numeric_limits<double>::infinity() : 1e-12 * size(); }
 
   /// Differences of order k over equally spaced points keep the noise and kill what is smooth; pure noise of deviation
   /// s gives them the mean square s^2 (2k choose k). Three deviations are what this takes for a bound. Points so close
@@ -230,7 +235,7 @@ class probed_function {
   void measure_noise(const line<T>& along) {
     std::array<double, 9> y;
     int repeats = 8;
-    for (double gap = 11 * 0x1p-23; gap < 0x1p-4 && repeats > 2; gap *= 8) {
+    for (double gap = 0x1p-20; gap < 0x1p-4 && repeats > 2; gap *= 8) {
       repeats = 0;
       for (int j = 0; j < 9; ++j) {
         y[j] = along(f_, (j - 4) * gap).second;
@@ -258,7 +263,7 @@ class probed_function {
     slope_estimate best;
     const auto done = [&] { return best.uncertainty <= tolerance_ * std::abs(best.value) / 16; };
     double h = top;
-    for (int level = 0; level < (search ? 40 : 3); ++level, h /= 4) {
+    for (int level = 0; level < (search ? 40 : 3); ++level, h /= step_ratio) {
       line_sample s;
       if (!sample(along, h, s)) break;
       if (!s.finite()) continue;
@@ -269,7 +274,7 @@ class probed_function {
     }
     best = extrapolate(samples);
     double last = std::numeric_limits<double>::infinity();
-    for (h = 4 * top; search && h <= reach && !done() && best.uncertainty < last; h *= 4) {
+    for (h = top * step_ratio; search && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
       line_sample s;
       if (!sample(along, h, s) || !s.finite()) break;
       samples.insert(samples.begin(), s);
@@ -278,7 +283,7 @@ class probed_function {
     }
     best.flat = samples.size() > 1 && samples.back().step < top;
     for (const line_sample& s : samples) best.flat = best.flat && (s.same || s.step > top / 2);
-    // Standing still says no more than the rounding of terms of size 1 allows, even if f is 0.
+    // Standing still at a small value (a saturated loss) says no more than the rounding of terms of size 1 allows.
     if (best.flat) best.uncertainty = std::max(best.uncertainty, epsilon() * size() / samples.front().step);
     return best;
   }
@@ -316,56 +321,73 @@ class probed_function {
   bool same_bits_ = false, beyond_float_ = false;
 };
 
-/// An entry on its way to the report. unit: the size of the coordinate.
+/// An entry on its way to the report. size: of its number; scale: of the steps taken from there.
 struct finding {
-  index_t block, index;
-  double analytic, unit;
+  std::size_t block;
+  index_t index;
+  double analytic, size, scale;
   slope_estimate numeric;
-  double relative = 0;
+  double relative = std::numeric_limits<double>::infinity();
   verdict result = verdict::unresolved;
+
+  /// What the measured slope counts for in sizes of other slopes: nothing unless it stands out of its uncertainty.
+  double weight() const {
+    const double slope = std::abs(numeric.value);
+    return numeric.uncertainty < slope / 2 ? slope : 0;
+  }
 };
 
-/// floor: size below which an entry is not judged by its own; reference: size of the gradient around it. The rule stands
-/// at gradcheck().
-inline void judge(finding& x, double floor, double reference, double zero, double tolerance, double epsilon) {
+/// What an entry is held to. floor: size below which it is not judged by its own; reference: size of the gradient
+/// around it; zero: uncertainty up to which a function that stands still proves a zero.
+struct yardstick {
+  double tolerance, epsilon, floor, reference, zero;
+};
+
+/// The rule that stands at gradcheck().
+inline void judge(finding& x, const yardstick& by) {
+  if (!std::isfinite(x.analytic)) x.result = verdict::disagrees;
   const double error = std::abs(x.analytic - x.numeric.value), u = x.numeric.uncertainty;
-  x.relative = std::numeric_limits<double>::infinity();
-  x.result = std::isfinite(x.analytic) ? verdict::unresolved : verdict::disagrees;
   if (!std::isfinite(error)) return;
-  const double own = tolerance * std::max({std::abs(x.analytic), std::abs(x.numeric.value), floor});
-  const double blurred = std::min(tolerance / 10 * std::max(reference, x.numeric.nearby), 4 * u);
-  const double allowed = std::max({own, 32 * epsilon * reference, blurred});
-  x.relative = error == 0 ? 0 : tolerance * error / allowed;
+  const double own = by.tolerance * std::max({std::abs(x.analytic), std::abs(x.numeric.value), by.floor});
+  const double blurred = std::min(by.tolerance / 10 * std::max(by.reference, x.numeric.nearby), 4 * u);
+  const double allowed = std::max({own, 32 * by.epsilon * by.reference, blurred});
+  x.relative = error == 0 ? 0 : by.tolerance * error / allowed;
   if (error > allowed && error > 4 * u) {
     x.result = verdict::disagrees;
-  } else if ((u <= allowed / 2 && error <= allowed + u) || (x.numeric.flat && x.analytic == 0 && u <= zero)) {
+  } else if (u <= allowed / 2 && error <= allowed + u) {
+    x.result = verdict::agrees;
+  } else if (x.numeric.flat && x.analytic == 0 && u <= by.zero) {
+    x.relative = 0;
     x.result = verdict::agrees;
   }
 }
 
-/// Judges the findings of one block against each other.
-inline void judge_block(std::vector<finding>& found, std::size_t first, double tolerance, double epsilon) {
-  double largest = 0, strongest = 0;
-  for (std::size_t i = first; i < found.size(); ++i) {
-    const double size = std::abs(found[i].numeric.value);
-    if (!(found[i].numeric.uncertainty < size / 2)) continue;
-    largest = std::max(largest, size);
-    strongest = std::max(strongest, size * found[i].unit);
-  }
-  for (std::size_t i = first; i < found.size(); ++i) {
-    judge(found[i], 0, std::min(largest, strongest / found[i].unit), tolerance, epsilon);
+/// Judges coordinates block by block; zero: yardstick::zero for a step of size 1.
+inline void judge_coordinates(std::vector<finding>& found, yardstick by, double zero) {
+  double anywhere = 0;
+  for (const finding& x : found) anywhere = std::max(anywhere, x.weight() * x.scale);
+  for (std::size_t first = 0, last = 0; first < found.size(); first = last) {
+    double largest = 0, strongest = 0;
+    for (; last < found.size() && found[last].block == found[first].block; ++last) {
+      largest = std::max(largest, found[last].weight());
+      strongest = std::max(strongest, found[last].weight() * found[last].size);
+    }
+    for (std::size_t i = first; i < last; ++i) {
+      by.reference = std::min(largest, strongest / found[i].size);
+      by.zero = std::max(by.tolerance / 10 * anywhere, zero) / found[i].scale;
+      judge(found[i], by);
+    }
   }
 }
 
 /// Judges directions. Their slopes are draws of one random number; a small one is an accident, so their root mean
 /// square is the floor of each.
-inline void judge_directions(std::vector<finding>& found, double tolerance, double epsilon) {
+inline void judge_directions(std::vector<finding>& found, yardstick by, double zero) {
   double squares = 0;
-  for (const finding& x : found) {
-    if (x.numeric.uncertainty < std::abs(x.numeric.value) / 2) squares += x.numeric.value * x.numeric.value;
-  }
-  const double typical = std::sqrt(squares / double(found.size()));
-  for (finding& x : found) judge(x, typical, typical, tolerance, epsilon);
+  for (const finding& x : found) squares += x.weight() * x.weight();
+  by.floor = by.reference = std::sqrt(squares / double(found.size()));
+  by.zero = zero;
+  for (finding& x : found) judge(x, by);
 }
 
 }  // namespace detail
@@ -454,8 +476,8 @@ gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, 
     reach = std::min(reach, scales.back().reach());
   }
 
-  // A line through all numbers and, if asked for, the analytic slope along it. `exact`: by powers of two below each
-  // number, so that tiny steps along it involve no rounding.
+  // A line through all numbers and, if asked for, the analytic slope along it. `exact`: at rates of few bits, so that
+  // tiny steps along it involve no rounding.
   std::mt19937_64 random(options.seed);
   const auto draw_line = [&](bool exact, double* slope) {
     detail::line<T> all;
@@ -464,7 +486,7 @@ gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, 
         const double x = double(blocks[k].values[i]), size = scales[k].at(blocks[k].values[i]);
         const double draw = 2 * detail::unit_random(random) - 1;
         double rate = size * (draw + std::copysign(0.5, draw));
-        if (exact) rate = std::copysign(std::exp2(std::ilogb(x != 0 && std::isfinite(x) ? x : size)), draw);
+        if (exact) rate = std::ldexp(std::round(rate / size * 8), std::ilogb(x != 0 && std::isfinite(x) ? x : size) - 3);
         all.add(blocks[k].values + i, rate);
         if (slope != nullptr) *slope += double(analytic[k][i]) * rate;
       }
@@ -473,37 +495,27 @@ gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, 
   };
 
   detail::probed_function<T, std::remove_reference_t<F>> probed(f, tolerance, options.step);
-  probed.measure_noise(draw_line(options.directions == 0, nullptr));
+  for (int twice = 0; twice < 2; ++twice) probed.measure_noise(draw_line(options.directions == 0, nullptr));
   std::vector<detail::finding> found;
   for (index_t k = 0; k < options.directions; ++k) {
     double slope = 0;
     const detail::line<T> along = draw_line(false, &slope);
-    found.push_back({0, k, slope, 1, probed.slope(along, 0.125, reach)});
+    found.push_back({0, k, slope, 1, 1, probed.slope(along, 0.125, reach)});
   }
-  if (options.directions > 0) detail::judge_directions(found, tolerance, epsilon);
   for (std::size_t k = 0; options.directions == 0 && k < blocks.size(); ++k) {
-    const std::size_t first = found.size();
     for (index_t i = 0; i < blocks[k].size; ++i) {
-      const double unit = scales[k].at(blocks[k].values[i]);
+      const double size = std::abs(double(blocks[k].values[i])), scale = scales[k].at(blocks[k].values[i]);
       detail::line<T> along;
       along.add(blocks[k].values + i, 1);
-      found.push_back({index_t(k), i, double(analytic[k][i]), unit,
-                       probed.slope(along, unit / 8, unit * scales[k].reach())});
+      const detail::slope_estimate numeric = probed.slope(along, scale / 8, scale * scales[k].reach());
+      found.push_back({k, i, double(analytic[k][i]), size > 0 && size < scale ? size : scale, scale, numeric});
     }
-    detail::judge_block(found, first, tolerance, epsilon);
-    // Zeros that pass because f keeps its value could be many small slopes below its rounding: move them together.
-    detail::line<T> silent;
-    const auto is_silent = [](const detail::finding& x) { return x.numeric.flat && x.analytic == 0; };
-    for (std::size_t i = first; i < found.size(); ++i) {
-      const double sign = random() >> 63 ? 1 : -1;
-      if (is_silent(found[i])) silent.add(blocks[k].values + found[i].index, sign * found[i].unit);
-    }
-    if (silent.size() < 2) continue;
-    const detail::slope_estimate together = probed.slope(silent, 0.125, scales[k].reach());
-    if (std::abs(together.value) <= 4 * together.uncertainty) continue;
-    for (std::size_t i = first; i < found.size(); ++i) {
-      if (is_silent(found[i])) found[i].result = verdict::unresolved;
-    }
+  }
+  const detail::yardstick by{tolerance, epsilon, 0, 0, 0};
+  if (options.directions > 0) {
+    detail::judge_directions(found, by, probed.proves_zero());
+  } else {
+    detail::judge_coordinates(found, by, probed.proves_zero());
   }
 
   gradcheck_report report;

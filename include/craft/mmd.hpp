@@ -51,8 +51,8 @@ struct mmd_gradients {
 /// Units: the value is in those of the kernel; bandwidths are in units of x, or of sqrt(M) if a bandwidth rule is chosen.
 /// Cost: with N = n + m, N^2 d multiply-adds and one kernel evaluation per pair of the upper triangle; 3 N^2 d with any gradient.
 /// Memory beyond the arguments: O(N d), whatever n and m are.
-/// Accuracy: distances come from dot products of data centred on the pooled mean, so each D is known to about
-/// 4 d eps (|x_i - mean|^2 + |y_j - mean|^2); a common offset of all features costs nothing (docs/math.md).
+/// Accuracy: distances come from dot products of data centred on the pooled mean; the error of each D is at most
+/// (d + 4) eps (|x_i - mean|^2 + |y_j - mean|^2), and a common offset of all features costs nothing (docs/math.md).
 ///
 /// Throws shape_error (empty, columns differ, gradient shapes, unbiased with fewer than 2 rows or linear with fewer than 2),
 /// option_error (weights, bandwidths, eps), data_error (if ctx.check_finite), alias_error. Nothing is written then.
@@ -137,6 +137,10 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
     w.within_x = 1 / (double(n) * double(n) * (unbiased ? 1 - x_squares : 1));
     w.within_y = 1 / (double(m) * double(m) * (unbiased ? 1 - y_squares : 1));
     w.across = -1 / (double(n) * double(m));
+    // The gradient through M or through common extremes needs that of all rows.
+    const bool coupled = options.bandwidth.gradient || jointly;
+    w.pull_x = gradients.x.wanted() || coupled;
+    w.pull_y = gradients.y.wanted() || coupled;
     e.quadratic_form(z, n, kernel, w, unbiased, parameters, totals, g);
   }
 

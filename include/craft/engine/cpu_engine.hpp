@@ -388,7 +388,7 @@ class cpu_engine {
                       bool parameters, double* totals, const pull<T>& g) {
     const auto k = kernel.template as<T>();
     const quadratic_form_tile<T, decltype(k)> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
-    sweep_triangle(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g);
+    sweep_triangle(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g, w.pull_x, w.pull_y);
   }
 
   /// The linear-time form: the mean over p disjoint pairs (2i, 2i+1) of
@@ -687,10 +687,11 @@ class cpu_engine {
     return sizeof(T) == 8 ? 128 : 256;
   }
 
-  // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`.
+  // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`. The rows before or after it may go
+  // without gradient.
   template <class T, class Epilogue>
   void sweep_triangle(const rows<T>& z, index_t split, const Epilogue& epilogue, index_t count, double* totals,
-                      const pull<T>& g) {
+                      const pull<T>& g, bool pull_first = true, bool pull_second = true) {
     const blocks first(split, tile_rows<T>()), second(z.n - split, tile_rows<T>());
     const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
     const auto begin = [&](index_t k) {
@@ -702,6 +703,9 @@ class cpu_engine {
     slot_memory<T>* slots = take_slots<T>(total, size, size, z.d);
     double* sums = zeros<double>(total * count);
     const tournament plan(total);
+    const auto pull_of = [&](index_t k) {
+      return (k < first.count() ? pull_first : pull_second) ? g : pull<T>{nullptr, g.self};
+    };
     for (index_t round = 0; round < plan.rounds(); ++round)
       parallel(plan.pairs(round), [&](index_t slot, index_t k) {
         const tournament::pair p = plan.at(round, k);
@@ -709,7 +713,7 @@ class cpu_engine {
         tile<T> t;
         t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
         t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
-        visit(t, size, z, z, epilogue, g, g, slots[slot]);
+        visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
       });
     add_sums(sums, total, count, totals);
     add_self(z, g);

@@ -59,6 +59,7 @@ template <class T>
 struct form_weights {
   T* per_row = nullptr;
   double within_x = 1, within_y = 1, across = -1;
+  bool pull_x = true, pull_y = true;  ///< whose gradient is wanted, where any is
 };
 
 /// Weighted sum of k over all pairs, sum_ij u_ij k(z_i, z_j), on a stacked sample whose first `split` rows are x.
