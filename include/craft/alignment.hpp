@@ -108,10 +108,10 @@ class alignment_call {
     }
   }
 
-  /// f(rows of s x, rows of y)
+  /// Rows of s x and rows of y.
   template <class Options>
   prepared_rows<typename Context::engine, T> prepare(const Options& o) {
-    scale_ = clamp_scale(e.read(o.log_scale), o.max_scale);
+    scale_ = clamp_scale<T>(check, e.read(o.log_scale), o.max_scale);
     prepared_rows<typename Context::engine, T> r(e, x_, y_, o.normalise);
     e.scale(r.x.data, r.x.n, r.x.d, scale_.value);
     return r;

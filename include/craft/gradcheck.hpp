@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <iomanip>
 #include <limits>
@@ -42,10 +43,10 @@ struct gradient_block {
   const T* gradient = nullptr;
 };
 
-/// How to check. tolerance: allowed relative error (0: 1e-7 for double, 2e-3 for float blocks). step: 0 searches one for
-/// every coordinate; otherwise the steps are step, step/4 and step/16, in the units of the numbers (of a direction: in
-/// multiples of its length). directions: 0 checks every coordinate, otherwise that many random directions drawn from
-/// `seed`, the same on every platform. worst: how many entries the report lists.
+/// How to check. tolerance: allowed relative error (0: 1e-7 for double, 2e-3 for float blocks). step: 0 searches for
+/// every coordinate; otherwise the largest of three steps, in the units of the numbers (for directions: of their
+/// length). directions: 0 checks every coordinate, otherwise that many random directions drawn from `seed`, the same on
+/// every platform. worst: how many entries the report lists.
 struct gradcheck_options {
   double tolerance = 0;
   double step = 0;
@@ -83,7 +84,7 @@ struct gradcheck_report {
   explicit operator bool() const { return verdict == craft::verdict::agrees; }
 };
 
-namespace detail {
+namespace gradcheck_detail {
 
 inline const char* word(verdict v) {
   return v == verdict::agrees ? "agrees" : v == verdict::disagrees ? "DISAGREES" : "unresolved";
@@ -149,8 +150,6 @@ inline slope_estimate extrapolate(const std::vector<line_sample>& samples) {
   return best;
 }
 
-inline double unit_random(std::mt19937_64& random) { return double(random() >> 11) * 0x1p-53; }
-
 /// Numbers of the caller that move together: number + t * rate.
 template <class T>
 class line {
@@ -183,7 +182,7 @@ class line {
 };
 
 /// How far the numbers of a block may be moved. A block whose numbers share a sign keeps it (bandwidths and weights
-/// have to stay positive), so its numbers are moved by fractions of themselves; others by the size of the block.
+/// have to stay positive), so they are moved by fractions of themselves; others by the size of the block.
 template <class T>
 struct block_scale {
   double rms = 0;
@@ -202,12 +201,14 @@ struct block_scale {
     one_sign = (positive == 0) != (negative == 0);
     rms = rms > 0 ? std::sqrt(rms / double(finite)) : 1.0;
   }
-  double at(T value) const {
+  /// Size of a number.
+  double size(T value) const {
     const double x = std::abs(double(value));
-    if (!std::isfinite(x) || x == 0) return rms;
-    return one_sign ? x : std::max(x, rms);
+    return std::isfinite(x) && x > 0 ? x : rms;
   }
-  /// Largest step, in units of at().
+  /// How far to move it.
+  double unit(T value) const { return one_sign ? size(value) : std::max(size(value), rms); }
+  /// Largest step, in those units.
   double reach() const { return one_sign ? 0.5 : 16.0; }
 };
 
@@ -254,8 +255,8 @@ class probed_function {
     }
   }
 
-  /// df/dt at t = 0 along a line. Goes down from `top` in steps of 1/4 until the slope is known to a small part of the
-  /// tolerance or noise takes over; if noise was the limit, tries larger steps, up to `reach`.
+  /// df/dt at t = 0 along a line. Steps go down from `top` until the slope is known to a small part of the tolerance or
+  /// noise takes over; while it is not known, larger ones are tried, up to `reach`.
   slope_estimate slope(const line<T>& along, double top, double reach) {
     const bool search = step_ == 0;
     if (!search) top = step_;
@@ -281,26 +282,31 @@ class probed_function {
       last = best.uncertainty;
       best = extrapolate(samples);
     }
-    best.flat = samples.size() > 1 && samples.back().step < top;
-    for (const line_sample& s : samples) best.flat = best.flat && (s.same || s.step > top / 2);
-    // Standing still at a small value (a saturated loss) says no more than the rounding of terms of size 1 allows.
-    if (best.flat) best.uncertainty = std::max(best.uncertainty, epsilon() * size() / samples.front().step);
+    const auto moving = std::find_if(samples.rbegin(), samples.rend(), [](const line_sample& s) { return !s.same; });
+    if (moving - samples.rbegin() > 1 && (moving == samples.rend() || moving->step > top / 2)) {
+      // f stands still up to a step not much below `top`. Even at a small value (a saturated loss) that says no more
+      // than the rounding of terms of size 1 allows.
+      const double still = moving.base()->step;
+      best = {0, still, rounding(size()) / still, 0, true};
+    }
     return best;
   }
 
  private:
-  // A result with more bits than float has was not rounded to float.
+  // A function that moves and never returns more bits than float has computes in float.
   void see(double y) {
+    moves_ |= y != base_;
     if (std::isfinite(y)) beyond_float_ |= std::abs(y) > std::numeric_limits<float>::max() || double(float(y)) != y;
   }
-  bool is_float() const {
-    return !beyond_float_ && (std::is_same_v<T, float> || std::is_same_v<std::decay_t<decltype(f_())>, float>);
+  /// Bound on the rounding of results up to `largest`, underflow included.
+  double rounding(double largest) const {
+    using float_limits = std::numeric_limits<float>;
+    using double_limits = std::numeric_limits<double>;
+    constexpr bool float_type = std::is_same_v<T, float> || std::is_same_v<std::decay_t<decltype(f_())>, float>;
+    const bool in_float = !beyond_float_ && (float_type || moves_);
+    return in_float ? std::max(float_limits::epsilon() * largest, double(float_limits::min()))
+                    : std::max(double_limits::epsilon() * largest, double_limits::min());
   }
-  double epsilon() const {
-    return is_float() ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
-  }
-  /// Below this a result has underflowed.
-  double smallest() const { return is_float() ? std::numeric_limits<float>::min() : std::numeric_limits<double>::min(); }
   /// False when the numbers cannot be moved by so little.
   bool sample(const line<T>& along, double h, line_sample& s) {
     const auto [up, above] = along(f_, h);
@@ -309,63 +315,59 @@ class probed_function {
     see(above);
     see(below);
     const double right = (above - base_) / up, left = (below - base_) / down, width = up - down;
-    const double largest = std::max({std::abs(above), std::abs(below), std::abs(base_)});
-    const double noise = std::max({noise_, epsilon() * largest, smallest()});
-    s = {width / 2, (above - below) / width, right - left, 2 * noise / width, std::max(std::abs(right), std::abs(left)),
-         above == base_ && below == base_};
+    const double noise = std::max(noise_, rounding(std::max({std::abs(above), std::abs(below), std::abs(base_)})));
+    const double steeper = std::max(std::abs(right), std::abs(left));
+    const bool same = above == base_ && below == base_;
+    s = {width / 2, (above - below) / width, right - left, 2 * noise / width, steeper, same};
     return true;
   }
 
   F& f_;
   double tolerance_, step_, base_ = 0, noise_ = 0;
-  bool same_bits_ = false, beyond_float_ = false;
+  bool same_bits_ = false, beyond_float_ = false, moves_ = false;
 };
 
-/// An entry on its way to the report. size: of its number; scale: of the steps taken from there.
+/// An entry on its way to the report. size: of its number; unit: of the steps taken from there.
 struct finding {
   std::size_t block;
   index_t index;
-  double analytic, size, scale;
+  double analytic, size, unit;
   slope_estimate numeric;
   double relative = std::numeric_limits<double>::infinity();
   verdict result = verdict::unresolved;
 
-  /// What the measured slope counts for in sizes of other slopes: nothing unless it stands out of its uncertainty.
+  /// The measured slope as a reference for others: 0 unless it stands out of its uncertainty.
   double weight() const {
     const double slope = std::abs(numeric.value);
     return numeric.uncertainty < slope / 2 ? slope : 0;
   }
 };
 
-/// What an entry is held to. floor: size below which it is not judged by its own; reference: size of the gradient
-/// around it; zero: uncertainty up to which a function that stands still proves a zero.
-struct yardstick {
-  double tolerance, epsilon, floor, reference, zero;
-};
-
-/// The rule that stands at gradcheck().
-inline void judge(finding& x, const yardstick& by) {
+/// The rule that stands at gradcheck(). floor: size below which an entry is not held to its own; reference: size of the
+/// gradient around it; zero: uncertainty up to which a function that stands still proves that the slope is 0.
+inline void judge(finding& x, double tolerance, double epsilon, double floor, double reference, double zero) {
   if (!std::isfinite(x.analytic)) x.result = verdict::disagrees;
   const double error = std::abs(x.analytic - x.numeric.value), u = x.numeric.uncertainty;
   if (!std::isfinite(error)) return;
-  const double own = by.tolerance * std::max({std::abs(x.analytic), std::abs(x.numeric.value), by.floor});
-  const double blurred = std::min(by.tolerance / 10 * std::max(by.reference, x.numeric.nearby), 4 * u);
-  const double allowed = std::max({own, 32 * by.epsilon * by.reference, blurred});
-  x.relative = error == 0 ? 0 : by.tolerance * error / allowed;
+  const double own = tolerance * std::max({std::abs(x.analytic), std::abs(x.numeric.value), floor});
+  const double around = std::max(reference, x.weight() > 0 ? 0 : x.numeric.nearby);
+  const double blurred = std::min(tolerance / 10 * around, 4 * u);
+  const double allowed = std::max({own, 32 * epsilon * reference, blurred});
+  x.relative = error == 0 ? 0 : tolerance * error / allowed;
   if (error > allowed && error > 4 * u) {
     x.result = verdict::disagrees;
   } else if (u <= allowed / 2 && error <= allowed + u) {
     x.result = verdict::agrees;
-  } else if (x.numeric.flat && x.analytic == 0 && u <= by.zero) {
+  } else if (x.numeric.flat && x.analytic == 0 && u <= zero) {
     x.relative = 0;
     x.result = verdict::agrees;
   }
 }
 
-/// Judges coordinates block by block; zero: yardstick::zero for a step of size 1.
-inline void judge_coordinates(std::vector<finding>& found, yardstick by, double zero) {
-  double anywhere = 0;
-  for (const finding& x : found) anywhere = std::max(anywhere, x.weight() * x.scale);
+/// Judges coordinates block by block, or directions as one block; zero: as in judge(), for a unit of 1. The slopes of
+/// directions are draws of one random number, a small one is an accident: all are held to the largest.
+inline void judge_all(std::vector<finding>& found, bool directions, double tolerance, double epsilon, double zero) {
+  for (const finding& x : found) zero = std::max(zero, tolerance / 10 * x.weight() * x.unit);
   for (std::size_t first = 0, last = 0; first < found.size(); first = last) {
     double largest = 0, strongest = 0;
     for (; last < found.size() && found[last].block == found[first].block; ++last) {
@@ -373,30 +375,73 @@ inline void judge_coordinates(std::vector<finding>& found, yardstick by, double 
       strongest = std::max(strongest, found[last].weight() * found[last].size);
     }
     for (std::size_t i = first; i < last; ++i) {
-      by.reference = std::min(largest, strongest / found[i].size);
-      by.zero = std::max(by.tolerance / 10 * anywhere, zero) / found[i].scale;
-      judge(found[i], by);
+      const double reference = std::min(largest, strongest / found[i].size);
+      judge(found[i], tolerance, epsilon, directions ? reference : 0, reference, zero / found[i].unit);
     }
   }
 }
 
-/// Judges directions. Their slopes are draws of one random number; a small one is an accident, so their root mean
-/// square is the floor of each.
-inline void judge_directions(std::vector<finding>& found, yardstick by, double zero) {
-  double squares = 0;
-  for (const finding& x : found) squares += x.weight() * x.weight();
-  by.floor = by.reference = std::sqrt(squares / double(found.size()));
-  by.zero = zero;
-  for (finding& x : found) judge(x, by);
+/// Everything but same_bits; puts the worst findings first.
+template <class T>
+gradcheck_report summarise(std::vector<finding>& found, const std::vector<gradient_block<T>>& blocks,
+                           const gradcheck_options& options) {
+  gradcheck_report report;
+  report.checked = index_t(found.size());
+  report.verdict = verdict::agrees;
+  double aa = 0, nn = 0, an = 0;
+  for (const finding& x : found) {
+    if (x.result == verdict::disagrees) report.verdict = verdict::disagrees;
+    if (x.result == verdict::unresolved && report.verdict == verdict::agrees) report.verdict = verdict::unresolved;
+    if (!std::isfinite(x.analytic) || !std::isfinite(x.numeric.value)) continue;
+    aa += x.analytic * x.analytic;
+    nn += x.numeric.value * x.numeric.value;
+    an += x.analytic * x.numeric.value;
+  }
+  const bool both_zero = aa == 0 && nn == 0;
+  report.cosine = both_zero ? 1 : aa == 0 || nn == 0 ? 0 : an / (std::sqrt(aa) * std::sqrt(nn));
+  report.norm_ratio = both_zero ? 1 : std::sqrt(aa) / std::sqrt(nn);
+
+  const auto rank = [](const finding& x) {
+    const int order = x.result == verdict::disagrees ? 0 : x.result == verdict::unresolved ? 1 : 2;
+    return std::make_tuple(order, -x.relative, x.block, x.index);
+  };
+  const auto listed = std::min<std::ptrdiff_t>(options.worst, std::ptrdiff_t(found.size()));
+  std::partial_sort(found.begin(), found.begin() + listed, found.end(),
+                    [&](const finding& p, const finding& q) { return rank(p) < rank(q); });
+  for (std::ptrdiff_t i = 0; i < listed; ++i) {
+    const finding& x = found[i];
+    report.worst.push_back({options.directions > 0 ? "direction" : blocks[x.block].name, x.index, x.analytic,
+                            x.numeric.value, std::abs(x.analytic - x.numeric.value), x.relative, x.numeric.step,
+                            x.numeric.uncertainty, x.result});
+  }
+  return report;
 }
 
-}  // namespace detail
+template <class T>
+void check(const std::vector<gradient_block<T>>& blocks, const gradcheck_options& options) {
+  require<option_error>(!blocks.empty(), "gradcheck: no blocks to check");
+  for (const auto& b : blocks) {
+    require<shape_error>(b.size > 0, "gradcheck: block \"", b.name, "\" must have numbers, got size ", b.size);
+    require<shape_error>(b.values != nullptr, "gradcheck: block \"", b.name, "\" has a null pointer for its values");
+    require<shape_error>(b.gradient != nullptr, "gradcheck: block \"", b.name,
+                         "\" has a null pointer for its gradient");
+  }
+  require<option_error>(std::isfinite(options.tolerance) && options.tolerance >= 0,
+                        "gradcheck: tolerance must be 0 or positive, got ", options.tolerance);
+  require<option_error>(std::isfinite(options.step) && options.step >= 0, "gradcheck: step must be 0 or positive, got ",
+                        options.step);
+  require<option_error>(options.directions >= 0, "gradcheck: directions must not be negative, got ",
+                        options.directions);
+  require<option_error>(options.worst >= 0, "gradcheck: worst must not be negative, got ", options.worst);
+}
+
+}  // namespace gradcheck_detail
 
 inline std::string gradcheck_report::text() const {
   std::ostringstream out;
-  out << "gradient check: " << detail::word(verdict) << "; " << checked << " checked, cosine " << std::setprecision(9)
-      << cosine << ", norm ratio " << norm_ratio << ", same bits on a second call: " << (same_bits ? "yes" : "NO")
-      << '\n';
+  out << "gradient check: " << gradcheck_detail::word(verdict) << "; " << checked << " checked, cosine "
+      << std::setprecision(9) << cosine << ", norm ratio " << norm_ratio
+      << ", same bits on a second call: " << (same_bits ? "yes" : "NO") << '\n';
   if (worst.empty()) return out.str();
   std::size_t width = 5;
   const auto label = [](const gradcheck_entry& e) { return e.name + '[' + std::to_string(e.index) + ']'; };
@@ -407,7 +452,7 @@ inline std::string gradcheck_report::text() const {
   }
   out << '\n' << std::setprecision(6);
   for (const gradcheck_entry& e : worst) {
-    out << "  " << std::left << std::setw(12) << detail::word(e.result) << std::setw(int(width)) << label(e)
+    out << "  " << std::left << std::setw(12) << gradcheck_detail::word(e.result) << std::setw(int(width)) << label(e)
         << std::right;
     for (double number : {e.analytic, e.numeric, e.absolute, e.relative, e.step, e.uncertainty}) {
       out << std::setw(15) << number;
@@ -423,131 +468,90 @@ inline std::ostream& operator<<(std::ostream& out, const gradcheck_report& repor
 /// Compares the gradients given in `blocks` with the slopes of f, a callable without arguments that reads the blocks'
 /// values and returns a number (taken as double).
 ///
-/// Slopes: central differences (f(x + h) - f(x - h)) / 2h at steps h that go down by 4, extrapolated to h = 0; 2h is
-/// what really separates the two points after rounding to T. Each comes with an uncertainty made of truncation (from
+/// Slopes: central differences (f(x + h) - f(x - h)) / 2h at steps h that go down by 3.7, extrapolated to h = 0; 2h is
+/// what really separates the two points after rounding to T. Each comes with an uncertainty u made of truncation (from
 /// the differences between steps), the noise of f (measured once by high differences, at least its rounding error), and
 /// half the jump between the slopes on the two sides.
 ///
-/// Verdict of an entry, with error = |analytic - numeric| and u the uncertainty:
+/// Verdict of an entry, with error = |analytic - numeric|:
 ///   allowed = max(tolerance * max(|analytic|, |numeric|), 32 eps(T) * G, min(tolerance * G' / 10, 4 u))
 ///   disagrees if error > allowed and error > 4 u, or if analytic is not finite;
-///   agrees if u <= allowed / 2 and error <= allowed + u; unresolved otherwise.
-/// G is the largest slope of the block (in units of the entry where the numbers of a block differ in scale), G' the
-/// larger of G and the slopes met beside the point, which matter where the gradient vanishes. So entries are held to
-/// their own size; only those too small for f to show it are judged by the size of their block, and then as sharply as
-/// f allows. An exact 0 agrees where f does not react to the entry, alone and with the other such entries of its block.
-/// relative = error * tolerance / allowed.
+///   agrees if u <= allowed / 2 and error <= allowed + u;  unresolved otherwise.
+/// G is the largest slope of the block, or what it comes to at the entry's own size where the numbers of a block differ
+/// in scale. G' is G, or where numeric is 0 within u the larger of G and the one-sided slopes at the steps used: where
+/// the gradient vanishes it is they that tell its size. So entries are held to their own size; only those too small for
+/// f to show are judged by the size of their surroundings, and then as sharply as f allows.
+/// relative = tolerance * error / allowed.
+/// An analytic 0 also agrees where f keeps its value when the number moves, provided that f is 0, or that its rounding
+/// could hide only a slope far below the others or below 1e-12 |f| per size of the number (the latter only in double).
 ///
-/// Random directions move all numbers of all blocks at once, each by -1.5 to -0.5 or 0.5 to 1.5 times its scale, and
-/// compare one number each: cheap for large inputs, but of n entries of one size a single wrong one weighs only
-/// 1 / sqrt(n) there.
+/// A random direction moves all numbers at once, each by 0.5 to 1.5 times its scale up or down, and is held to the
+/// largest slope among the directions. That is cheap for large inputs, but of n entries of one size a single wrong one
+/// weighs only 1 / sqrt(n) there, and a block of small slopes nothing beside one of large slopes.
 ///
-/// Cost: 11 calls of f, and per coordinate or direction 6 where f is smooth and its values precise, 8 to 20 where it
-/// is not, at most about 90 (kinks, NaN). The values are changed during the calls and put back exactly after each,
-/// also when f throws; what f throws passes through. A block whose numbers share a sign keeps it.
+/// Cost: 20 calls of f (up to 110 if f hardly moves), then per coordinate or direction 6 to 12 where f is smooth, 20 to
+/// 90 where the slope does not settle (noise, kinks, NaN). The values are changed during calls and put back exactly
+/// after each, also when f throws; what f throws passes through. Steps reach half of the number in a block whose
+/// numbers share a sign, so that they keep it, and 16 times the size of the block in others.
 ///
 /// Throws option_error for no blocks or an option outside its range, shape_error for a block without numbers or with a
 /// null pointer, both before f is called.
 template <class T, class F>
 gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, const gradcheck_options& options = {}) {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "craft: gradcheck wants blocks of float or double");
-  require<option_error>(!blocks.empty(), "gradcheck: no blocks to check");
-  for (const auto& b : blocks) {
-    require<shape_error>(b.size > 0, "gradcheck: block \"", b.name, "\" has no numbers, got size ", b.size);
-    require<shape_error>(b.values != nullptr, "gradcheck: block \"", b.name, "\" has a null pointer for its values");
-    require<shape_error>(b.gradient != nullptr, "gradcheck: block \"", b.name, "\" has a null pointer for its gradient");
-  }
-  require<option_error>(std::isfinite(options.tolerance) && options.tolerance >= 0,
-                        "gradcheck: tolerance must not be negative, got ", options.tolerance);
-  require<option_error>(std::isfinite(options.step) && options.step >= 0, "gradcheck: step must not be negative, got ",
-                        options.step);
-  require<option_error>(options.directions >= 0 && options.worst >= 0,
-                        "gradcheck: directions and worst must not be negative, got ", options.directions, " and ",
-                        options.worst);
-
-  const double epsilon = std::numeric_limits<T>::epsilon();
-  const double tolerance = options.tolerance > 0 ? options.tolerance : std::is_same_v<T, double> ? 1e-7 : 2e-3;
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "craft: gradcheck wants float or double blocks");
+  gradcheck_detail::check(blocks, options);
   std::vector<std::vector<T>> analytic;
-  std::vector<detail::block_scale<T>> scales;
-  double reach = 16;
+  std::vector<gradcheck_detail::block_scale<T>> scales;
+  double reach = std::numeric_limits<double>::infinity();
   for (const auto& b : blocks) {
     analytic.emplace_back(b.gradient, b.gradient + b.size);
     scales.emplace_back(b);
     reach = std::min(reach, scales.back().reach());
   }
 
-  // A line through all numbers and, if asked for, the analytic slope along it. `exact`: at rates of few bits, so that
-  // tiny steps along it involve no rounding.
+  const bool directions = options.directions > 0;
   std::mt19937_64 random(options.seed);
-  const auto draw_line = [&](bool exact, double* slope) {
-    detail::line<T> all;
+  const auto draw_line = [&](double& slope) {
+    gradcheck_detail::line<T> all;
     for (std::size_t k = 0; k < blocks.size(); ++k) {
       for (index_t i = 0; i < blocks[k].size; ++i) {
-        const double x = double(blocks[k].values[i]), size = scales[k].at(blocks[k].values[i]);
-        const double draw = 2 * detail::unit_random(random) - 1;
-        double rate = size * (draw + std::copysign(0.5, draw));
-        if (exact) rate = std::ldexp(std::round(rate / size * 8), std::ilogb(x != 0 && std::isfinite(x) ? x : size) - 3);
-        all.add(blocks[k].values + i, rate);
-        if (slope != nullptr) *slope += double(analytic[k][i]) * rate;
+        // 53 of the 64 bits, as the distributions of the standard library differ between platforms.
+        const double draw = double(random() >> 11) * 0x1p-52 - 1;
+        T* const at = blocks[k].values + i;
+        const double rate =
+            (directions ? scales[k].unit(*at) : scales[k].size(*at)) * (draw + std::copysign(0.5, draw));
+        all.add(at, rate);
+        slope += double(analytic[k][i]) * rate;
       }
     }
     return all;
   };
 
-  detail::probed_function<T, std::remove_reference_t<F>> probed(f, tolerance, options.step);
-  for (int twice = 0; twice < 2; ++twice) probed.measure_noise(draw_line(options.directions == 0, nullptr));
-  std::vector<detail::finding> found;
+  const double tolerance = options.tolerance > 0 ? options.tolerance : std::is_same_v<T, double> ? 1e-7 : 2e-3;
+  gradcheck_detail::probed_function<T, std::remove_reference_t<F>> probed(f, tolerance, options.step);
+  for (int twice = 0; twice < 2; ++twice) {
+    double slope = 0;
+    probed.measure_noise(draw_line(slope));
+  }
+  std::vector<gradcheck_detail::finding> found;
   for (index_t k = 0; k < options.directions; ++k) {
     double slope = 0;
-    const detail::line<T> along = draw_line(false, &slope);
+    const gradcheck_detail::line<T> along = draw_line(slope);
     found.push_back({0, k, slope, 1, 1, probed.slope(along, 0.125, reach)});
   }
-  for (std::size_t k = 0; options.directions == 0 && k < blocks.size(); ++k) {
+  for (std::size_t k = 0; !directions && k < blocks.size(); ++k) {
     for (index_t i = 0; i < blocks[k].size; ++i) {
-      const double size = std::abs(double(blocks[k].values[i])), scale = scales[k].at(blocks[k].values[i]);
-      detail::line<T> along;
-      along.add(blocks[k].values + i, 1);
-      const detail::slope_estimate numeric = probed.slope(along, scale / 8, scale * scales[k].reach());
-      found.push_back({k, i, double(analytic[k][i]), size > 0 && size < scale ? size : scale, scale, numeric});
+      T* const at = blocks[k].values + i;
+      const double size = scales[k].size(*at), unit = scales[k].unit(*at);
+      gradcheck_detail::line<T> along;
+      along.add(at, 1);
+      const gradcheck_detail::slope_estimate numeric = probed.slope(along, unit / 8, unit * scales[k].reach());
+      found.push_back({k, i, double(analytic[k][i]), size, unit, numeric});
     }
   }
-  const detail::yardstick by{tolerance, epsilon, 0, 0, 0};
-  if (options.directions > 0) {
-    detail::judge_directions(found, by, probed.proves_zero());
-  } else {
-    detail::judge_coordinates(found, by, probed.proves_zero());
-  }
-
-  gradcheck_report report;
+  gradcheck_detail::judge_all(found, directions, tolerance, std::numeric_limits<T>::epsilon(), probed.proves_zero());
+  gradcheck_report report = gradcheck_detail::summarise(found, blocks, options);
   report.same_bits = probed.same_bits();
-  report.checked = index_t(found.size());
-  report.verdict = verdict::agrees;
-  double aa = 0, nn = 0, an = 0;
-  for (const detail::finding& x : found) {
-    if (x.result == verdict::disagrees) report.verdict = verdict::disagrees;
-    if (x.result == verdict::unresolved && report.verdict == verdict::agrees) report.verdict = verdict::unresolved;
-    if (!std::isfinite(x.analytic) || !std::isfinite(x.numeric.value)) continue;
-    aa += x.analytic * x.analytic;
-    nn += x.numeric.value * x.numeric.value;
-    an += x.analytic * x.numeric.value;
-  }
-  const bool both_zero = aa == 0 && nn == 0;
-  report.cosine = both_zero ? 1 : aa == 0 || nn == 0 ? 0 : an / (std::sqrt(aa) * std::sqrt(nn));
-  report.norm_ratio = both_zero ? 1 : std::sqrt(aa) / std::sqrt(nn);
-
-  const auto rank = [](const detail::finding& x) {
-    const int order = x.result == verdict::disagrees ? 0 : x.result == verdict::unresolved ? 1 : 2;
-    return std::make_tuple(order, -x.relative, x.block, x.index);
-  };
-  const auto listed = std::min<std::ptrdiff_t>(options.worst, std::ptrdiff_t(found.size()));
-  std::partial_sort(found.begin(), found.begin() + listed, found.end(),
-                    [&](const detail::finding& p, const detail::finding& q) { return rank(p) < rank(q); });
-  for (std::ptrdiff_t i = 0; i < listed; ++i) {
-    const detail::finding& x = found[i];
-    report.worst.push_back({options.directions > 0 ? "direction" : blocks[x.block].name, x.index, x.analytic,
-                            x.numeric.value, std::abs(x.analytic - x.numeric.value), x.relative, x.numeric.step,
-                            x.numeric.uncertainty, x.result});
-  }
   return report;
 }
 

@@ -6,6 +6,7 @@
 // the other modality: J. Sun et al., "Craft", arXiv 2407.15894.
 #pragma once
 
+#include <cmath>
 #include <limits>
 
 #include "craft/engine/checks.hpp"
@@ -43,9 +44,15 @@ struct clamped_scale {
 inline void check_max_scale(const checks& check, double max_scale) {
   require<option_error>(max_scale > 0, check.verb(), ": max_scale must be positive, got ", max_scale);
 }
-inline clamped_scale clamp_scale(double log_scale, double max_scale) {
+/// Throws option_error where T cannot hold the scale or its inverse.
+template <class T>
+clamped_scale clamp_scale(const checks& check, double log_scale, double max_scale) {
   const double s = std::exp(log_scale);
-  return s < max_scale ? clamped_scale{s, true} : clamped_scale{max_scale, false};
+  const clamped_scale out = s < max_scale ? clamped_scale{s, true} : clamped_scale{max_scale, false};
+  require<option_error>(T(out.value) > T(0) && std::isfinite(T(out.value)) && std::isfinite(T(1) / T(out.value)),
+                        check.verb(), ": log_scale ", log_scale, " gives a scale of ", out.value,
+                        ", which is out of range");
+  return out;
 }
 
 /// Rows and anchors made ready for similarities (statistics, then normalisation), and the way back of their gradients.
@@ -150,7 +157,7 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
   check.destination("out", to, xv.rows(), av.rows());
   check.no_overlap();
 
-  const double scale = engine::clamp_scale(e.read(options.log_scale), options.max_scale).value;
+  const double scale = engine::clamp_scale<T>(check, e.read(options.log_scale), options.max_scale).value;
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
   e.map(r.x, r.y, similarity, scale, to);
@@ -179,7 +186,7 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
   check.no_overlap();
 
-  const engine::clamped_scale scale = engine::clamp_scale(e.read(options.log_scale), options.max_scale);
+  const engine::clamped_scale scale = engine::clamp_scale<T>(check, e.read(options.log_scale), options.max_scale);
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
   const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
