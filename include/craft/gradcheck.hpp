@@ -222,7 +222,6 @@ class probed_function {
     same_bits_ = std::memcmp(&base_, &again, sizeof base_) == 0;
     see(base_);
     see(again);
-    if (std::isfinite(base_) && std::isfinite(again)) noise_ = std::abs(base_ - again);
   }
   bool same_bits() const { return same_bits_; }
   /// |f|, at least 1: the size of the terms that rounding inside f is taken to act on.
@@ -236,13 +235,19 @@ class probed_function {
   void measure_noise(const line<T>& along) {
     std::array<double, 9> y;
     int repeats = 8;
-    for (double gap = 0x1p-20; gap < 0x1p-4 && repeats > 2; gap *= 8) {
+    for (double gap = 0x1p-17; gap < 0x1p-4 && repeats > 2; gap *= 8) {
       repeats = 0;
+      double smallest_move = std::numeric_limits<double>::infinity();
       for (int j = 0; j < 9; ++j) {
         y[j] = along(f_, (j - 4) * gap).second;
         see(y[j]);
-        repeats += j > 0 && y[j] == y[j - 1];
+        if (j == 0) continue;
+        const double move = std::abs(y[j] - y[j - 1]);
+        repeats += move == 0;
+        if (move > 0) smallest_move = std::min(smallest_move, move);
       }
+      // Some steps move f and some do not: it is a staircase, and noise is the height of a stair.
+      if (repeats > 0 && repeats < 8 && std::isfinite(smallest_move)) noise_ = std::max(noise_, smallest_move);
     }
     for (int k = 1; k <= 6; ++k) {
       double squares = 0;
@@ -264,6 +269,7 @@ class probed_function {
     slope_estimate best;
     const auto done = [&] { return best.uncertainty <= tolerance_ * std::abs(best.value) / 16; };
     double h = top;
+    int settled = 0;  // one look more than needed: three steps can agree by accident
     for (int level = 0; level < (search ? 40 : 3); ++level, h /= step_ratio) {
       line_sample s;
       if (!sample(along, h, s)) break;
@@ -271,7 +277,8 @@ class probed_function {
       samples.push_back(s);
       if (samples.size() < 3) continue;
       best = extrapolate(samples);
-      if (done() || s.noise > best.uncertainty) break;
+      settled = done() ? settled + 1 : 0;
+      if (settled == 2 || s.noise > best.uncertainty) break;
     }
     best = extrapolate(samples);
     double last = std::numeric_limits<double>::infinity();
@@ -318,7 +325,8 @@ class probed_function {
     const double noise = std::max(noise_, rounding(std::max({std::abs(above), std::abs(below), std::abs(base_)})));
     const double steeper = std::max(std::abs(right), std::abs(left));
     const bool same = above == base_ && below == base_;
-    s = {width / 2, (above - below) / width, right - left, 2 * noise / width, steeper, same};
+    const double central = (left * up - right * down) / width;  // (above - below) / width where up = -down
+    s = {width / 2, central, right - left, 2 * noise / width, steeper, same};
     return true;
   }
 
@@ -489,7 +497,7 @@ inline std::ostream& operator<<(std::ostream& out, const gradcheck_report& repor
 /// largest slope among the directions. That is cheap for large inputs, but of n entries of one size a single wrong one
 /// weighs only 1 / sqrt(n) there, and a block of small slopes nothing beside one of large slopes.
 ///
-/// Cost: 20 calls of f (up to 110 if f hardly moves), then per coordinate or direction 6 to 12 where f is smooth, 20 to
+/// Cost: 20 calls of f (up to 92 if f hardly moves), then per coordinate or direction 8 to 14 where f is smooth, 20 to
 /// 90 where the slope does not settle (noise, kinks, NaN). The values are changed during calls and put back exactly
 /// after each, also when f throws; what f throws passes through. Steps reach half of the number in a block whose
 /// numbers share a sign, so that they keep it, and 16 times the size of the block in others.
@@ -518,8 +526,10 @@ gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, 
         // 53 of the 64 bits, as the distributions of the standard library differ between platforms.
         const double draw = double(random() >> 11) * 0x1p-52 - 1;
         T* const at = blocks[k].values + i;
-        const double rate =
-            (directions ? scales[k].unit(*at) : scales[k].size(*at)) * (draw + std::copysign(0.5, draw));
+        const double way = draw + std::copysign(0.5, draw);
+        // Coordinates are moved exactly, so the noise is measured on a line that tiny steps follow without rounding.
+        const double rate = directions ? way * scales[k].unit(*at)
+                                       : std::ldexp(std::round(way * 64), std::ilogb(scales[k].size(*at)) - 6);
         all.add(at, rate);
         slope += double(analytic[k][i]) * rate;
       }
