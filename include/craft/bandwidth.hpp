@@ -74,7 +74,7 @@ bandwidth_fit fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule rul
   e.column_sums(sample.data, n, d, mean);
   for (index_t k = 0; k < d; ++k) mean[k] /= double(n);
   const double spread = e.spread(sample.data, n, d, mean);
-  fit.mean_factor = 2 / (rule == bandwidth_rule::mean ? double(n) : double(n - 1));
+  fit.mean_factor = 2 / double(rule == bandwidth_rule::mean_offdiagonal ? n - 1 : n);
   fit.scale = fit.mean_factor * spread;
   return fit.scale > least ? fit : bandwidth_fit{};
 }

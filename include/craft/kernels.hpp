@@ -161,6 +161,8 @@ template <class T>
 laplacian(T) -> laplacian<detail::parameter_t<T>>;
 template <class T, class U0>
 laplacian(T, U0) -> laplacian<detail::parameter_t<T>>;
+template <class T>
+laplacian(T, T) -> laplacian<detail::parameter_t<T>>;
 
 /// Inverse multiquadric: k = c^2 / (c^2 + D + eps). eps (default 0) is there for Craft's "multiscale" (1e-8).
 template <class T = double>
@@ -197,6 +199,8 @@ template <class T>
 inverse_multiquadric(T) -> inverse_multiquadric<detail::parameter_t<T>>;
 template <class T, class U0>
 inverse_multiquadric(T, U0) -> inverse_multiquadric<detail::parameter_t<T>>;
+template <class T>
+inverse_multiquadric(T, T) -> inverse_multiquadric<detail::parameter_t<T>>;
 
 /// Rational quadratic: k = (1 + D / (2 alpha l^2))^(-alpha). Bandwidth 0 is the length l, 1 the exponent alpha.
 /// alpha = 1/2, l = c gives the inverse multiquadric of exponent one half, (1 + D / c^2)^(-1/2).
@@ -238,6 +242,8 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
 };
 template <class T, class U0>
 rational_quadratic(T, U0) -> rational_quadratic<detail::parameter_t<T>>;
+template <class T>
+rational_quadratic(T, T) -> rational_quadratic<detail::parameter_t<T>>;
 
 /// Negative Euclidean distance: k = -sqrt(max(D, floor)). As a kernel of MMD this gives the energy distance, as a
 /// similarity of relative representations it is "-distance". Derivative where D <= floor: 0, so also at D = 0.
