@@ -561,6 +561,7 @@ TEMPLATE_LIST_TEST_CASE("farthest points: each is the farthest from those before
   const indices order = craft::farthest_point_anchors(ctx, all.in(), 40);
   CHECK(distinct(order));
   CHECK(within(order, 40));
+  CHECK(order == craft::farthest_point_anchors(ctx, all.in(), 40, 0, craft::metric::euclidean));
   // More points than different rows: the rest are rows not taken yet.
   const array<D> equal(reals::Constant(5, 3, 1.5));
   const indices repeated = craft::farthest_point_anchors(ctx, equal.in(), 3);

@@ -213,6 +213,22 @@ TEMPLATE_LIST_TEST_CASE("which overlaps are rejected and which are not", "[error
     run(x.out(), y.out(), part<D>(rows, 0, n, 0, d), part<D>(rows, n - 1, n, 0, d));
   });
   rejects<craft::alias_error>(outputs, [&] { run(x.out(), y.out(), every_other(0), every_other(0)); });
+
+  // Different strides: dx in rows of 4 that begin 40 apart, dy in one piece of 24 in a gap between them.
+  array<D> gaps(1, 240, sentinel);
+  const watched gap_outputs(gaps, dy, value);
+  const auto at = [&](index_t first, index_t stride) { return view_on<D>(gaps.out().data() + first, n, d, stride); };
+  for (const index_t touching : {57, 60, 80, 83, 97, 100}) {
+    INFO("dy begins at " << touching);
+    rejects<craft::alias_error>(gap_outputs, [&] { run(x.out(), y.out(), at(0, 40), at(touching, d)); });
+    rejects<craft::alias_error>(gap_outputs, [&] { run(x.out(), y.out(), at(touching, d), at(0, 40)); });
+  }
+  rejects<craft::alias_error>(gap_outputs, [&] { run(x.out(), y.out(), at(0, 8), at(4, 12)); });  // both have 16..19
+  for (const index_t apart : {44, 56, 84, 96}) {
+    INFO("dy begins at " << apart);
+    CHECK_NOTHROW(run(x.out(), y.out(), at(0, 40), at(apart, d)));
+    CHECK(value.number() == want);
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------

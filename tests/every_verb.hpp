@@ -12,13 +12,13 @@
 
 namespace craft_test {
 
-/// The verbs on one set of inputs on the host, S = float or double. n samples against m, c classes, d numbers each.
-template <class S>
+/// The verbs on one set of inputs in host memory, S = float or double, on any context that can read it. n samples against m, c classes, d numbers each.
+template <class S, class Context = craft::cpu>
 class every_verb {
  public:
   struct verb {
     std::string name;
-    std::function<void(const craft::cpu&)> run;
+    std::function<void(const Context&)> run;
     bool returns_vectors = false;  ///< and so allocates, whatever its workspace does
   };
   std::vector<verb> verbs;
@@ -73,6 +73,18 @@ class every_verb {
     return all;
   }
 
+  /// Every output as a number.
+  std::vector<double> numbers() const {
+    std::vector<double> all;
+    for (const matrix<S>* m : {&dx, &dy, &dp, &da, &dt, &out, &weights, &bandwidths})
+      all.insert(all.end(), m->data(), m->data() + m->size());
+    for (const S* s : {&log_scale, &bias, &value, &terms.text, &terms.image, &terms.batch, &terms.mmd, &terms.total})
+      all.push_back(double(*s));
+    all.insert(all.end(), chosen.begin(), chosen.end());
+    all.push_back(number);
+    return all;
+  }
+
   /// No output is NaN or infinite.
   bool finite() const {
     bool all = std::isfinite(double(log_scale + bias + value + terms.total)) && std::isfinite(number);
@@ -81,13 +93,13 @@ class every_verb {
   }
 
  private:
-  void add(const std::string& name, std::function<void(const craft::cpu&)> run, bool returns_vectors = false) {
+  void add(const std::string& name, std::function<void(const Context&)> run, bool returns_vectors = false) {
     verbs.push_back({name, std::move(run), returns_vectors});
   }
 
   void add_discrepancies() {
     const auto mmd = [this](const std::string& name, const craft::mmd_options& o) {
-      add("mmd, " + name, [this, o](const craft::cpu& ctx) {
+      add("mmd, " + name, [this, o](const Context& ctx) {
         craft::mmd_gradients<S> g;
         g.x = craft::overwrite(dx);
         g.y = craft::accumulate(dy);
@@ -95,7 +107,7 @@ class every_verb {
         g.bandwidths = craft::overwrite(bandwidths);
         craft::mmd(ctx, x, y, kernel, o, value, g);
       });
-      add("mmd, " + name + ", value only", [this, o](const craft::cpu& ctx) {
+      add("mmd, " + name + ", value only", [this, o](const Context& ctx) {
         craft::mmd(ctx, x, y, kernel, o, value);
       });
     };
@@ -115,7 +127,7 @@ class every_verb {
       o.bandwidth = {rule, sample, true};
       mmd("bandwidth by " + name, o);
       add("bandwidth_scale, " + name,
-          [this, o](const craft::cpu& ctx) { number = craft::bandwidth_scale(ctx, x, y, o.bandwidth); });
+          [this, o](const Context& ctx) { number = craft::bandwidth_scale(ctx, x, y, o.bandwidth); });
     };
     bandwidth("mean", bandwidth_rule::mean, bandwidth_sample::pooled);
     bandwidth("mean_offdiagonal", bandwidth_rule::mean_offdiagonal, bandwidth_sample::pooled);
@@ -135,10 +147,10 @@ class every_verb {
       o.statistics = statistics;
       o.log_scale = 1.5;
       const std::string name = ", statistics " + std::to_string(int(statistics));
-      add("relative" + name, [this, o](const craft::cpu& ctx) {
+      add("relative" + name, [this, o](const Context& ctx) {
         craft::relative(ctx, x, anchors, craft::dot_product<S>(), o, out);
       });
-      add("relative_pullback" + name, [this, o](const craft::cpu& ctx) {
+      add("relative_pullback" + name, [this, o](const Context& ctx) {
         craft::relative_gradients<S> g;
         g.x = craft::overwrite(dx);
         g.anchors = craft::overwrite(da);
@@ -159,41 +171,41 @@ class every_verb {
     craft::cross_entropy_options ce;
     ce.label_smoothing = 0.1;
     ce.weights = wx;
-    add("anchor_cross_entropy", [this, ce, gradients](const craft::cpu& ctx) {
+    add("anchor_cross_entropy", [this, ce, gradients](const Context& ctx) {
       craft::anchor_cross_entropy(ctx, x, anchors, x_labels, ce, value, gradients(da));
     });
-    add("anchor_cross_entropy, soft targets", [this, ce, gradients](const craft::cpu& ctx) {
+    add("anchor_cross_entropy, soft targets", [this, ce, gradients](const Context& ctx) {
       craft::anchor_cross_entropy(ctx, x, anchors, soft, ce, value, gradients(da));
     });
     for (const auto way : {craft::direction::one_way, craft::direction::symmetric}) {
       craft::contrastive_options nce;
       nce.direction = way;
       const std::string name = "info_nce, direction " + std::to_string(int(way));
-      add(name, [this, nce, gradients](const craft::cpu& ctx) {
+      add(name, [this, nce, gradients](const Context& ctx) {
         craft::info_nce(ctx, x, paired, nce, value, gradients(dp));
       });
-      add(name + ", value only", [this, nce](const craft::cpu& ctx) { craft::info_nce(ctx, x, paired, nce, value); });
+      add(name + ", value only", [this, nce](const Context& ctx) { craft::info_nce(ctx, x, paired, nce, value); });
       nce.x_labels = x_labels;
       nce.y_labels = y_labels;
-      add(name + ", labels", [this, nce, gradients](const craft::cpu& ctx) {
+      add(name + ", labels", [this, nce, gradients](const Context& ctx) {
         craft::info_nce(ctx, x, y, nce, value, gradients(dy));
       });
     }
     craft::sigmoid_options sig;
-    add("sigmoid_contrastive", [this, sig, gradients](const craft::cpu& ctx) {
+    add("sigmoid_contrastive", [this, sig, gradients](const Context& ctx) {
       auto g = gradients(dp);
       g.bias = craft::overwrite(bias);
       craft::sigmoid_contrastive(ctx, x, paired, sig, value, g);
     });
     sig.x_labels = x_labels;
     sig.y_labels = y_labels;
-    add("sigmoid_contrastive, labels", [this, sig, gradients](const craft::cpu& ctx) {
+    add("sigmoid_contrastive, labels", [this, sig, gradients](const Context& ctx) {
       auto g = gradients(dy);
       g.bias = craft::overwrite(bias);
       craft::sigmoid_contrastive(ctx, x, y, sig, value, g);
     });
     for (const bool own_texts : {true, false})
-      add(own_texts ? "objective" : "objective without batch texts", [this, own_texts](const craft::cpu& ctx) {
+      add(own_texts ? "objective" : "objective without batch texts", [this, own_texts](const Context& ctx) {
         craft::objective_inputs<S> in;
         in.images = craft::view(x);
         in.class_texts = craft::view(anchors);
@@ -217,7 +229,7 @@ class every_verb {
 
   void add_anchors() {
     for (const bool normalise : {false, true}) {
-      add("class_means", [this, normalise](const craft::cpu& ctx) {
+      add("class_means", [this, normalise](const Context& ctx) {
         craft::class_means_options o;
         o.normalise = normalise;
         craft::class_means(ctx, x, x_labels, o, da);
@@ -227,9 +239,9 @@ class every_verb {
       o.restarts = 3;
       o.max_iterations = 20;
       const std::string name = normalise ? ", spherical" : "";
-      add("kmeans" + name, [this, o](const craft::cpu& ctx) { keep(craft::kmeans(ctx, x, o, da)); }, true);
+      add("kmeans" + name, [this, o](const Context& ctx) { keep(craft::kmeans(ctx, x, o, da)); }, true);
       add("kmeans_per_class" + name,
-          [this, o](const craft::cpu& ctx) {
+          [this, o](const Context& ctx) {
             matrix<S> centres(2 * da.rows(), da.cols());
             keep(craft::kmeans_per_class(ctx, x, x_labels, da.rows(), o, centres));
             da = centres.topRows(da.rows());
@@ -237,12 +249,12 @@ class every_verb {
           },
           true);
     }
-    add("medoids", [this](const craft::cpu& ctx) { chosen = craft::medoids(ctx, x, anchors); }, true);
+    add("medoids", [this](const Context& ctx) { chosen = craft::medoids(ctx, x, anchors); }, true);
     for (const auto metric : {craft::metric::euclidean, craft::metric::cosine})
       add("farthest_point_anchors",
-          [this, metric](const craft::cpu& ctx) { chosen = craft::farthest_point_anchors(ctx, x, 12, 1, metric); }, true);
-    add("gather", [this](const craft::cpu& ctx) { craft::gather(ctx, x, picks, dp); });
-    add("gather_pullback", [this](const craft::cpu& ctx) {
+          [this, metric](const Context& ctx) { chosen = craft::farthest_point_anchors(ctx, x, 12, 1, metric); }, true);
+    add("gather", [this](const Context& ctx) { craft::gather(ctx, x, picks, dp); });
+    add("gather_pullback", [this](const Context& ctx) {
       craft::gather_pullback(ctx, paired, picks, craft::overwrite(dx));
     });
   }
