@@ -23,8 +23,7 @@ void check_gradients(reals x, reals y, double log_scale, double bias, bool with_
                                                        {"y", y.data(), y.size(), r.y.data()},
                                                        {"log_scale", &log_scale, 1, &r.log_scale}};
   if (with_bias) blocks.push_back({"bias", &bias, 1, &r.bias});
-  const auto report =
-      craft::gradcheck([&] { return verb(x, y, log_scale, bias, want::value_only).value; }, blocks);
+  const auto report = craft::gradcheck([&] { return verb(x, y, log_scale, bias, want::value_only).value; }, blocks);
   INFO(report.text());
   CHECK(report.verdict == craft::verdict::agrees);
   CHECK(report.same_bits);

@@ -67,7 +67,10 @@ void call(int loss, const typename D::context& ctx, const X& x, const Y& y, cons
 template <class D>
 loss_result run(int loss, const typename D::context& ctx, const reals& x, const reals& y, const setting& s = {},
                 bool value_only = false) {
-  return run_loss<D>(x, y, value_only ? want::value_only : loss == 4 ? want::all_and_bias : want::all,
+  return run_loss<D>(x, y,
+                     value_only  ? want::value_only
+                     : loss == 4 ? want::all_and_bias
+                                 : want::all,
                      [&](auto xd, auto yd, auto value, auto g) { call<D>(loss, ctx, xd, yd, s, value, g); });
 }
 
@@ -440,7 +443,9 @@ TEMPLATE_LIST_TEST_CASE("each gradient is written as asked and nothing around it
           craft::alignment_gradients<typename D::scalar, D::space> g;
           const auto modes = [](auto& output, auto to, int mode) {
             output.to = to;
-            output.mode = mode == 0 ? craft::write::none : mode == 1 ? craft::write::overwrite : craft::write::accumulate;
+            output.mode = mode == 0   ? craft::write::none
+                          : mode == 1 ? craft::write::overwrite
+                                      : craft::write::accumulate;
           };
           modes(g.x, dx.out(), x_mode);
           modes(g.y, dy.out(), y_mode);

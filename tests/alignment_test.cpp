@@ -43,8 +43,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy meets the reference values", "[ali
       craft::cross_entropy_options o;
       o.log_scale = std::log(r.parameter("logit_scale"));
       std::vector<double> class_weight;
-      for (index_t i = 0; i < r.n(); ++i)
-        class_weight.push_back(0.5 + double(y[std::size_t(i)]) / double(r.classes()));
+      for (index_t i = 0; i < r.n(); ++i) class_weight.push_back(0.5 + double(y[std::size_t(i)]) / double(r.classes()));
       const array<D, typename D::compute> weights(class_weight);
       if (variant == "_ls0.1") o.label_smoothing = 0.1;
       if (variant == "_class_weight") o.weights = weights.as_numbers();
@@ -270,8 +269,7 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive equals the double loop", "[alignmen
       o.log_scale = std::log(scale);
       o.bias = -2.0;
       o.normalise = normalise;
-      check_against<D>(run_sigmoid<D>(ctx, x, square, o),
-                       sigmoid_by_hand(x, square, positives({}, {}, sh.n, sh.n), o));
+      check_against<D>(run_sigmoid<D>(ctx, x, square, o), sigmoid_by_hand(x, square, positives({}, {}, sh.n, sh.n), o));
       const auto xl = labels_for(sh.n, 4, 5), yl = labels_for(sh.m, 5, 3);
       check_against<D>(run_sigmoid<D>(ctx, x, y, o, xl, yl), sigmoid_by_hand(x, y, positives(xl, yl, sh.n, sh.m), o));
     }

@@ -226,8 +226,7 @@ TEMPLATE_LIST_TEST_CASE("spherical k-means clusters directions", "[anchors][kmea
   craft::kmeans_options o;
   o.spherical = true;
   const clusters got = run_kmeans<D>(ctx, x, 4, o);
-  for (index_t a = 0; a < 4; ++a)
-    CHECK(std::abs(got.centres.row(a).norm() - 1) <= 8 * roundoff<typename D::scalar>);
+  for (index_t a = 0; a < 4; ++a) CHECK(std::abs(got.centres.row(a).norm() - 1) <= 8 * roundoff<typename D::scalar>);
   check_clusters<D>(unit_rows(x), got, true);
   for (index_t i = 0; i + 4 < x.rows(); ++i)
     CHECK(got.result.assignment[std::size_t(i)] == got.result.assignment[std::size_t(i + 4)]);
@@ -302,7 +301,8 @@ TEMPLATE_LIST_TEST_CASE("k-means++ spreads its starts", "[anchors][kmeans][seed]
   reals x(160, 2);
   const reals noise = 1e-3 * random_reals(160, 2, 77);
   for (index_t i = 0; i < 160; ++i)
-    x.row(i) << 10 * std::cos(0.785398 * double(i % 8)) + noise(i, 0), 10 * std::sin(0.785398 * double(i % 8)) + noise(i, 1);
+    x.row(i) << 10 * std::cos(0.785398 * double(i % 8)) + noise(i, 0),
+        10 * std::sin(0.785398 * double(i % 8)) + noise(i, 1);
   x = as_stored<D>(x);
   craft::kmeans_options o;
   o.restarts = 1;
@@ -416,8 +416,7 @@ TEMPLATE_LIST_TEST_CASE("k-means per class stays within each class", "[anchors][
   const clusters got{result, centres.get()};
   REQUIRE(index_t(result.assignment.size()) == n);
   for (index_t i = 0; i < n; ++i) CHECK(result.assignment[std::size_t(i)] / per_class == labels[std::size_t(i)]);
-  for (index_t i = 0; i + 6 < n; ++i)
-    CHECK(result.assignment[std::size_t(i)] == result.assignment[std::size_t(i + 6)]);
+  for (index_t i = 0; i + 6 < n; ++i) CHECK(result.assignment[std::size_t(i)] == result.assignment[std::size_t(i + 6)]);
   check_clusters<D>(x, got);
 
   // One centre per class is the class mean, also when the classes lie on top of each other.
@@ -527,9 +526,9 @@ TEMPLATE_LIST_TEST_CASE("farthest points meet the reference values", "[anchors][
       INFO(r.id());
       const reference::inputs in(r);
       const array<D> x(in.X);
-      const auto got = craft::farthest_point_anchors(ctx, x.in(), index_t(r.parameter("count")),
-                                                     index_t(r.parameter("start")),
-                                                     cosine ? craft::metric::cosine : craft::metric::euclidean);
+      const auto got =
+          craft::farthest_point_anchors(ctx, x.in(), index_t(r.parameter("count")), index_t(r.parameter("start")),
+                                        cosine ? craft::metric::cosine : craft::metric::euclidean);
       CHECK(got == r.json["result"]["indices"].get<indices>());
     }
 }
@@ -705,7 +704,7 @@ TEMPLATE_LIST_TEST_CASE("anchors: errors say what was expected, and write nothin
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, no_two.in(), 3, km, out.out()), craft::label_error);
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, too_large.in(), 3, km, out.out()), craft::label_error);
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, short_of_one.in(), 3, km, out.out()), craft::shape_error);
-  CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, labels.in(), 2, km, out.out()), craft::error);  // 3 is not 2 k
+  CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, labels.in(), 2, km, out.out()), craft::error);   // 3 is not 2 k
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, labels.in(), 3, km, nine.out()), craft::error);  // class 2: 2 < 3
   CHECK_THROWS_AS(craft::medoids(ctx, in, narrow.in()), craft::shape_error);
 

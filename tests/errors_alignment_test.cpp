@@ -288,10 +288,10 @@ TEMPLATE_LIST_TEST_CASE("objective: errors", "[errors][objective]", devices) {
   for (const double bad : {-0.01, 1.01, not_a_number})
     fails(option, [&](auto&, auto& o, auto&) { o.label_smoothing = bad; });
   for (const double bad : {0.0, -1.0, not_a_number}) fails(option, [&](auto&, auto& o, auto&) { o.max_scale = bad; });
-  for (double craft::objective_options::*weight :
-       {&craft::objective_options::text, &craft::objective_options::image, &craft::objective_options::batch,
-        &craft::objective_options::mmd})
-    for (const double bad : {-1.0, not_a_number, infinity}) fails(option, [&](auto&, auto& o, auto&) { o.*weight = bad; });
+  for (double craft::objective_options::*weight : {&craft::objective_options::text, &craft::objective_options::image,
+                                                   &craft::objective_options::batch, &craft::objective_options::mmd})
+    for (const double bad : {-1.0, not_a_number, infinity})
+      fails(option, [&](auto&, auto& o, auto&) { o.*weight = bad; });
   // The last term's options and kernel are looked at before the first term is written.
   const array<D, T> four(std::vector<double>(4, 1.0)), minus(std::vector<double>{1, 1, 1, 1, 1, -1});
   fails(shape, [&](auto&, auto& o, auto&) { o.discrepancy.x_weights = four.as_numbers(); });
@@ -349,8 +349,8 @@ TEMPLATE_LIST_TEST_CASE("a collapsed batch gives finite values and gradients", "
   for (const craft::bandwidth_rule rule :
        {craft::bandwidth_rule::fixed, craft::bandwidth_rule::mean, craft::bandwidth_rule::mean_offdiagonal,
         craft::bandwidth_rule::median, craft::bandwidth_rule::median_mid})
-    for (const craft::column_scaling columns : {craft::column_scaling::none, craft::column_scaling::minmax_separate,
-                                                craft::column_scaling::minmax_joint}) {
+    for (const craft::column_scaling columns :
+         {craft::column_scaling::none, craft::column_scaling::minmax_separate, craft::column_scaling::minmax_joint}) {
       INFO("rule " << int(rule) << ", columns " << int(columns) << ", zero " << zero);
       craft::objective_options o;
       o.discrepancy.bandwidth = {rule, craft::bandwidth_sample::pooled, true};

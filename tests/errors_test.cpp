@@ -198,7 +198,8 @@ TEMPLATE_LIST_TEST_CASE("which overlaps are rejected and which are not", "[error
   craft::mmd_gradients<S, D::space> unwanted;
   unwanted.x.to = x.out();
   unwanted.y.to = dx.out();
-  CHECK_NOTHROW(craft::mmd(ctx, x.in(), y.in(), craft::gaussian(1.0), craft::mmd_options{}, value.as_value(), unwanted));
+  CHECK_NOTHROW(
+      craft::mmd(ctx, x.in(), y.in(), craft::gaussian(1.0), craft::mmd_options{}, value.as_value(), unwanted));
 
   // The same blocks, one column too wide or one row too far.
   value.set(reals::Constant(1, 1, sentinel));
@@ -206,12 +207,10 @@ TEMPLATE_LIST_TEST_CASE("which overlaps are rejected and which are not", "[error
   const auto x_block = part<D>(buffer, 0, n, 0, d), y_block = part<D>(buffer, 0, n, d, d);
   rejects<craft::alias_error>(outputs, [&] { run(x_block, y_block, part<D>(buffer, 0, n, d - 1, d), dy.out()); });
   rejects<craft::alias_error>(outputs, [&] { run(x_block, y_block, dx.out(), part<D>(buffer, 0, n, 2 * d - 1, d)); });
-  rejects<craft::alias_error>(outputs, [&] {
-    run(x.out(), y.out(), part<D>(buffer, 0, n, 2 * d, d), part<D>(buffer, 0, n, 3 * d - 1, d));
-  });
-  rejects<craft::alias_error>(outputs, [&] {
-    run(x.out(), y.out(), part<D>(rows, 0, n, 0, d), part<D>(rows, n - 1, n, 0, d));
-  });
+  rejects<craft::alias_error>(
+      outputs, [&] { run(x.out(), y.out(), part<D>(buffer, 0, n, 2 * d, d), part<D>(buffer, 0, n, 3 * d - 1, d)); });
+  rejects<craft::alias_error>(outputs,
+                              [&] { run(x.out(), y.out(), part<D>(rows, 0, n, 0, d), part<D>(rows, n - 1, n, 0, d)); });
   rejects<craft::alias_error>(outputs, [&] { run(x.out(), y.out(), every_other(0), every_other(0)); });
 
   // Different strides: dx in rows of 4 that begin 40 apart, dy in one piece of 24 in a gap between them.
@@ -248,9 +247,8 @@ TEMPLATE_LIST_TEST_CASE("relative: errors", "[errors][relative]", devices) {
   const craft::relative_options plain;
   const craft::dot_product<> dot;
   const watched all(x, a, out, turned, ds, ds2, dx, da, d_narrow);
-  const auto map = [&](const auto& xv, const auto& av, const auto& k, const craft::relative_options& o, const auto& to) {
-    return [&ctx, xv, av, k, o, to] { craft::relative(ctx, xv, av, k, o, to); };
-  };
+  const auto map = [&](const auto& xv, const auto& av, const auto& k, const craft::relative_options& o,
+                       const auto& to) { return [&ctx, xv, av, k, o, to] { craft::relative(ctx, xv, av, k, o, to); }; };
   rejects<craft::shape_error>(all, map(x.in(), narrow.in(), dot, plain, out.out()), {"6 x 4", "3 x 3"});
   rejects<craft::shape_error>(all, map(none.in(), a.in(), dot, plain, out.out()), {"0 x 4"});
   rejects<craft::shape_error>(all, map(x.in(), none.in(), dot, plain, out.out()), {"0 x 4"});
@@ -288,8 +286,9 @@ TEMPLATE_LIST_TEST_CASE("relative: errors", "[errors][relative]", devices) {
   rejects<craft::shape_error>(all, pull(x.in(), a.in(), turned.in(), same), {"6 x 3", "3 x 6"});
   rejects<craft::shape_error>(all, pull(x.in(), a.in(), du, [&](auto& h) { h.x = craft::overwrite(d_narrow.out()); }),
                               {"6 x 4", "3 x 3"});
-  rejects<craft::shape_error>(
-      all, pull(x.in(), a.in(), du, [&](auto& h) { h.anchors = craft::overwrite(d_narrow.out()); }), {"3 x 4", "3 x 3"});
+  rejects<craft::shape_error>(all,
+                              pull(x.in(), a.in(), du, [&](auto& h) { h.anchors = craft::overwrite(d_narrow.out()); }),
+                              {"3 x 4", "3 x 3"});
   rejects<craft::shape_error>(all,
                               pull(x.in(), a.in(), du, [&](auto& h) { h.log_scale = craft::overwrite(ds2.out()); }));
   rejects<craft::alias_error>(all, pull(x.in(), a.in(), du, [&](auto& h) { h.x = craft::overwrite(x.out()); }));

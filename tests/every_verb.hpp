@@ -12,7 +12,8 @@
 
 namespace craft_test {
 
-/// The verbs on one set of inputs in host memory, S = float or double, on any context that can read it. n samples against m, c classes, d numbers each.
+/// The verbs on one set of inputs in host memory, S = float or double, on any context that can read it. n samples
+/// against m, c classes, d numbers each.
 template <class S, class Context = craft::cpu>
 class every_verb {
  public:
@@ -107,9 +108,7 @@ class every_verb {
         g.bandwidths = craft::overwrite(bandwidths);
         craft::mmd(ctx, x, y, kernel, o, value, g);
       });
-      add("mmd, " + name + ", value only", [this, o](const Context& ctx) {
-        craft::mmd(ctx, x, y, kernel, o, value);
-      });
+      add("mmd, " + name + ", value only", [this, o](const Context& ctx) { craft::mmd(ctx, x, y, kernel, o, value); });
     };
     craft::mmd_options o;
     mmd("biased", o);
@@ -141,15 +140,14 @@ class every_verb {
   }
 
   void add_relative() {
-    for (const auto statistics : {craft::anchor_statistics::none, craft::anchor_statistics::centre,
-                                  craft::anchor_statistics::standardise}) {
+    for (const auto statistics :
+         {craft::anchor_statistics::none, craft::anchor_statistics::centre, craft::anchor_statistics::standardise}) {
       craft::relative_options o;
       o.statistics = statistics;
       o.log_scale = 1.5;
       const std::string name = ", statistics " + std::to_string(int(statistics));
-      add("relative" + name, [this, o](const Context& ctx) {
-        craft::relative(ctx, x, anchors, craft::dot_product<S>(), o, out);
-      });
+      add("relative" + name,
+          [this, o](const Context& ctx) { craft::relative(ctx, x, anchors, craft::dot_product<S>(), o, out); });
       add("relative_pullback" + name, [this, o](const Context& ctx) {
         craft::relative_gradients<S> g;
         g.x = craft::overwrite(dx);
@@ -181,15 +179,13 @@ class every_verb {
       craft::contrastive_options nce;
       nce.direction = way;
       const std::string name = "info_nce, direction " + std::to_string(int(way));
-      add(name, [this, nce, gradients](const Context& ctx) {
-        craft::info_nce(ctx, x, paired, nce, value, gradients(dp));
-      });
+      add(name,
+          [this, nce, gradients](const Context& ctx) { craft::info_nce(ctx, x, paired, nce, value, gradients(dp)); });
       add(name + ", value only", [this, nce](const Context& ctx) { craft::info_nce(ctx, x, paired, nce, value); });
       nce.x_labels = x_labels;
       nce.y_labels = y_labels;
-      add(name + ", labels", [this, nce, gradients](const Context& ctx) {
-        craft::info_nce(ctx, x, y, nce, value, gradients(dy));
-      });
+      add(name + ", labels",
+          [this, nce, gradients](const Context& ctx) { craft::info_nce(ctx, x, y, nce, value, gradients(dy)); });
     }
     craft::sigmoid_options sig;
     add("sigmoid_contrastive", [this, sig, gradients](const Context& ctx) {
@@ -239,8 +235,10 @@ class every_verb {
       o.restarts = 3;
       o.max_iterations = 20;
       const std::string name = normalise ? ", spherical" : "";
-      add("kmeans" + name, [this, o](const Context& ctx) { keep(craft::kmeans(ctx, x, o, da)); }, true);
-      add("kmeans_per_class" + name,
+      add(
+          "kmeans" + name, [this, o](const Context& ctx) { keep(craft::kmeans(ctx, x, o, da)); }, true);
+      add(
+          "kmeans_per_class" + name,
           [this, o](const Context& ctx) {
             matrix<S> centres(2 * da.rows(), da.cols());
             keep(craft::kmeans_per_class(ctx, x, x_labels, da.rows(), o, centres));
@@ -249,14 +247,15 @@ class every_verb {
           },
           true);
     }
-    add("medoids", [this](const Context& ctx) { chosen = craft::medoids(ctx, x, anchors); }, true);
+    add(
+        "medoids", [this](const Context& ctx) { chosen = craft::medoids(ctx, x, anchors); }, true);
     for (const auto metric : {craft::metric::euclidean, craft::metric::cosine})
-      add("farthest_point_anchors",
+      add(
+          "farthest_point_anchors",
           [this, metric](const Context& ctx) { chosen = craft::farthest_point_anchors(ctx, x, 12, 1, metric); }, true);
     add("gather", [this](const Context& ctx) { craft::gather(ctx, x, picks, dp); });
-    add("gather_pullback", [this](const Context& ctx) {
-      craft::gather_pullback(ctx, paired, picks, craft::overwrite(dx));
-    });
+    add("gather_pullback",
+        [this](const Context& ctx) { craft::gather_pullback(ctx, paired, picks, craft::overwrite(dx)); });
   }
 
   void keep(const craft::kmeans_result& r) {

@@ -28,8 +28,8 @@ struct problem {
 };
 
 problem random_problem(index_t n, index_t m, index_t classes, index_t d) {
-  return {random_reals(n, d, 61), random_reals(classes, d, 62),       random_reals(n, d, 63),
-          random_reals(classes, d, 64), random_reals(m, d, 65, 0.3), labels_for(n, classes, 5)};
+  return {random_reals(n, d, 61),       random_reals(classes, d, 62), random_reals(n, d, 63),
+          random_reals(classes, d, 64), random_reals(m, d, 65, 0.3),  labels_for(n, classes, 5)};
 }
 
 struct objective_result {
@@ -88,8 +88,7 @@ objective_result from_parts(const typename D::context& ctx, const problem& p, co
   const auto zeros = [](const reals& r) { return reals(reals::Zero(r.rows(), r.cols())); };
   objective_result out;
   problem& g = out.gradients;
-  g = {zeros(p.images),        zeros(p.class_texts),   zeros(p.batch_texts),
-       zeros(p.image_anchors), zeros(p.target_images), {}};
+  g = {zeros(p.images), zeros(p.class_texts), zeros(p.batch_texts), zeros(p.image_anchors), zeros(p.target_images), {}};
 
   const bool own_texts = p.batch_texts.rows() > 0;
   reals texts = p.batch_texts;
@@ -317,8 +316,7 @@ TEMPLATE_LIST_TEST_CASE("the objective meets the reference values", "[objective]
         const reference::inputs in(r);
         craft::objective_options o;
         o.log_scale = std::log(r.parameter("logit_scale"));
-        const auto got =
-            run_objective<D>(ctx, {in.X, in.T, in.U, in.A, {}, in.labels(r.option("labels"))}, kernel, o);
+        const auto got = run_objective<D>(ctx, {in.X, in.T, in.U, in.A, {}, in.labels(r.option("labels"))}, kernel, o);
         CHECK(got.mmd == 0);
         r.check(got.total, {{"X", got.gradients.images},
                             {"T", got.gradients.class_texts},
@@ -473,7 +471,8 @@ TEMPLATE_LIST_TEST_CASE("the objective of two-byte features is computed in float
   using B = typename D::template storing<Eigen::bfloat16>;
   const auto ctx = D::make();
   problem p = random_problem(12, 9, 4, 8);
-  for (reals* r : {&p.images, &p.class_texts, &p.batch_texts, &p.image_anchors, &p.target_images}) *r = as_stored<B>(*r);
+  for (reals* r : {&p.images, &p.class_texts, &p.batch_texts, &p.image_anchors, &p.target_images})
+    *r = as_stored<B>(*r);
   craft::objective_options o;
   o.log_scale = std::log(8.0);
   const auto in_float = run_objective<D>(ctx, p, kernel, o), in_two_bytes = run_objective<B>(ctx, p, kernel, o);

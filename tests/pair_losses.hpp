@@ -203,14 +203,14 @@ inline by_hand cross_entropy_by_hand(const reals& x, const reals& anchors, const
   const ldouble factor = o.reduce == craft::reduction::sum ? 1 : all > 0 ? 1 / all : 0;
   const ldouble ls = o.label_smoothing;
   const ldoubles t = ((1 - ls) * targets.cast<ldouble>()).array() + ls / ldouble(anchors.rows());
-  return from_logits(x, anchors, o.log_scale.value(), o.max_scale, 0, o.normalise,
-                     [&](const ldoubles& z, ldoubles& g, ldoubles& size) {
-                       return add_cross_entropy(z, t, w, factor, g, size);
-                     });
+  return from_logits(
+      x, anchors, o.log_scale.value(), o.max_scale, 0, o.normalise,
+      [&](const ldoubles& z, ldoubles& g, ldoubles& size) { return add_cross_entropy(z, t, w, factor, g, size); });
 }
 
 /// Rows of one-hot targets; weights 0 for the rows to leave out.
-inline reals one_hot(const std::vector<index_t>& labels, index_t classes, index_t ignore, std::vector<double>& weights) {
+inline reals one_hot(const std::vector<index_t>& labels, index_t classes, index_t ignore,
+                     std::vector<double>& weights) {
   reals t = reals::Zero(index_t(labels.size()), classes);
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (labels[i] == ignore)
@@ -222,7 +222,8 @@ inline reals one_hot(const std::vector<index_t>& labels, index_t classes, index_
 }
 
 /// 1 where two rows are a positive pair: the same label, or without labels the same index.
-inline reals positives(const std::vector<index_t>& x_labels, const std::vector<index_t>& y_labels, index_t n, index_t m) {
+inline reals positives(const std::vector<index_t>& x_labels, const std::vector<index_t>& y_labels, index_t n,
+                       index_t m) {
   reals p(n, m);
   for (index_t i = 0; i < n; ++i)
     for (index_t j = 0; j < m; ++j)
