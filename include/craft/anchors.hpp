@@ -82,15 +82,15 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
   require<shape_error>(classes > 0, "class_means: out has no rows, expected one per class");
   check.destination("out", to, classes, d);
   check.label_count("labels", y, n);
-  const auto members = engine::rows_by_class(check, y, classes);
+  check.labels_of("labels", y, n, classes, 0);
+  index_t *group = e.template take<index_t>(n), *counts = e.template zeros<index_t>(classes);
+  for (index_t i = 0; i < n; ++i) ++counts[group[i] = y[i]];
   for (index_t c = 0; c < classes; ++c)
-    require<label_error>(!members[c].empty(), "class_means: class ", c, " has no rows");
+    require<label_error>(counts[c] > 0, "class_means: class ", c, " has no rows");
   check.no_overlap();
 
   engine::rows<T> r = e.template take_rows<T>(n, d);
   T *means = e.template take<T>(classes * d), *norms = e.template take<T>(std::max(n, classes));
-  index_t *group = e.template take<index_t>(n), *counts = e.template take<index_t>(classes);
-  for (index_t i = 0; i < n; ++i) group[i] = y[i];
   e.load(xv, r.data);
   if (options.normalise) e.normalise(r.data, n, d, norms);
   e.group_means(r, group, classes, means, counts);
@@ -413,9 +413,10 @@ std::vector<index_t> farthest_point_anchors(const Context& ctx, const X& x, inde
   check.input("x", xv, e);
   require<shape_error>(count >= 1 && count <= n, "farthest_point_anchors: expected 1 to ", n, " anchors, got ", count);
   require<option_error>(start >= 0 && start < n, "farthest_point_anchors: start row ", start, " is not in [0, ", n, ")");
-  double* mean = e.template take<double>(xv.cols());
-  const engine::rows<T> r =
-      engine::load_for_kmeans<typename Context::engine, T>(e, xv, metric == metric::cosine, mean);
+  // Distances are taken from differences here, so that the rows stay as they are, and equal distances equal.
+  const engine::rows<T> r = e.template take_rows<T>(n, xv.cols());
+  e.load(xv, r.data);
+  if (metric == metric::cosine) e.normalise(r.data, n, r.d, r.squared);
   T* distance = e.template take<T>(n);
   e.fill(distance, n, std::numeric_limits<T>::infinity());
   std::vector<index_t> chosen{start};

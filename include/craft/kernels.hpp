@@ -387,13 +387,15 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   }
   template <class U>
   gaussians<U> as() const {
-    std::vector<U> sigmas(count), betas(count);
-    for (int q = 0; q < count; ++q) {
-      sigmas[order[q]] = U(sigma[q]);
-      betas[order[q]] = U(beta[q]);
-    }
-    gaussians<U> other(sigmas, betas);
+    gaussians<U> other;
+    other.count = count;
     other.ratio = ratio;
+    for (int q = 0; q < count; ++q) {
+      other.sigma[q] = U(sigma[q]);
+      other.beta[q] = U(beta[q]);
+      other.gamma[q] = U(1) / (U(2) * other.sigma[q] * other.sigma[q]);
+      other.order[q] = order[q];
+    }
     return other;
   }
   void check() const {
@@ -404,6 +406,10 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   }
 
  private:
+  template <class>
+  friend struct gaussians;
+  gaussians() = default;  // for as()
+
   /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest.
   template <class V, class F>
   CRAFT_HOST_DEVICE void each(V D, F&& f) const {

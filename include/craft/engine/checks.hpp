@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string>
 
 #include "craft/context.hpp"
 #include "craft/view.hpp"
@@ -108,23 +109,25 @@ class checks {
     for (int a = 0; a < count_; ++a)
       for (int b = a + 1; b < count_; ++b)
         if ((regions_[a].written || regions_[b].written) && overlap(regions_[a], regions_[b]))
-          fail<alias_error>(verb_, ": ", regions_[a].name, " (", detail::shape(regions_[a].rows, regions_[a].cols),
-                            ") and ", regions_[b].name, " (", detail::shape(regions_[b].rows, regions_[b].cols),
-                            ") overlap in memory");
+          fail<alias_error>(verb_, ": ", regions_[a].name, " (", regions_[a].shape(), ") and ", regions_[b].name, " (",
+                            regions_[b].shape(), ") overlap in memory");
   }
 
  private:
   struct region {
     const char* name;
     std::intptr_t address;
-    index_t rows, cols, stride;  // in bytes from here on
+    index_t rows, cols, stride;  // the last two in bytes
     bool written;
+    index_t element;
+    std::string shape() const { return detail::shape(rows, cols / element); }
   };
 
   void remember(const char* name, const void* data, index_t rows, index_t cols, index_t stride, std::size_t element,
                 bool written) {
     const index_t bytes = index_t(element);
-    regions_[count_++] = {name, reinterpret_cast<std::intptr_t>(data), rows, cols * bytes, stride * bytes, written};
+    regions_[count_++] = {name, reinterpret_cast<std::intptr_t>(data), rows, cols * bytes, stride * bytes, written,
+                          bytes};
   }
 
   // Rows of equal stride may interleave without sharing an element (column blocks of one matrix).
@@ -132,11 +135,16 @@ class checks {
     const auto end = [](const region& r) { return r.address + (r.rows - 1) * r.stride + r.cols; };
     if (a.rows == 0 || b.rows == 0 || a.cols == 0 || b.cols == 0) return false;
     if (a.address >= end(b) || b.address >= end(a)) return false;
-    if (a.rows < 2 || b.rows < 2 || a.stride != b.stride) {
-      if (a.rows < 2 && b.rows >= 2) return row_meets(a, b);
-      if (b.rows < 2 && a.rows >= 2) return row_meets(b, a);
-      return true;
+    if (a.rows < 2) return b.rows < 2 || row_meets(a, b);
+    if (a.stride != b.stride) {
+      for (index_t i = 0; i < b.rows; ++i) {
+        region row = b;
+        row.address += i * b.stride;
+        if (row_meets(row, a)) return true;
+      }
+      return false;
     }
+    if (b.rows < 2) return row_meets(b, a);
     const index_t stride = a.stride, offset = b.address - a.address;
     const index_t down = offset >= 0 ? offset / stride : -((-offset + stride - 1) / stride), right = offset - down * stride;
     const auto rows_meet = [&](index_t shift) { return shift < a.rows && shift + b.rows > 0; };
