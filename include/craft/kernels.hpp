@@ -329,7 +329,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   static constexpr int capacity = 64;
   int count = 0;
   int ratio = 0;  ///< of successive inverse variances if integer and constant, else 0
-  T gamma[capacity], beta[capacity], sigma[capacity];
+  T gamma[capacity], beta[capacity], beta_gamma[capacity], sigma[capacity];
   int order[capacity];
 
   /// Weighted sum; sigma and beta of the same size, 1 to 64.
@@ -351,6 +351,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     for (int q = 0; q < count; ++q) {
       beta[q] = betas[order[q]];
       gamma[q] = T(1) / (T(2) * sigma[q] * sigma[q]);
+      beta_gamma[q] = beta[q] * gamma[q];
     }
     check();
     ratio = series_ratio();
@@ -366,13 +367,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    V value(T(0)), slope(T(0));
-    each(D, [&](int q, V k) {
-      const V weighted = k * V(beta[q]);
-      value = value + weighted;
-      slope = slope - weighted * V(gamma[q]);
-    });
-    return {value, slope};
+    return ratio == 2 ? sum<2>(D) : ratio > 2 ? sum<1>(D) : sum<0>(D);
   }
   CRAFT_HOST_DEVICE int weights() const { return count; }
   CRAFT_HOST_DEVICE int bandwidths() const { return count; }
@@ -380,7 +375,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& weight, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    each(D, [&](int q, V k) {
+    each<1>(D, [&](int q, V k) {
       weight(order[q], k);
       bandwidth(order[q], k * D * V(beta[q] / (sigma[q] * sigma[q] * sigma[q])));
     });
@@ -394,6 +389,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
       other.sigma[q] = U(sigma[q]);
       other.beta[q] = U(beta[q]);
       other.gamma[q] = U(1) / (U(2) * other.sigma[q] * other.sigma[q]);
+      other.beta_gamma[q] = other.beta[q] * other.gamma[q];
       other.order[q] = order[q];
     }
     return other;
@@ -410,22 +406,31 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   friend struct gaussians;
   gaussians() = default;  // for as()
 
-  /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest.
-  template <class V, class F>
+  template <int Ratio, class V>
+  CRAFT_HOST_DEVICE detail::radial<V> sum(V D) const {
+    V value(T(0)), slope(T(0));
+    each<Ratio>(D, [&](int q, V k) {
+      value = value + k * V(beta[q]);
+      slope = slope - k * V(beta_gamma[q]);
+    });
+    return {value, slope};
+  }
+  /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest. Ratio 2: a series of squares; 0: no series; 1: `ratio` says.
+  template <int Ratio, class V, class F>
   CRAFT_HOST_DEVICE void each(V D, F&& f) const {
     V k = math::exp(D * V(-gamma[0]));
-    f(0, k);
-    for (int q = 1; q < count; ++q) {
-      if (ratio == 2) {
+    for (int q = 0;;) {
+      f(q, k);
+      if (++q == count) return;
+      if (Ratio == 2) {
         k = k * k;
-      } else if (ratio > 2) {
+      } else if (Ratio == 1 && ratio > 0) {
         V power = k;
         for (int p = 1; p < ratio; ++p) power = power * k;
         k = power;
       } else {
         k = math::exp(D * V(-gamma[q]));
       }
-      f(q, k);
     }
   }
   int series_ratio() const {

@@ -40,6 +40,13 @@ class cpu_engine {
 
   const cpu& context() const { return ctx_; }
 
+  /// Rows and columns of a tile: it and the rows it meets should stay in the second-level cache together.
+  template <class T>
+  index_t tile_rows() const {
+    if (ctx_.tile() > 0) return ctx_.tile();
+    return sizeof(T) == 8 ? 128 : 256;
+  }
+
   // ---- memory
   template <class T>
   T* take(index_t n) {
@@ -677,15 +684,9 @@ class cpu_engine {
   struct slot_memory {
     T* tile;
     T* column;  ///< one number per column of the tile, for the epilogue's use
+    T* unused;  ///< the same, for sums that nobody wants
     product<T> products;
   };
-
-  // A tile and the rows it meets should stay in the second-level cache together.
-  template <class T>
-  index_t tile_rows() const {
-    if (ctx_.tile() > 0) return ctx_.tile();
-    return sizeof(T) == 8 ? 128 : 256;
-  }
 
   // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`. The rows before or after it may go
   // without gradient.
@@ -768,18 +769,18 @@ class cpu_engine {
 
   // One tile: dots, epilogue, and the two products of the pull-back.
   template <class T, class Epilogue>
-  void visit(tile<T>& t, index_t stride, const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, const pull<T>& gx,
+  void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, const pull<T>& gx,
              const pull<T>& gy, slot_memory<T>& m) const {
     const index_t d = x.d;
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
-    t.s = m.tile, t.stride = stride;
+    t.s = m.tile, t.stride = product<T>::padded(most_columns);
     t.row_sums = gx.self ? gx.self + t.i0 : nullptr;
-    t.col_sums = gy.self ? gy.self + t.j0 : nullptr;
-    m.products.dots(xi, d, yj, d, t.s, stride, t.ni, t.nj, d);
+    t.col_sums = t.diagonal ? m.unused : gy.self ? gy.self + t.j0 : nullptr;
+    m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
     if (!epilogue(t, m.column)) return;
-    if (gx.gradient) m.products.add(t.s, stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
-    if (gy.gradient)
-      m.products.add_transposed(t.s, stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
+    if (gx.gradient) m.products.add(t.s, t.stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
+    if (gy.gradient && !t.diagonal)
+      m.products.add_transposed(t.s, t.stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
   }
 
   // dX_i += 2 self_i x_i
@@ -806,10 +807,10 @@ class cpu_engine {
     const index_t count = std::max<index_t>(1, std::min<index_t>(ctx_.threads(), most_tasks));
     slot_memory<T>* slots = take<slot_memory<T>>(count);
     for (index_t s = 0; s < count; ++s) {
-      T* tile = take<T>(height * width);
-      T* column = take<T>(width);
-      T* scratch = take<T>(product<T>::scratch_size(height, width, d));
-      new (slots + s) slot_memory<T>{tile, column, product<T>(scratch, height, width, d)};
+      T* tile = take<T>(height * product<T>::padded(width));
+      T *column = take<T>(width), *unused = zeros<T>(width);
+      T* scratch = take<T>(product<T>::scratch_size(std::max(width, d)));
+      new (slots + s) slot_memory<T>{tile, column, unused, product<T>(scratch)};
     }
     return slots;
   }

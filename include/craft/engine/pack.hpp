@@ -13,6 +13,11 @@ template <class T>
 struct pack {
   using packet = typename Eigen::internal::packet_traits<T>::type;
   static constexpr index_t width = Eigen::internal::unpacket_traits<packet>::size;
+#ifdef EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS
+  static constexpr int registers = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS;
+#else
+  static constexpr int registers = 16;
+#endif
 
   packet v;
 
@@ -27,6 +32,9 @@ struct pack {
   friend pack operator*(pack a, pack b) { return Eigen::internal::pmul(a.v, b.v); }
   friend pack operator/(pack a, pack b) { return Eigen::internal::pdiv(a.v, b.v); }
   pack operator-() const { return Eigen::internal::pnegate(v); }
+
+  /// this * b + c, in one rounding where the machine can.
+  pack times_plus(pack b, pack c) const { return Eigen::internal::pmadd(v, b.v, c.v); }
 
   pack& operator+=(pack o) { return *this = *this + o; }
 
@@ -75,6 +83,28 @@ void store(T* p, const V& v) {
   else
     v.store(p);
 }
+
+// GCC says that a template does not see a register type's alignment; this one does not need it.
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+#endif
+/// to_qc = from_cq for a square block as wide as a register.
+template <class T>
+void transpose(const T* from, index_t from_stride, T* to, index_t to_stride) {
+  constexpr index_t width = pack<T>::width;
+  if constexpr (width == 1) {
+    *to = *from;
+  } else {
+    Eigen::internal::PacketBlock<typename pack<T>::packet, int(width)> block;
+    for (index_t c = 0; c < width; ++c) block.packet[c] = pack<T>::load(from + c * from_stride).v;
+    Eigen::internal::ptranspose(block);
+    for (index_t q = 0; q < width; ++q) pack<T>(block.packet[q]).store(to + q * to_stride);
+  }
+}
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 /// Calls f(j, V) for j = begin..end in steps of a register, then one by one; V is pack<T>() or T().
 template <class T, class F>

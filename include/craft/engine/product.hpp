@@ -1,68 +1,164 @@
-// Matrix products of one tile. Eigen's kernels do the work; they are called below Eigen's expression layer
-// because that layer may start threads of its own and allocate, and the engine wants neither.
+// Matrix products of one tile: a register-blocked kernel on pack<T>, single-threaded, in scratch memory given once.
+//
+// Why not a library's product: tiles are small and each operand meets several others, so that what a general product spends
+// on packing both operands and on its own blocking is a large share here. docs/benchmarks.md has the comparison.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
+#include <utility>
 
-#include "craft/view.hpp"
+#include "craft/engine/pack.hpp"
 
 namespace craft::engine {
 
-/// Three products on row-major blocks, single-threaded, in memory given once.
+/// Three products on row-major blocks. The right factor is copied into panels as wide as the kernel's registers; the left
+/// one is read where it is, number by number.
 template <class T>
 class product {
  public:
-  /// Numbers of scratch memory needed for products with all three extents at most a, b and c.
-  static index_t scratch_size(index_t a, index_t b, index_t c) { return 2 * panel_size(a, b, c); }
+  /// Numbers of scratch memory needed for right factors that give at most `n` columns, over any depth.
+  static index_t scratch_size(index_t n) { return (n + panel - 1) / panel * panel * deepest; }
+  /// What rows of a result should be apart, so that whole registers fit and rows do not all fall on the same cache sets.
+  static index_t padded(index_t n) { return (n + width - 1) / width * width + width; }
 
-  product(T* scratch, index_t a, index_t b, index_t c)
-      : left_(scratch), right_(scratch + panel_size(a, b, c)) {}
+  explicit product(T* scratch) : packed_(scratch) {}
 
-  /// C = A B'   (m x n) = (m x k)(n x k)'
+  /// C = A B'   (m x n) = (m x k)(n x k)'. Writes up to the next multiple of a register: ldc >= padded(n).
   void dots(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n, index_t k) {
-    for (index_t i = 0; i < m; ++i) std::fill_n(C + i * ldc, n, T(0));
-    run<Eigen::RowMajor, Eigen::ColMajor>(A, lda, B, ldb, C, ldc, m, n, k);
+    for (index_t q = 0; q < k; q += deepest) {
+      const index_t depth = std::min(deepest, k - q);
+      pack_transposed(B + q, ldb, n, depth);
+      run<true>({A + q, lda, 1}, C, ldc, m, n, depth, q > 0);
+    }
   }
   /// C += A B   (m x n) += (m x k)(k x n)
   void add(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n, index_t k) {
-    run<Eigen::RowMajor, Eigen::RowMajor>(A, lda, B, ldb, C, ldc, m, n, k);
+    for (index_t q = 0; q < k; q += deepest) {
+      const index_t depth = std::min(deepest, k - q);
+      pack_straight(B + q * ldb, ldb, n, depth);
+      run<false>({A + q, lda, 1}, C, ldc, m, n, depth, true);
+    }
   }
   /// C += A' B  (m x n) += (k x m)'(k x n)
   void add_transposed(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n,
                       index_t k) {
-    run<Eigen::ColMajor, Eigen::RowMajor>(A, lda, B, ldb, C, ldc, m, n, k);
+    for (index_t q = 0; q < k; q += deepest) {
+      const index_t depth = std::min(deepest, k - q);
+      pack_straight(B + q * ldb, ldb, n, depth);
+      run<false>({A + q * lda, 1, lda}, C, ldc, m, n, depth, true);
+    }
   }
 
  private:
-  using blocking_base = Eigen::internal::level3_blocking<T, T>;
-  struct blocking : blocking_base {
-    blocking(T* a, T* b, Eigen::Index kc, Eigen::Index mc, Eigen::Index nc) {
-      this->m_blockA = a;
-      this->m_blockB = b;
-      this->m_kc = kc;
-      this->m_mc = mc;
-      this->m_nc = nc;
+  using V = pack<T>;
+  static constexpr index_t width = V::width;
+  // Sums in registers: as many as there are, less what the factors need. A pass is so deep that a panel of it stays in the
+  // first two levels of cache.
+  static constexpr int most_rows = V::registers >= 32 ? 8 : 6, most_packs = 2;
+  static constexpr index_t panel = most_packs * width, deepest = 512;
+
+  /// The left factor: a_ik = data[i * row + k * column].
+  struct left {
+    const T* data;
+    index_t row, column;
+  };
+
+  // Panels of `panel` columns, each k-major; zeros behind the last column.
+  void pack_straight(const T* B, index_t ldb, index_t n, index_t k) {
+    T* to = packed_;
+    for (index_t j = 0; j < n; j += panel)
+      for (index_t q = 0; q < k; ++q, to += panel) {
+        const T* from = B + q * ldb + j;
+        if (j + panel <= n) {
+          for (index_t c = 0; c < panel; c += width) V::load(from + c).store(to + c);
+        } else {
+          std::fill(std::copy(from, from + (n - j), to), to + panel, T(0));
+        }
+      }
+  }
+  void pack_transposed(const T* B, index_t ldb, index_t n, index_t k) {
+    for (index_t j = 0; j < n; j += width) {
+      T* to = packed_ + j / panel * panel * k + j % panel;
+      const index_t rows = std::min(width, n - j);
+      index_t q = 0;
+      if (rows == width)
+        for (; q + width <= k; q += width, to += width * panel) transpose<T>(B + j * ldb + q, ldb, to, panel);
+      for (; q < k; ++q, to += panel)
+        for (index_t c = 0; c < width; ++c) to[c] = c < rows ? B[(j + c) * ldb + q] : T(0);
+    }
+  }
+
+  // Whole: C may be written beyond column n.
+  template <bool Whole>
+  void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate) const {
+    for (index_t j = 0; j < n; j += panel) {
+      const T* b = packed_ + j * k;
+      const index_t columns = n - j;
+      if (columns > width)
+        strips<Whole, most_packs>(a, b, C + j, ldc, m, columns, k, accumulate);
+      else
+        strips<Whole, 1>(a, b, C + j, ldc, m, columns, k, accumulate);
+    }
+  }
+  template <bool Whole, int Packs>
+  static void strips(left a, const T* b, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate) {
+    const auto strip = [&](auto rows, index_t count) {
+      for (; m >= count; m -= count, a.data += count * a.row, C += count * ldc) {
+        if (Whole || n >= Packs * width) {
+          kernel<Packs>(rows, a, b, C, ldc, k, accumulate);
+        } else {
+          T part[most_rows * panel];
+          kernel<Packs>(rows, a, b, part, panel, k, false);
+          for (index_t i = 0; i < count; ++i)
+            for (index_t j = 0; j < n; ++j) C[i * ldc + j] = part[i * panel + j] + (accumulate ? C[i * ldc + j] : T(0));
+        }
+      }
+    };
+    strip(std::make_index_sequence<most_rows>(), most_rows);
+    strip(std::make_index_sequence<4>(), 4);
+    strip(std::make_index_sequence<2>(), 2);
+    strip(std::make_index_sequence<1>(), 1);
+  }
+
+  // sizeof...(I) rows of C, Packs registers wide. Index sequences, so that the sums are registers at any optimisation level.
+  template <int Packs, std::size_t... I>
+  static void kernel(std::index_sequence<I...> rows, const left& a, const T* b, T* C, index_t ldc, index_t k,
+                     bool accumulate) {
+    // The old C is wanted only at the end; until then it is on its way.
+    if (accumulate) (prefetch<Packs>(C + index_t(I) * ldc), ...);
+    row_sums<Packs> sums[] = {((void)I, row_sums<Packs>())...};
+    const T* from[] = {a.data + index_t(I) * a.row...};
+    for (index_t q = 0; q < k; ++q, b += panel) {
+      const row_sums<Packs> bq(b);
+      (sums[I].add(V(from[I][q * a.column]), bq), ...);
+    }
+    (void)rows;
+    (sums[I].store(C + index_t(I) * ldc, accumulate), ...);
+  }
+  template <int Packs>
+  static void prefetch(const T* C) {
+    for (int p = 0; p < Packs; ++p) Eigen::internal::prefetch(C + p * width);
+  }
+
+  /// One row's registers.
+  template <int Packs>
+  struct row_sums {
+    V first{T(0)}, second{T(0)};
+    row_sums() = default;
+    explicit row_sums(const T* p) : first(V::load(p)) {
+      if constexpr (Packs == 2) second = V::load(p + width);
+    }
+    void add(V a, const row_sums& b) {
+      first = a.times_plus(b.first, first);
+      if constexpr (Packs == 2) second = a.times_plus(b.second, second);
+    }
+    void store(T* p, bool accumulate) const {
+      (accumulate ? V::load(p) + first : first).store(p);
+      if constexpr (Packs == 2) (accumulate ? V::load(p + width) + second : second).store(p + width);
     }
   };
 
-  static index_t panel_size(index_t a, index_t b, index_t c) {
-    const index_t largest = std::max({a * b, b * c, a * c});
-    return (largest + 63) / 32 * 32;  // both panels stay aligned
-  }
-
-  template <int OrderA, int OrderB>
-  void run(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n, index_t k) {
-    // Eigen computes a row-major result as the transposed column-major one: there the right factor comes first.
-    Eigen::Index kc = k, mc = n, nc = m;
-    Eigen::internal::computeProductBlockingSizes<T, T>(kc, mc, nc, Eigen::Index(1));
-    blocking space(left_, right_, kc, mc, nc);
-    Eigen::internal::general_matrix_matrix_product<Eigen::Index, T, OrderA, false, T, OrderB, false, Eigen::RowMajor,
-                                                   1>::run(m, n, k, A, lda, B, ldb, C, 1, ldc, T(1), space, nullptr);
-  }
-
-  T* left_;
-  T* right_;
+  T* packed_;
 };
 
 }  // namespace craft::engine

@@ -3,7 +3,8 @@
 //
 //     dX_I += W Y_J + 2 diag(row_sums) X_I        dY_J += W' X_I + 2 diag(col_sums) Y_J
 //
-// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows.
+// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows. On the diagonal of a
+// symmetric sweep the first of the two stands for both, so that W is given twice as large there.
 #pragma once
 
 #include <cmath>
@@ -74,10 +75,12 @@ struct quadratic_form_tile {
   bool skip_diagonal, gradient, parameters;
 
   bool operator()(tile<T>& t, T* column_weight) const {
+    const K k = kernel;  // a copy of its own: the numbers written below are not its parameters
     const bool first = t.i0 < split, second = t.j0 < split;
-    const double factor =
-        (first == second ? (first ? weights.within_x : weights.within_y) : weights.across) * (t.diagonal ? 1 : 2);
+    // A tile off the diagonal stands for its mirror image too.
+    const double factor = 2 * (first == second ? (first ? weights.within_x : weights.within_y) : weights.across);
     const T* b = squared + t.j0;
+    T* col_sums = t.col_sums;
     std::copy_n(weights.per_row + t.j0, t.nj, column_weight);
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
@@ -87,27 +90,27 @@ struct quadratic_form_tile {
         s[i] = a;  // a row is at distance exactly 0 from itself; known by its index, not by its numbers
         if (skip_diagonal) column_weight[i] = T(0);
       }
-      if (parameters) add_parameters(t, s, a, b, row_weight, column_weight);
+      if (parameters) add_parameters(t, s, a, b, (t.diagonal ? 0.5 : 1) * row_weight, column_weight);
       T value(0), row_sum(0);
       if (gradient) {
         const T scale = T(row_weight);
         each(t.nj, value, row_sum, [&](index_t j, auto& v, auto& r) {
           using V = std::decay_t<decltype(v)>;
           const V w = load<V>(column_weight + j), u = V(scale) * w;
-          const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(b + j));
-          v = v + w * k.value;
-          r = r + u * k.da;
-          store(t.col_sums + j, load<V>(t.col_sums + j) + u * k.db);
-          store(s + j, u * k.ds);
+          const pair_partials<V> p = k.partials(load<V>(s + j), V(a), load<V>(b + j));
+          v = v + w * p.value;
+          r = r + u * p.da;
+          store(col_sums + j, load<V>(col_sums + j) + u * p.db);
+          store(s + j, u * p.ds);
         });
         t.row_sums[i] += row_sum;
       } else {
         each(t.nj, value, row_sum, [&](index_t j, auto& v, auto&) {
           using V = std::decay_t<decltype(v)>;
-          v = v + load<V>(column_weight + j) * kernel.value(load<V>(s + j), V(a), load<V>(b + j));
+          v = v + load<V>(column_weight + j) * k.value(load<V>(s + j), V(a), load<V>(b + j));
         });
       }
-      t.totals[0] += row_weight * double(value);
+      t.totals[0] += (t.diagonal ? 0.5 : 1) * row_weight * double(value);
       if (t.diagonal && skip_diagonal) column_weight[i] = weights.per_row[t.j0 + i];
     }
     return gradient;

@@ -1,0 +1,211 @@
+// What every benchmark shares: a case measured beside the machine's own limits, in turn, in one process.
+//
+// Speed is quoted as a fraction of what the same arithmetic costs by itself: the matrix products at the tile's own shape with
+// everything in cache, and one vectorised exponential per kernel evaluation. Both are measured next to every run of the
+// case, because clocks and neighbours change while a benchmark runs; what is printed is the median of the ratios.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "craft/craft.hpp"
+#include "devices.hpp"  // the tests' list of devices and their arrays
+
+namespace craft_bench {
+
+using namespace craft_test;
+
+inline double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+inline double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.size() % 2 ? v[v.size() / 2] : (v[v.size() / 2 - 1] + v[v.size() / 2]) / 2;
+}
+/// Seconds per call of f, called often enough to last `least` seconds.
+template <class F>
+double seconds(F&& f, double least) {
+  for (index_t repeat = 1;;) {
+    const double start = now();
+    for (index_t r = 0; r < repeat; ++r) f();
+    const double took = now() - start;
+    if (took >= least) return took / double(repeat);
+    repeat = took <= least / 100 ? repeat * 10 : index_t(double(repeat) * 1.2 * least / took) + 1;
+  }
+}
+
+/// Arithmetic that a case cannot do without.
+struct arithmetic {
+  double flops = 0;         ///< of its matrix products, two per multiply-add
+  double exponentials = 0;  ///< one per kernel evaluation or logit
+  index_t n = 0, m = 0, d = 0;  ///< extents of the products, which the engine cuts into tiles
+  double dots = 1, pulls = 2;   ///< how many products of each kind: X Y', and weights times rows
+};
+
+/// The limits of a device. A new device specialises this.
+template <class Backend, class T>
+struct limits;
+
+template <class T>
+struct limits<cpu_backend, T> {
+  limits(const craft::cpu& ctx, const arithmetic& a) : ctx_(ctx), a_(a) {
+    const index_t tile = craft::engine::cpu_engine(ctx).template tile_rows<T>();
+    rows_ = craft::engine::blocks(a.n, tile).size();
+    cols_ = craft::engine::blocks(a.m, tile).size();
+    const index_t s = square;
+    for (int t = 0; t < ctx.threads(); ++t) slots_.push_back(std::make_unique<slot>(rows_, cols_, a.d));
+    left_ = right_ = result_ = matrix<T>::Constant(s, s, T(0.5));
+  }
+  static constexpr index_t square = 1024;
+
+  /// FLOP/s of the engine's products at its own tile shape, operands in cache, on all threads at once.
+  double tiles() {
+    const index_t d = a_.d;
+    // As many of each kind as the case has, in small numbers.
+    const double unit = std::min(a_.dots > 0 ? a_.dots : a_.pulls, a_.pulls > 0 ? a_.pulls : a_.dots);
+    const int dots = int(a_.dots / unit + 0.5), pulls = int(a_.pulls / unit + 0.5);
+    const double took = seconds(
+        [&] {
+          ctx_.run_slots(ctx_.threads(), [&](index_t k) {
+            slot& s = *slots_[k];
+            for (int r = 0; r < dots; ++r)
+              s.products.dots(s.x.data(), d, s.y.data(), d, s.tile.data(), s.tile.cols(), rows_, cols_, d);
+            for (int r = 0; r < pulls; ++r)
+              if (r % 2 == 0)
+                s.products.add(s.tile.data(), s.tile.cols(), s.y.data(), d, s.g.data(), d, rows_, d, cols_);
+              else
+                s.products.add_transposed(s.tile.data(), s.tile.cols(), s.x.data(), d, s.h.data(), d, cols_, d, rows_);
+          });
+        },
+        0.01);
+    return 2.0 * double(rows_ * cols_ * d) * (dots + pulls) * ctx_.threads() / took;
+  }
+  /// FLOP/s of one large square product of Eigen's, on as many threads.
+  double large() {
+    Eigen::setNbThreads(ctx_.threads());
+    const double took = seconds([&] { result_.noalias() = left_ * right_; }, 0.01);
+    Eigen::setNbThreads(1);
+    return 2.0 * double(square) * double(square) * double(square) / took;
+  }
+  /// Exponentials per second, in registers and first-level cache, on all threads at once.
+  double exponentials() {
+    const double took = seconds(
+        [&] {
+          ctx_.run_slots(ctx_.threads(), [&](index_t k) {
+            T* p = slots_[k]->exps;
+            using V = craft::engine::pack<T>;
+            for (index_t j = 0; j < slot::count; j += V::width) (-V::load(p + j)).exp().store(p + j);
+          });
+        },
+        0.003);
+    return double(slot::count) * ctx_.threads() / took;
+  }
+
+ private:
+  struct slot {
+    static constexpr index_t count = 4096;
+    slot(index_t rows, index_t cols, index_t d)
+        : x(matrix<T>::Constant(rows, d, T(0.5))), y(matrix<T>::Constant(cols, d, T(0.25))), g(x), h(y),
+          tile(matrix<T>::Zero(rows, craft::engine::product<T>::padded(cols))), memory(std::make_unique<craft::workspace>()), frame(*memory),
+          products(frame.take<T>(craft::engine::product<T>::scratch_size(std::max(cols, d)))),
+          exps(frame.take<T>(count)) {
+      std::fill_n(exps, count, T(0.5));
+    }
+    matrix<T> x, y, g, h, tile;
+    std::unique_ptr<craft::workspace> memory;
+    craft::workspace::frame frame;
+    craft::engine::product<T> products;
+    T* exps;
+  };
+  const craft::cpu& ctx_;
+  arithmetic a_;
+  index_t rows_, cols_;
+  std::vector<std::unique_ptr<slot>> slots_;
+  matrix<T> left_, right_, result_;
+};
+
+/// The context of a case, with what it measures.
+template <class D>
+class run {
+ public:
+  typename D::context ctx = D::make();
+
+  run(benchmark::State& state, int threads) : state_(state) {
+    if constexpr (std::is_same_v<typename D::context, craft::cpu>) ctx.threads(threads);
+  }
+
+  /// Runs `call` and the limits in turn and sets the counters:
+  ///   seconds              median time of a call
+  ///   flops                useful operations per second
+  ///   of_tiles, of_large   the same as a fraction of the rate at the tile's shape, and of a large square product
+  ///   fraction             of the greater of the two: the one to quote
+  ///   of_larger            time over the larger of: products alone, exponentials alone
+  ///   overhead             time minus products and exponentials alone, in seconds
+  ///   extra_bytes          memory beyond inputs and outputs
+  template <class Call>
+  void operator()(const arithmetic& a, Call&& call) {
+    call();  // takes its memory
+    limits<typename D::backend, typename D::compute> limit(ctx, a);
+    std::vector<double> took, of_tiles, of_large, fraction, of_larger, overhead;
+    for (auto _ : state_) {
+      const double tiles = limit.tiles(), large = limit.large(), exponentials = limit.exponentials();
+      const double t = seconds(call, 0.02);
+      state_.SetIterationTime(t);
+      const double rate = a.flops / t, products_alone = a.flops / tiles, exponentials_alone = a.exponentials / exponentials;
+      took.push_back(t);
+      of_tiles.push_back(rate / tiles);
+      of_large.push_back(rate / large);
+      fraction.push_back(rate / std::max(tiles, large));
+      of_larger.push_back(t / std::max(products_alone, exponentials_alone));
+      overhead.push_back(t - products_alone - exponentials_alone);
+    }
+    state_.counters["seconds"] = median(took);
+    state_.counters["flops"] = a.flops / median(took);
+    state_.counters["of_tiles"] = median(of_tiles);
+    state_.counters["of_large"] = median(of_large);
+    state_.counters["fraction"] = median(fraction);
+    state_.counters["fraction_low"] = *std::min_element(fraction.begin(), fraction.end());
+    state_.counters["fraction_high"] = *std::max_element(fraction.begin(), fraction.end());
+    state_.counters["of_larger"] = median(of_larger);
+    state_.counters["overhead"] = median(overhead);
+    state_.counters["extra_bytes"] = double(ctx.scratch().bytes_used());
+  }
+
+ private:
+  benchmark::State& state_;
+};
+
+/// Registers a case. Name: header/what/scalar/n/m/d and so on, in the order given, then threads.
+template <class D, class Body>
+void add(const std::string& name, int threads, int iterations, Body body) {
+  const std::string scalar = sizeof(typename D::scalar) == 4 ? "float" : "double";
+  benchmark::RegisterBenchmark((name + "/" + scalar + "/threads:" + std::to_string(threads)).c_str(),
+                               [=](benchmark::State& state) {
+                                 run<D> r(state, threads);
+                                 body(r);
+                               })
+      ->Iterations(iterations)
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond);
+}
+inline std::string sizes(index_t n, index_t m, index_t d) {
+  return "/n:" + std::to_string(n) + "/m:" + std::to_string(m) + "/d:" + std::to_string(d);
+}
+
+using cpu_float = device<cpu_backend, float>;
+using cpu_double = device<cpu_backend, double>;
+
+/// Every file's cases; `threads` is 1, and then as many as the machine has.
+void add_mmd(int threads);
+void add_alignment(int threads);
+void add_relative(int threads);
+void add_anchors(int threads);
+void add_objective(int threads);
+
+}  // namespace craft_bench
