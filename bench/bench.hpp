@@ -207,5 +207,7 @@ void add_alignment(int threads);
 void add_relative(int threads);
 void add_anchors(int threads);
 void add_objective(int threads);
+/// The products of a tile, ours and others'; one thread.
+void add_product();
 
 }  // namespace craft_bench

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
     add_objective(threads);
     if (most == 1) break;
   }
+  add_product();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::AddCustomContext("compiler", CRAFT_BENCH_COMPILER);

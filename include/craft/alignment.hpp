@@ -112,9 +112,7 @@ class alignment_call {
   template <class Options>
   prepared_rows<typename Context::engine, T> prepare(const Options& o) {
     scale_ = clamp_scale<T>(check, e.read(o.log_scale), o.max_scale);
-    prepared_rows<typename Context::engine, T> r(e, x_, y_, o.normalise);
-    e.scale(r.x.data, r.x.n, r.x.d, scale_.value);
-    return r;
+    return {e, x_, y_, o.normalise, anchor_statistics::none, false, scale_.value};
   }
   template <class Gradients>
   static bool wanted(const Gradients& g) {
@@ -128,8 +126,6 @@ class alignment_call {
       *by_scale = scale_.moves ? e.dot(r.x.data, gx.gradient, r.x.n, r.x.d) : 0;
       e.store_vector(by_scale, g.log_scale, upstream);
     }
-    e.scale(r.x.data, r.x.n, r.x.d, 1 / scale_.value);
-    if (gx.gradient) e.scale(gx.gradient, r.x.n, r.x.d, scale_.value);
     r.pull_back(gx.gradient, gy.gradient, false);
     e.store(gx.gradient, g.x, upstream);
     e.store(gy.gradient, g.y, upstream);

@@ -59,12 +59,12 @@ clamped_scale clamp_scale(const checks& check, double log_scale, double max_scal
 template <class Engine, class T>
 class prepared_rows {
  public:
-  rows<T> x, y;  ///< y: the anchors, on which the statistics are fitted
+  rows<T> x, y;  ///< x: times `scale` at last; y: the anchors, on which the statistics are fitted
 
   template <class S, memory M>
   prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
-                anchor_statistics statistics = anchor_statistics::none, bool distances = false)
-      : e_(e), normalise_(normalise), statistics_(statistics) {
+                anchor_statistics statistics = anchor_statistics::none, bool distances = false, double scale = 1)
+      : e_(e), normalise_(normalise), statistics_(statistics), scale_(scale) {
     x = e.template take_rows<T>(xv.rows(), xv.cols());
     y = e.template take_rows<T>(yv.rows(), yv.cols());
     e.load(xv, x.data);
@@ -84,19 +84,27 @@ class prepared_rows {
     if (normalise) {
       x_inverse_norm_ = e.template take<T>(x.n);
       y_inverse_norm_ = e.template take<T>(y.n);
-      e.normalise(x.data, x.n, x.d, x_inverse_norm_);
+      e.normalise(x.data, x.n, x.d, x_inverse_norm_, scale);
       e.normalise(y.data, y.n, y.d, y_inverse_norm_);
+    } else if (scale != 1) {
+      e.scale(x.data, x.n, x.d, scale);
     }
-    e.square_norms(x);
-    e.square_norms(y);
+  }
+
+  /// What pair functions look at; dot products alone do without.
+  void square_norms() {
+    e_.square_norms(x);
+    e_.square_norms(y);
   }
 
   /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.
   /// `through_statistics` needs both. Uses up the prepared rows.
   void pull_back(T* gx, T* gy, bool through_statistics) {
     if (normalise_) {
-      if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_);
+      if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_, scale_);
       if (gy) e_.normalise_pullback(gy, y.data, y.n, y.d, y_inverse_norm_);
+    } else if (gx && scale_ != 1) {
+      e_.scale(gx, x.n, x.d, scale_);
     }
     if (statistics_ == anchor_statistics::none) return;
     if (inverse_deviation_) {
@@ -117,6 +125,7 @@ class prepared_rows {
   Engine& e_;
   bool normalise_;
   anchor_statistics statistics_;
+  double scale_;
   T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
   double* inverse_deviation_ = nullptr;
 };
@@ -160,6 +169,7 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
   const double scale = engine::clamp_scale<T>(check, e.read(options.log_scale), options.max_scale).value;
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
+  r.square_norms();
   e.map(r.x, r.y, similarity, scale, to);
 }
 
@@ -189,6 +199,7 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   const engine::clamped_scale scale = engine::clamp_scale<T>(check, e.read(options.log_scale), options.max_scale);
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
+  r.square_norms();
   const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
                        gradients.anchors.wanted();
   const engine::pull<T> gx = e.template take_pull<T>(n, d, gradients.x.wanted() || through);

@@ -268,26 +268,30 @@ class cpu_engine {
       for (index_t i = begin; i < end; ++i) x.squared[i] = row(x.data, i, x.d).squaredNorm();
     });
   }
-  /// x_i /= |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
+  /// x_i *= scale / |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm, double scale = 1) const {
+    // Where squares cannot overflow or vanish, their sum is the quick way to the norm.
+    const T low = std::sqrt(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon(), high = T(1) / low;
     pieces(n, d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
         auto r = row(x, i, d);
-        const T norm = r.stableNorm();
+        T norm = std::sqrt(r.squaredNorm());
+        if (!(norm > low && norm < high)) norm = r.stableNorm();
         inverse_norm[i] = norm > T(0) ? T(1) / norm : T(0);
-        if (norm > T(0)) r /= norm;
+        if (norm > T(0)) r *= T(scale) / norm;
       }
     });
   }
-  /// g_i = (g_i - (g_i . u_i) u_i) / |x_i|, u the normalised rows: the gradient through normalise.
+  /// g_i = scale (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u, given u * scale: the gradient through normalise.
   template <class T>
-  void normalise_pullback(T* g, const T* u, index_t n, index_t d, const T* inverse_norm) const {
+  void normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm, double scale = 1) const {
+    const T unit = T(1 / (scale * scale)), by = T(scale);
     pieces(n, d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
         auto gi = row(g, i, d);
-        const auto ui = row(u, i, d);
-        gi = inverse_norm[i] * (gi - gi.dot(ui) * ui);
+        const auto xi = row(scaled, i, d);
+        gi = by * inverse_norm[i] * (gi - unit * gi.dot(xi) * xi);
       }
     });
   }
@@ -714,7 +718,10 @@ class cpu_engine {
         tile<T> t;
         t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
         t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
-        visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
+        if (t.diagonal)
+          visit_diagonal(t, size, z, epilogue, pull_of(p.first), slots[slot]);
+        else
+          visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
       });
     add_sums(sums, total, count, totals);
     add_self(z, g);
@@ -758,6 +765,7 @@ class cpu_engine {
         });
     }
     add_sums(sums, bx.count(), count, totals);
+    if (!Epilogue::by_norms) return;
     add_self(x, gx);
     add_self(y, gy);
   }
@@ -781,6 +789,25 @@ class cpu_engine {
     if (gx.gradient) m.products.add(t.s, t.stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
     if (gy.gradient && !t.diagonal)
       m.products.add_transposed(t.s, t.stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
+  }
+
+  // A tile on the diagonal: both halves, and what lies between them, so that little is computed twice.
+  template <class T, class Epilogue>
+  void visit_diagonal(const tile<T>& t, index_t most_columns, const rows<T>& z, const Epilogue& epilogue, const pull<T>& g,
+                      slot_memory<T>& m) const {
+    const index_t half = (t.ni / 2 + 15) / 16 * 16;
+    tile<T> first = t, second = t;
+    if (t.ni <= 64) {
+      visit(first, most_columns, z, z, epilogue, g, g, m);
+      return;
+    }
+    first.ni = first.nj = half;
+    second.i0 = second.j0 = t.i0 + half, second.ni = second.nj = t.ni - half;
+    visit_diagonal(first, most_columns, z, epilogue, g, m);
+    visit_diagonal(second, most_columns, z, epilogue, g, m);
+    tile<T> between = first;
+    between.j0 = second.j0, between.nj = second.nj, between.diagonal = false;
+    visit(between, most_columns, z, z, epilogue, g, g, m);
   }
 
   // dX_i += 2 self_i x_i

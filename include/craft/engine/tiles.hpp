@@ -3,7 +3,8 @@
 //
 //     dX_I += W Y_J + 2 diag(row_sums) X_I        dY_J += W' X_I + 2 diag(col_sums) Y_J
 //
-// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows. On the diagonal of a
+// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows. `by_norms` says whether
+// row_sums and col_sums are used. On the diagonal of a
 // symmetric sweep the first of the two stands for both, so that W is given twice as large there.
 #pragma once
 
@@ -67,7 +68,7 @@ struct form_weights {
 /// Optionally the sums of the kernel's parameter derivatives.
 template <class T, class K>
 struct quadratic_form_tile {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = true;
   K kernel;
   const T* squared;
   form_weights<T> weights;
@@ -143,7 +144,7 @@ struct quadratic_form_tile {
 /// out_ij = scale * k(x_i, a_j)
 template <class T, class K, class S>
 struct map_tile {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = false;
   K kernel;
   const T *x_squared, *y_squared;
   T scale;
@@ -167,7 +168,7 @@ struct map_tile {
 /// Weights of the pull-back of map_tile for a given dL/dout; totals[0] += sum dout_ij out_ij.
 template <class T, class K, class S>
 struct map_pullback_tile {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = true;
   K kernel;
   const T *x_squared, *y_squared;
   T scale;
@@ -233,6 +234,7 @@ struct softmax {
 /// log-sum-exp of the rows of z = s, and if `by_column` of its columns, with running maxima.
 template <class T>
 struct log_sum_exp_tile {
+  static constexpr bool by_norms = false;
   softmax<T> by_row, by_col;
   bool columns_depend;  ///< whether the columns are wanted too
 
@@ -305,7 +307,7 @@ struct log_sum_exp_tile {
 /// Weights dL/dz_ij = w_i (mass_i exp(z_ij - lse_i) - t_ij), plus the same by columns.
 template <class T>
 struct softmax_pullback_tile {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = false;
   softmax<T> by_row, by_col;
   bool by_column;
 
@@ -334,7 +336,7 @@ struct softmax_pullback_tile {
 /// weights dL/ds = -l sigmoid(-l z) * scale; totals[1] += their sum (the bias' gradient).
 template <class T>
 struct sigmoid_tile {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = false;
   const T *row_id, *col_id;
   T bias, scale;
   bool gradient;
@@ -368,7 +370,7 @@ struct sigmoid_tile {
 /// Nearest column of every row by a_i + b_j - 2 s (lowest index on ties): running minimum in `distance`.
 template <class T>
 struct nearest_tile {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = false;
   const T* y_squared;
   T* distance;      ///< without the row's own |x|^2, which changes no comparison
   index_t* index;
@@ -422,7 +424,7 @@ T from_bits(std::uint64_t bits) {
 /// Calls f(slot, key, i, j) for every pair i < j of one sample; key = order_bits of the squared distance.
 template <class T, class F>
 struct each_distance {
-  static constexpr bool columns_depend = false;
+  static constexpr bool columns_depend = false, by_norms = false;
   const T* squared;
   F f;
 
