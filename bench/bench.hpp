@@ -113,7 +113,7 @@ struct limits<cpu_backend, T> {
     slot(index_t rows, index_t cols, index_t d)
         : x(matrix<T>::Constant(rows, d, T(0.5))), y(matrix<T>::Constant(cols, d, T(0.25))), g(x), h(y),
           tile(matrix<T>::Zero(rows, craft::engine::product<T>::padded(cols))), memory(std::make_unique<craft::workspace>()), frame(*memory),
-          products(frame.take<T>(craft::engine::product<T>::scratch_size(std::max(cols, d)))),
+          products(frame.take<T>(craft::engine::product<T>::scratch_size(rows, cols, d))),
           exps(frame.take<T>(count)) {
       std::fill_n(exps, count, T(0.5));
     }

@@ -26,7 +26,7 @@ three_products ours() {
   auto memory = std::make_shared<craft::workspace>();
   return [memory](operands& o) {
     craft::workspace::frame frame(*memory);
-    craft::engine::product<T> p(frame.take<T>(craft::engine::product<T>::scratch_size(std::max(o.n, o.d))));
+    craft::engine::product<T> p(frame.take<T>(craft::engine::product<T>::scratch_size(o.n, o.n, o.d)));
     const index_t n = o.n, d = o.d, ld = o.w.cols();
     p.dots(o.x.data(), d, o.y.data(), d, o.w.data(), ld, n, n, d);
     p.add(o.w.data(), ld, o.y.data(), d, o.gx.data(), d, n, d, n);

@@ -836,7 +836,7 @@ class cpu_engine {
     for (index_t s = 0; s < count; ++s) {
       T* tile = take<T>(height * product<T>::padded(width));
       T *column = take<T>(width), *unused = zeros<T>(width);
-      T* scratch = take<T>(product<T>::scratch_size(std::max(width, d)));
+      T* scratch = take<T>(product<T>::scratch_size(height, width, d));
       new (slots + s) slot_memory<T>{tile, column, unused, product<T>(scratch)};
     }
     return slots;

@@ -16,8 +16,10 @@ namespace craft::engine {
 template <class T>
 class product {
  public:
-  /// Numbers of scratch memory needed for right factors that give at most `n` columns, over any depth.
-  static index_t scratch_size(index_t n) { return (n + panel - 1) / panel * panel * deepest; }
+  /// Numbers of scratch memory needed for a tile of `rows` x `cols` in `d` dimensions: the right factor of each product.
+  static index_t scratch_size(index_t rows, index_t cols, index_t d) {
+    return std::max(packed_size(cols, d), packed_size(d, std::max(rows, cols)));
+  }
   /// What rows of a result should be apart, so that whole registers fit and rows do not all fall on the same cache sets.
   static index_t padded(index_t n) { return (n + width - 1) / width * width + width; }
 
@@ -56,6 +58,8 @@ class product {
   // first two levels of cache.
   static constexpr int most_rows = V::registers >= 32 ? 8 : 6, most_packs = 2;
   static constexpr index_t panel = most_packs * width, deepest = 512;
+
+  static index_t packed_size(index_t n, index_t k) { return (n + panel - 1) / panel * panel * std::min(k, deepest); }
 
   /// The left factor: a_ik = data[i * row + k * column].
   struct left {
