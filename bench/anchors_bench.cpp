@@ -20,9 +20,9 @@ void add_kmeans(index_t n, index_t d, index_t k, int threads, int iterations) {
     craft::kmeans_options options;
     options.max_iterations = 10;
     for (index_t c = 0; c < k; ++c) options.start.push_back(c * (n / k));
-    const index_t iterations = craft::kmeans(r.ctx, x.in(), options, centres.out()).iterations;
+    const index_t used = craft::kmeans(r.ctx, x.in(), options, centres.out()).iterations;
     // One more assignment, by the centres found.
-    r({2 * double(n) * double(k) * double(d) * double(iterations + 1), 0, n, k, d, 1, 0},
+    r({2 * double(n) * double(k) * double(d) * double(used + 1), 0, n, k, d, 1, 0},
       [&] { craft::kmeans(r.ctx, x.in(), options, centres.out()); });
   });
 }
