@@ -372,3 +372,16 @@ TEST_CASE("parameters outside their range are errors", "[kernels][errors]") {
     CHECK(text.find("-2.5") != std::string::npos);
   }
 }
+
+TEST_CASE("a series of bandwidths is recognised in either precision", "[kernels]") {
+  const std::vector<double> sigmas{std::sqrt(0.125), 0.5, std::sqrt(0.5), 1.0, std::sqrt(2.0)};
+  const craft::gaussians<double> in_double(sigmas);
+  const craft::gaussians<float> in_float(std::vector<float>(sigmas.begin(), sigmas.end()));
+  CHECK(in_double.ratio == 2);
+  CHECK(in_double.as<float>().ratio == 2);
+  CHECK(in_float.ratio == 2);
+  // In double, float's roundings are no series.
+  CHECK(in_float.as<double>().ratio == 0);
+  CHECK(craft::gaussians<float>({1.0f, 3.0f}).ratio == 0);  // 9 is beyond what powers are used for
+  CHECK(craft::gaussians<float>({1.0f, 1.5f, 2.0f}).ratio == 0);
+}

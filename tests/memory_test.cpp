@@ -106,6 +106,23 @@ TEST_CASE("with the engine's own tiles memory stays far below n x m", "[memory]"
   }
 }
 
+TEST_CASE("memory does not grow with the iterations of k-means", "[memory]") {
+  const index_t n = 3000, d = 6, k = 40;
+  const matrix<float> x = random_reals(n, d, 11).cast<float>();
+  matrix<float> centres(k, d);
+  std::vector<std::size_t> held, iterations;
+  for (const index_t most : {2, 60}) {
+    craft::cpu ctx(1);
+    craft::kmeans_options options;
+    options.max_iterations = most;
+    options.restarts = 3;
+    iterations.push_back(std::size_t(craft::kmeans(ctx, x, options, centres).iterations));
+    held.push_back(ctx.scratch().bytes_held());
+  }
+  REQUIRE(iterations[1] > 20);
+  CHECK(held[1] == held[0]);
+}
+
 TEST_CASE("the workspace allocates in the first call only, and every byte comes back", "[memory]") {
   every_verb<double> all(150, 120, 5, 9);
   for (const auto& verb : all.verbs)

@@ -59,10 +59,10 @@ class workspace {
   /// One call's memory: everything taken since its construction goes back when it ends. Frames nest.
   class frame {
    public:
-    explicit frame(workspace& w) : w_(w), chunks_(w.chunks_.size()), used_(w.used_), taken_(w.taken_) { ++w_.frames_; }
+    explicit frame(workspace& w) : w_(w), at_(w.at_), used_(w.used_), taken_(w.taken_) { ++w_.frames_; }
     frame(const frame&) = delete;
     frame& operator=(const frame&) = delete;
-    ~frame() { w_.rewind(chunks_, used_, taken_); }
+    ~frame() { w_.rewind(at_, used_, taken_); }
     /// n uninitialised T, 64-byte aligned, plus a little more so that whole vectors may be read at the end.
     template <class T>
     T* take(index_t n) {
@@ -79,7 +79,7 @@ class workspace {
 
    private:
     workspace& w_;
-    std::size_t chunks_, used_, taken_;
+    std::size_t at_, used_, taken_;
   };
 
  private:
@@ -91,8 +91,9 @@ class workspace {
 
   void* take(std::size_t bytes) {
     bytes = (bytes + 2 * alignment - 1) / alignment * alignment;  // one spare line behind every array
-    if (chunks_.empty() || used_ + bytes > chunks_.back().bytes) grow(std::max(bytes, held_));
-    void* p = chunks_.back().memory + used_;
+    for (; at_ < chunks_.size() && used_ + bytes > chunks_[at_].bytes; ++at_) used_ = 0;
+    if (at_ == chunks_.size()) grow(std::max(bytes, held_));
+    void* p = chunks_[at_].memory + used_;
     used_ += bytes;
     taken_ += bytes;
     most_ = std::max(most_, taken_);
@@ -103,16 +104,14 @@ class workspace {
     void* p = allocate_ ? allocate_(bytes) : ::operator new(bytes, std::align_val_t(alignment));
     chunks_.push_back({static_cast<std::byte*>(p), bytes});
     held_ += bytes;
+    at_ = chunks_.size() - 1;
     used_ = 0;
   }
-  void rewind(std::size_t chunks, std::size_t used, std::size_t taken) {
+  void rewind(std::size_t at, std::size_t used, std::size_t taken) {
+    at_ = at;
+    used_ = used;
     taken_ = taken;
-    if (--frames_ > 0) {  // an inner frame: later chunks stay, their space is simply found again from the last one
-      if (chunks_.size() == chunks) used_ = used;
-      return;
-    }
-    used_ = 0;
-    if (chunks_.size() < 2) return;
+    if (--frames_ > 0 || chunks_.size() < 2) return;
     release();  // the next call of this size finds one piece
     try {
       grow(most_);
@@ -127,10 +126,11 @@ class workspace {
         ::operator delete(c.memory, std::align_val_t(alignment));
     }
     chunks_.clear();
-    held_ = used_ = 0;
+    held_ = used_ = at_ = 0;
   }
   void swap(workspace& o) noexcept {
     std::swap(chunks_, o.chunks_);
+    std::swap(at_, o.at_);
     std::swap(used_, o.used_);
     std::swap(taken_, o.taken_);
     std::swap(held_, o.held_);
@@ -141,7 +141,8 @@ class workspace {
   }
 
   std::vector<chunk> chunks_;
-  std::size_t used_ = 0, taken_ = 0, held_ = 0, most_ = 0;
+  std::size_t at_ = 0, used_ = 0;  ///< the next free byte: in which chunk, and where
+  std::size_t taken_ = 0, held_ = 0, most_ = 0;
   int frames_ = 0;
   allocate_function allocate_;
   deallocate_function deallocate_;

@@ -24,6 +24,7 @@
 
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -384,7 +385,6 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   gaussians<U> as() const {
     gaussians<U> other;
     other.count = count;
-    other.ratio = ratio;
     for (int q = 0; q < count; ++q) {
       other.sigma[q] = U(sigma[q]);
       other.beta[q] = U(beta[q]);
@@ -392,6 +392,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
       other.beta_gamma[q] = other.beta[q] * other.gamma[q];
       other.order[q] = order[q];
     }
+    other.ratio = other.series_ratio();
     return other;
   }
   void check() const {
@@ -440,7 +441,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     if (rounded < 2 || rounded > 8) return 0;
     for (int q = 1; q < count; ++q) {
       const double r = double(gamma[q]) / double(gamma[q - 1]);
-      if (std::abs(r - rounded) > 64 * 2.3e-16 * rounded) return 0;
+      if (std::abs(r - rounded) > 8 * double(std::numeric_limits<T>::epsilon()) * rounded) return 0;
     }
     return rounded;
   }

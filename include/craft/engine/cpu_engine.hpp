@@ -18,12 +18,13 @@
 
 namespace craft::engine {
 
-/// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself. A sweep with gradients
-/// has `self` on both sides; the side whose gradient nobody wants has no `gradient`.
+/// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself (in double: it meets
+/// all the other rows, and what it multiplies nearly cancels with the rest). A sweep with gradients has `self` on both
+/// sides; the side whose gradient nobody wants has no `gradient`.
 template <class T>
 struct pull {
   T* gradient = nullptr;
-  T* self = nullptr;
+  double* self = nullptr;
   bool wanted() const { return self != nullptr; }
 };
 
@@ -47,7 +48,7 @@ class cpu_engine {
     return sizeof(T) == 8 ? 128 : 256;
   }
 
-  // ---- memory
+  // ---- memory: what is taken lasts as long as the engine, or as the inner frame of the member that took it
   template <class T>
   T* take(index_t n) {
     return memory_.take<T>(n);
@@ -64,7 +65,7 @@ class cpu_engine {
   template <class T>
   pull<T> take_pull(index_t n, index_t d, bool wanted = true) {
     T* gradient = wanted ? zeros<T>(n * d) : nullptr;
-    return {gradient, zeros<T>(n)};
+    return {gradient, zeros<double>(n)};
   }
 
   // ---- threads
@@ -176,6 +177,7 @@ class cpu_engine {
   /// sum_i f(i) over [0, n) in double, in pieces of 256 that do not depend on the threads.
   template <class F>
   double ordered_sum(index_t n, index_t cost, F&& f) {
+    const workspace::frame inner(ctx_.scratch());
     const index_t length = 256, count = (n + length - 1) / length;
     double* partial = take<double>(count);
     pieces(count, length * cost, [&](index_t begin, index_t end) {
@@ -208,18 +210,21 @@ class cpu_engine {
   /// means_c = mean of the rows with group_i = c (0 for none), k x d, and how many there are.
   template <class T>
   void group_means(const rows<T>& x, const index_t* group, index_t k, T* means, index_t* counts) {
-    std::fill_n(counts, k, index_t(0));
-    for (index_t i = 0; i < x.n; ++i) ++counts[group[i]];
+    const workspace::frame inner(ctx_.scratch());
+    // Rows sorted by group, so that each is read once, as a whole, into sums that stay in cache.
+    index_t *begin = zeros<index_t>(k + 1), *sorted = take<index_t>(x.n);
+    for (index_t i = 0; i < x.n; ++i) ++begin[group[i] + 1];
+    for (index_t c = 0; c < k; ++c) counts[c] = begin[c + 1], begin[c + 1] += begin[c];
+    for (index_t i = 0; i < x.n; ++i) sorted[begin[group[i]]++] = i;  // and begin_c becomes the end of c
     double* sums = zeros<double>(k * x.d);
-    columns(x.n, x.d, [&](index_t begin, index_t end) {
-      for (index_t i = 0; i < x.n; ++i) {
-        double* to = sums + group[i] * x.d;
-        for (index_t c = begin; c < end; ++c) to[c] += double(x.data[i * x.d + c]);
+    parallel(k, [&](index_t, index_t c) {
+      double* sum = sums + c * x.d;
+      for (index_t q = begin[c] - counts[c]; q < begin[c]; ++q) {
+        const T* from = x.data + sorted[q] * x.d;
+        for (index_t j = 0; j < x.d; ++j) sum[j] += double(from[j]);
       }
+      for (index_t j = 0; j < x.d; ++j) means[c * x.d + j] = T(sum[j] / double(std::max<index_t>(counts[c], 1)));
     });
-    for (index_t c = 0; c < k; ++c)
-      for (index_t j = 0; j < x.d; ++j)
-        means[c * x.d + j] = T(sums[c * x.d + j] / double(std::max<index_t>(counts[c], 1)));
   }
   /// distance_i = min(distance_i, |x_i - x_p|^2)
   template <class T>
@@ -688,7 +693,7 @@ class cpu_engine {
   struct slot_memory {
     T* tile;
     T* column;  ///< one number per column of the tile, for the epilogue's use
-    T* unused;  ///< the same, for sums that nobody wants
+    T *row_sums, *col_sums;
     product<T> products;
   };
 
@@ -697,6 +702,7 @@ class cpu_engine {
   template <class T, class Epilogue>
   void sweep_triangle(const rows<T>& z, index_t split, const Epilogue& epilogue, index_t count, double* totals,
                       const pull<T>& g, bool pull_first = true, bool pull_second = true) {
+    const workspace::frame inner(ctx_.scratch());
     const blocks first(split, tile_rows<T>()), second(z.n - split, tile_rows<T>());
     const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
     const auto begin = [&](index_t k) {
@@ -731,6 +737,7 @@ class cpu_engine {
   template <class T, class Epilogue>
   void sweep_rectangle(const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, index_t count, double* totals,
                        const pull<T>& gx, const pull<T>& gy) {
+    const workspace::frame inner(ctx_.scratch());
     const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
     double* sums = zeros<double>(bx.count() * count);
     const auto work = [&](index_t slot, index_t p, index_t q, const pull<T>& to_y, slot_memory<T>* slots) {
@@ -746,7 +753,7 @@ class cpu_engine {
       slot_memory<T>* slots = take_slots<T>(lanes, bx.size(), by.size(), x.d);
       const index_t per_lane = y.n * y.d;
       T* gradients = gy.gradient ? zeros<T>(lanes * per_lane) : nullptr;
-      T* selves = gy.wanted() ? zeros<T>(lanes * y.n) : nullptr;
+      double* selves = gy.wanted() ? zeros<double>(lanes * y.n) : nullptr;
       parallel(lanes, [&](index_t slot, index_t lane) {
         const pull<T> mine{gradients ? gradients + lane * per_lane : nullptr, selves ? selves + lane * y.n : nullptr};
         for (index_t p = lane; p < bx.count(); p += lanes) work(slot, p, 0, mine, slots);
@@ -782,10 +789,15 @@ class cpu_engine {
     const index_t d = x.d;
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
     t.s = m.tile, t.stride = product<T>::padded(most_columns);
-    t.row_sums = gx.self ? gx.self + t.i0 : nullptr;
-    t.col_sums = t.diagonal ? m.unused : gy.self ? gy.self + t.j0 : nullptr;
+    t.row_sums = m.row_sums, t.col_sums = m.col_sums;
+    std::fill_n(m.row_sums, t.ni, T(0));
+    std::fill_n(m.col_sums, t.nj, T(0));
     m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
     if (!epilogue(t, m.column)) return;
+    if (Epilogue::by_norms) {
+      for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += double(t.row_sums[i]);
+      for (index_t j = 0; j < t.nj && !t.diagonal; ++j) gy.self[t.j0 + j] += double(t.col_sums[j]);
+    }
     if (gx.gradient) m.products.add(t.s, t.stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
     if (gy.gradient && !t.diagonal)
       m.products.add_transposed(t.s, t.stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
@@ -815,7 +827,7 @@ class cpu_engine {
   void add_self(const rows<T>& x, const pull<T>& g) const {
     if (g.gradient == nullptr) return;
     pieces(x.n, x.d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) row(g.gradient, i, x.d) += T(2) * g.self[i] * row(x.data, i, x.d);
+      for (index_t i = begin; i < end; ++i) row(g.gradient, i, x.d) += T(2 * g.self[i]) * row(x.data, i, x.d);
     });
   }
 
@@ -835,9 +847,9 @@ class cpu_engine {
     slot_memory<T>* slots = take<slot_memory<T>>(count);
     for (index_t s = 0; s < count; ++s) {
       T* tile = take<T>(height * product<T>::padded(width));
-      T *column = take<T>(width), *unused = zeros<T>(width);
+      T *column = take<T>(width), *row_sums = take<T>(height), *col_sums = take<T>(width);
       T* scratch = take<T>(product<T>::scratch_size(height, width, d));
-      new (slots + s) slot_memory<T>{tile, column, unused, product<T>(scratch)};
+      new (slots + s) slot_memory<T>{tile, column, row_sums, col_sums, product<T>(scratch)};
     }
     return slots;
   }
@@ -859,8 +871,8 @@ class cpu_engine {
     if (g.gradient == nullptr) return;
     row(g.gradient, i, z.d) += u * p.ds * zj;
     row(g.gradient, j, z.d) += u * p.ds * zi;
-    g.self[i] += u * p.da;
-    g.self[j] += u * p.db;
+    g.self[i] += double(u * p.da);
+    g.self[j] += double(u * p.db);
   }
 
   template <class T>

@@ -33,8 +33,8 @@ struct tile {
   bool diagonal;     ///< the two blocks are the same rows
   T* s;              ///< ni x nj, overwritten by the weights if the epilogue returns true
   index_t stride;
-  T* row_sums;       ///< ni numbers, of the rows of this tile
-  T* col_sums;       ///< nj numbers, of its columns
+  T* row_sums;       ///< ni numbers of this tile, 0 at first
+  T* col_sums;       ///< nj numbers of this tile, 0 at first
   double* totals;
   index_t slot;      ///< which of the concurrent workers this is
   T* row(index_t i) const { return s + i * stride; }
