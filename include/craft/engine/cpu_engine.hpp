@@ -697,6 +697,36 @@ class cpu_engine {
     product<T> products;
   };
 
+  // Blocks in a group: rows and gradients of one should fit a second-level cache, and those of two a core's share of the third. There
+  // are at least eight pairs of groups at a time for the threads, where there are so many blocks.
+  template <class T>
+  static index_t group_size(index_t blocks, index_t rows, index_t d) {
+    const index_t bytes = 2 * rows * d * index_t(sizeof(T)), fitting = (index_t(2) << 20) / std::max<index_t>(bytes, 1);
+    return std::max<index_t>(1, std::min(fitting, blocks / 16));
+  }
+  // visit(slot, pair) for all pairs of a plan. Threads share pairs of groups, or, if they are too many for that, the places of a
+  // step; the order in which a block meets the others is the same.
+  template <class Plan, class Visit>
+  void run(const Plan& plan, const Visit& visit) const {
+    const auto place = [&](index_t slot, index_t round, index_t k, index_t step, index_t q) {
+      const block_pair p = plan.at(round, k, step, q);
+      if (p.real) visit(slot, p);
+    };
+    for (index_t round = 0; round < plan.rounds(); ++round) {
+      if (ctx_.threads() <= plan.pairs(round)) {
+        parallel(plan.pairs(round), [&](index_t slot, index_t k) {
+          for (index_t step = 0; step < plan.steps(); ++step)
+            for (index_t q = 0; q < plan.places(); ++q) place(slot, round, k, step, q);
+        });
+      } else {
+        for (index_t step = 0; step < plan.steps(); ++step)
+          parallel(plan.pairs(round) * plan.places(), [&](index_t slot, index_t t) {
+            place(slot, round, t / plan.places(), step, t % plan.places());
+          });
+      }
+    }
+  }
+
   // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`. The rows before or after it may go
   // without gradient.
   template <class T, class Epilogue>
@@ -713,22 +743,20 @@ class cpu_engine {
     };
     slot_memory<T>* slots = take_slots<T>(total, size, size, z.d);
     double* sums = zeros<double>(total * count);
-    const tournament plan(total);
     const auto pull_of = [&](index_t k) {
       return (k < first.count() ? pull_first : pull_second) ? g : pull<T>{nullptr, g.self};
     };
-    for (index_t round = 0; round < plan.rounds(); ++round)
-      parallel(plan.pairs(round), [&](index_t slot, index_t k) {
-        const tournament::pair p = plan.at(round, k);
-        if (!p.real) return;
-        tile<T> t;
-        t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
-        t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
-        if (t.diagonal)
-          visit_diagonal(t, size, z, epilogue, pull_of(p.first), slots[slot]);
-        else
-          visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
-      });
+    const index_t group = group_size<T>(total, size, z.d);
+    const tournament groups(grouped<tournament>::groups(total, group));
+    run(grouped<tournament>(groups, total, total, group), [&](index_t slot, const block_pair& p) {
+      tile<T> t;
+      t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
+      t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
+      if (t.diagonal)
+        visit_diagonal(t, size, z, epilogue, pull_of(p.first), slots[slot]);
+      else
+        visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
+    });
     add_sums(sums, total, count, totals);
     add_self(z, g);
   }
@@ -764,12 +792,10 @@ class cpu_engine {
       }
     } else {
       slot_memory<T>* slots = take_slots<T>(std::min(bx.count(), by.count()), bx.size(), by.size(), x.d);
-      const rotation plan(bx.count(), by.count());
-      for (index_t round = 0; round < plan.rounds(); ++round)
-        parallel(plan.pairs(round), [&](index_t slot, index_t k) {
-          const tournament::pair p = plan.at(round, k);
-          work(slot, p.first, p.second, gy, slots);
-        });
+      const index_t group = group_size<T>(std::min(bx.count(), by.count()), std::max(bx.size(), by.size()), x.d);
+      const rotation groups(grouped<rotation>::groups(bx.count(), group), grouped<rotation>::groups(by.count(), group));
+      run(grouped<rotation>(groups, bx.count(), by.count(), group),
+          [&](index_t slot, const block_pair& p) { work(slot, p.first, p.second, gy, slots); });
     }
     add_sums(sums, bx.count(), count, totals);
     if (!Epilogue::by_norms) return;
