@@ -9,8 +9,10 @@ craft::alignment_gradients<typename D::scalar, D::space> all(array<D>& dx, array
   return {craft::overwrite(dx.out()), craft::overwrite(dy.out()), craft::overwrite(by_scale.out()), {}};
 }
 
-// Two sweeps: log-sum-exp, then weights and both gradients. Rows and columns each have an exponential of their own, in
-// either sweep.
+// Two sweeps: log-sum-exp, then weights and both gradients; the dot products are computed in both unless they are few. Rows
+// and columns each have an exponential of their own, in either sweep.
+double dots_with_gradient(index_t n, index_t m) { return n * m <= (1 << 18) ? 1 : 2; }
+
 template <class D>
 void add_info_nce(index_t n, index_t d, int threads, int iterations, bool gradient) {
   add<D>(std::string("alignment/info_nce") + (gradient ? "/gradient" : "/value") + sizes(n, n, d), threads, iterations,
@@ -21,8 +23,8 @@ void add_info_nce(index_t n, index_t d, int threads, int iterations, bool gradie
            craft::alignment_gradients<typename D::scalar, D::space> g;
            if (gradient) g = all<D>(dx, dy, by_scale);
            const double pairs = double(n) * double(n);
-           r({2 * pairs * double(d) * (gradient ? 4 : 1), pairs * (gradient ? 4 : 2), n, n, d, gradient ? 2.0 : 1.0,
-              gradient ? 2.0 : 0.0},
+           const double dots = gradient ? dots_with_gradient(n, n) : 1, pulls = gradient ? 2 : 0;
+           r({2 * pairs * double(d) * (dots + pulls), pairs * (gradient ? 4 : 2), n, n, d, dots, pulls},
              [&] { craft::info_nce(r.ctx, x.in(), y.in(), options, value.as_value(), g); });
          });
 }
@@ -37,7 +39,8 @@ void add_cross_entropy(index_t n, index_t classes, index_t d, int threads, int i
     array<D> dx(n, d), da(classes, d), by_scale(1, 1), value(1, 1);
     const auto g = all<D>(dx, da, by_scale);
     const double pairs = double(n) * double(classes);
-    r({8 * pairs * double(d), 2 * pairs, n, classes, d, 2, 2}, [&] {
+    const double dots = dots_with_gradient(n, classes);
+    r({2 * pairs * double(d) * (dots + 2), 2 * pairs, n, classes, d, dots, 2}, [&] {
       craft::anchor_cross_entropy(r.ctx, x.in(), anchors.in(), labels.in(), craft::cross_entropy_options{}, value.as_value(), g);
     });
   });

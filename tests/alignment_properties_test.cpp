@@ -612,3 +612,31 @@ TEST_CASE("Eigen matrices, blocks, maps, column-major samples and raw memory are
   around.block(1, d, n, d).setConstant(-3);
   CHECK(around == reals::Constant(n + 2, 2 * d + 1, -3));
 }
+
+// Up to 2^18 logits the engine keeps the dot products of the first sweep for the second; beyond, it computes them again.
+TEMPLATE_LIST_TEST_CASE("few logits and many", "[alignment][properties]", devices) {
+  using D = TestType;
+  auto ctx = D::make();
+  const double tolerance = std::is_same_v<typename D::scalar, double> ? 1e-12 : 2e-5;
+  for (const index_t n : {510, 515}) {
+    INFO(n << " rows");
+    const reals x = as_stored<D>(random_reals(n, 3, 1)), y = as_stored<D>(random_reals(n, 3, 2));
+    const array<D> xs(x), ys(y);
+    array<D> dx(n, 3), dy(n, 3), value(1, 1);
+    craft::contrastive_options o;
+    o.log_scale = 0.0;
+    o.normalise = false;
+    craft::info_nce(ctx, xs.in(), ys.in(), o, value.as_value(), {craft::overwrite(dx.out()), craft::overwrite(dy.out())});
+
+    const reals z = x * y.transpose(), e = z.array().exp();
+    const Eigen::VectorXd by_row = e.rowwise().sum(), by_col = e.colwise().sum();
+    const double want = (by_row.array().log().sum() + by_col.array().log().sum() - 2 * z.trace()) / (2 * double(n));
+    reals w = by_row.cwiseInverse().asDiagonal() * e;
+    w += e * by_col.cwiseInverse().asDiagonal();
+    w.diagonal().array() -= 2;
+    w /= 2 * double(n);
+    CHECK(std::abs(value.number() - want) <= tolerance * std::abs(want));
+    CHECK(relative_distance(dx.get(), w * y) <= tolerance);
+    CHECK(relative_distance(dy.get(), w.transpose() * x) <= tolerance);
+  }
+}

@@ -68,15 +68,16 @@ class plain_engine : public craft::engine::cpu_engine {
   }
 
   template <class T>
-  void log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
-                   bool by_column) {
+  T* log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col, bool by_column,
+                 bool) {
     reduce(x, y, by_row);
     if (by_column) reduce(y, x, by_col);
+    return nullptr;
   }
 
   template <class T>
   void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
-                        bool by_column, const pull<T>& gx, const pull<T>& gy) {
+                        bool by_column, T*, const pull<T>& gx, const pull<T>& gy) {
     for (index_t i = 0; i < x.n; ++i)
       for (index_t j = 0; j < y.n; ++j) {
         const T z = dot_of(x, i, y, j);

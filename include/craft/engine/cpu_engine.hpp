@@ -445,19 +445,25 @@ class cpu_engine {
     sweep_rectangle(x, y, epilogue, 1, totals, gx, gy);
   }
 
-  /// Row (and column) log-sum-exp of z_ij = x_i . y_j and target sums; then `lse` holds log-sum-exp.
+  /// Row (and column) log-sum-exp of z_ij = x_i . y_j and target sums; then `lse` holds log-sum-exp. With `again` it returns
+  /// the dot products for softmax_pullback, if they are so few that keeping them is no matter; else null.
   template <class T>
-  void log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
-                   bool by_column) {
-    sweep_rectangle(x, y, log_sum_exp_tile<T>{by_row, by_col, by_column}, 0, nullptr, pull<T>{}, pull<T>{});
+  T* log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col, bool by_column,
+                 bool again) {
+    constexpr index_t few = index_t(1) << 18;  // as many as four tiles of float
+    const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
+    const index_t numbers = bx.count() * by.count() * bx.size() * product<T>::padded(by.size());
+    const dots<T> kept{again && x.n * y.n <= few ? take<T>(numbers) : nullptr, false};
+    sweep_rectangle(x, y, log_sum_exp_tile<T>{by_row, by_col, by_column}, 0, nullptr, pull<T>{}, pull<T>{}, kept);
     finish(by_row);
     if (by_column) finish(by_col);
+    return kept.tiles;
   }
-  /// Adds the gradients of sum_i w_i (mass_i lse_i - sum_j t_ij z_ij), rows and columns, to gx and gy.
+  /// Adds the gradients of sum_i w_i (mass_i lse_i - sum_j t_ij z_ij), rows and columns, to gx and gy. Uses up `kept`.
   template <class T>
   void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
-                        bool by_column, const pull<T>& gx, const pull<T>& gy) {
-    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy);
+                        bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
+    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy, dots<T>{kept, true});
   }
   /// sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
   template <class T>
@@ -689,6 +695,13 @@ class cpu_engine {
     s.base = T(smoothing / double(m));
   }
 
+  /// Memory for the dot products of all tiles, one after another, and whether they are there already. Null: each tile's own.
+  template <class T>
+  struct dots {
+    T* tiles = nullptr;
+    bool known = false;
+  };
+
   template <class T>
   struct slot_memory {
     T* tile;
@@ -764,7 +777,7 @@ class cpu_engine {
   // All pairs of blocks of x and y.
   template <class T, class Epilogue>
   void sweep_rectangle(const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, index_t count, double* totals,
-                       const pull<T>& gx, const pull<T>& gy) {
+                       const pull<T>& gx, const pull<T>& gy, const dots<T>& kept = {}) {
     const workspace::frame inner(ctx_.scratch());
     const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
     double* sums = zeros<double>(bx.count() * count);
@@ -772,7 +785,9 @@ class cpu_engine {
       tile<T> t;
       t.i0 = bx.begin(p), t.ni = bx.length(p), t.j0 = by.begin(q), t.nj = by.length(q);
       t.diagonal = false, t.totals = sums + p * count, t.slot = slot;
-      visit(t, by.size(), x, y, epilogue, gx, to_y, slots[slot]);
+      const index_t size = bx.size() * product<T>::padded(by.size());
+      const dots<T> mine{kept.tiles ? kept.tiles + (p * by.count() + q) * size : nullptr, kept.known};
+      visit(t, by.size(), x, y, epilogue, gx, to_y, slots[slot], mine);
     };
     if (by.count() == 1 && bx.count() > 1 && !epilogue.columns_depend) {
       // Few columns, as with class anchors: a rotation would run one tile at a time. Instead a fixed number of lanes, each
@@ -811,14 +826,14 @@ class cpu_engine {
   // One tile: dots, epilogue, and the two products of the pull-back.
   template <class T, class Epilogue>
   void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, const pull<T>& gx,
-             const pull<T>& gy, slot_memory<T>& m) const {
+             const pull<T>& gy, slot_memory<T>& m, const dots<T>& kept = {}) const {
     const index_t d = x.d;
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
-    t.s = m.tile, t.stride = product<T>::padded(most_columns);
+    t.s = kept.tiles ? kept.tiles : m.tile, t.stride = product<T>::padded(most_columns);
     t.row_sums = m.row_sums, t.col_sums = m.col_sums;
     std::fill_n(m.row_sums, t.ni, T(0));
     std::fill_n(m.col_sums, t.nj, T(0));
-    m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
+    if (!kept.tiles || !kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
     if (!epilogue(t, m.column)) return;
     if (Epilogue::by_norms) {
       for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += double(t.row_sums[i]);
