@@ -175,6 +175,36 @@ TEMPLATE_LIST_TEST_CASE("a positive pair that is certain costs nothing, and a wr
   CHECK(all_finite(wrong));
 }
 
+TEMPLATE_LIST_TEST_CASE("gradients keep their digits where the square of the scale, or the scale over a norm, is beyond the type",
+                        "[alignment]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  const bool wide = sizeof(typename D::compute) == 8;
+  const index_t n = 8, d = 5;
+  const reals x = random_reals(n, d, 25), y = random_reals(n, d, 26);
+  // Small logits: the gradient to the rows is the scale times something that no longer depends on it.
+  const double low = wide ? -400 : -46;
+  for (int loss = 0; loss < losses; ++loss) {
+    INFO(loss_names[loss]);
+    setting s;
+    s.log_scale = low;
+    const auto tiny = run<D>(loss, ctx, x, y, s);
+    s.log_scale = low / 2;
+    const auto small = run<D>(loss, ctx, x, y, s);
+    CHECK(relative_distance(tiny.x * std::exp(-low / 2), small.x) <= 256 * roundoff<typename D::scalar>);
+    CHECK(relative_distance(tiny.y * std::exp(-low / 2), small.y) <= 256 * roundoff<typename D::scalar>);
+  }
+  // Large ones over small rows: halving the rows doubles their gradient.
+  const double by = wide ? 0x1p-800 : 0x1p-80;
+  setting s;
+  s.log_scale = wide ? 100.0 : 20.0;
+  const auto plain = run<D>(2, ctx, x, y, s), shrunk = run<D>(2, ctx, by * x, y, s);
+  CHECK(plain.x.norm() > 0);
+  CHECK(relative_distance(shrunk.x * by, plain.x) <= 256 * roundoff<typename D::scalar>);
+  s.log_scale = wide ? 200.0 : 60.0;  // scale / norm overflows, but not what comes of it
+  CHECK(std::isfinite(run<D>(2, ctx, by * x, y, s, true).value));
+}
+
 TEMPLATE_LIST_TEST_CASE("the softmax losses do not see a shift of all logits", "[alignment]", devices) {
   using D = TestType;
   const auto ctx = D::make();

@@ -6,8 +6,9 @@
 // info_nce               softmax over the other modality's batch (stochastic anchors), one way or both
 // sigmoid_contrastive    every pair on its own
 //
-// The logits are never stored whole, but for the smallest batches (up to 2^18 of them, which saves a quarter of the work); gradients go to both sides, log_scale and bias. With normalise = false the rows are
-// taken as they are (dot products).
+// The logits are never stored whole, but for the smallest batches (up to 2^18 of them, which saves a quarter of the
+// work). Gradients go to both sides, log_scale and bias. With normalise = false the rows are taken as they are (dot
+// products).
 //
 // Sources: J. Sun et al., "Craft", arXiv 2407.15894 (the three alignment terms); A. Radford et al., CLIP, arXiv 2103.00020 (symmetric
 // loss); P. Khosla et al., arXiv 2004.11362 (several positives); X. Zhai et al., arXiv 2303.15343 (sigmoid loss).

@@ -284,19 +284,20 @@ class cpu_engine {
         T norm = std::sqrt(r.squaredNorm());
         if (!(norm > low && norm < high)) norm = r.stableNorm();
         inverse_norm[i] = norm > T(0) ? T(1) / norm : T(0);
-        if (norm > T(0)) r *= T(scale) / norm;
+        if (norm > T(0)) r = r / norm * T(scale);  // in this order: scale / norm may be beyond T
       }
     });
   }
   /// g_i = scale (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u, given u * scale: the gradient through normalise.
   template <class T>
   void normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm, double scale = 1) const {
-    const T unit = T(1 / (scale * scale)), by = T(scale);
+    const T by = T(scale), back = T(1 / scale);  // never together with each other or with the norm: that may be beyond T
     pieces(n, d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
         auto gi = row(g, i, d);
         const auto xi = row(scaled, i, d);
-        gi = by * inverse_norm[i] * (gi - unit * gi.dot(xi) * xi);
+        const T along = gi.dot(xi) * back;
+        gi = inverse_norm[i] * (by * (gi - along * (back * xi)));
       }
     });
   }

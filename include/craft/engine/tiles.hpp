@@ -3,9 +3,9 @@
 //
 //     dX_I += W Y_J + 2 diag(row_sums) X_I        dY_J += W' X_I + 2 diag(col_sums) Y_J
 //
-// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows. `by_norms` says whether
-// row_sums and col_sums are used. On the diagonal of a
-// symmetric sweep the first of the two stands for both, so that W is given twice as large there.
+// (the engine does the products) and adds what it sums up to `totals`, which belong to the block of rows. `by_norms` says
+// whether row_sums and col_sums are used. On the diagonal of a symmetric sweep the first of the two stands for both, so
+// that W is given twice as large there.
 #pragma once
 
 #include <cmath>
