@@ -28,9 +28,8 @@ class plain_engine : public craft::engine::cpu_engine {
   using cpu_engine::cpu_engine;
 
   template <class T, class K>
-  void quadratic_form(const rows<T>& z, index_t split, const K& kernel, const craft::engine::form_weights<T>& w,
+  void quadratic_form(const rows<T>& z, index_t split, const K& k, const craft::engine::form_weights<T>& w,
                       bool skip_diagonal, bool parameters, double* totals, const pull<T>& g) {
-    const auto k = kernel.template as<T>();
     for (index_t i = 0; i < z.n; ++i)
       for (index_t j = 0; j < z.n; ++j) {
         if (i == j && skip_diagonal) continue;
@@ -47,17 +46,15 @@ class plain_engine : public craft::engine::cpu_engine {
   }
 
   template <class T, class K, class S>
-  void map(const rows<T>& x, const rows<T>& y, const K& kernel, double scale, const craft::matrix_view<S>& out) {
-    const auto k = kernel.template as<T>();
+  void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const craft::matrix_view<S>& out) {
     for (index_t i = 0; i < x.n; ++i)
       for (index_t j = 0; j < y.n; ++j)
         out.row(i)[j] = S(T(scale) * k.value(dot_of(x, i, y, j), x.squared[i], y.squared[j]));
   }
 
   template <class T, class K, class S>
-  void map_pullback(const rows<T>& x, const rows<T>& y, const K& kernel, double scale,
+  void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale,
                     const craft::matrix_view<const S>& dout, double* totals, const pull<T>& gx, const pull<T>& gy) {
-    const auto k = kernel.template as<T>();
     for (index_t i = 0; i < x.n; ++i)
       for (index_t j = 0; j < y.n; ++j) {
         const auto p = k.partials(dot_of(x, i, y, j), x.squared[i], y.squared[j]);
@@ -116,12 +113,12 @@ class plain_engine : public craft::engine::cpu_engine {
   }
 
   template <class T>
-  ranked_distance distance_of_rank(const rows<T>& x, index_t rank) {
-    std::vector<ranked_distance> all;
+  void distance_of_rank(const rows<T>& x, index_t rank, craft::engine::ranked_distance* out) {
+    std::vector<craft::engine::ranked_distance> all;
     for (index_t i = 0; i < x.n; ++i)
       for (index_t j = i + 1; j < x.n; ++j) all.push_back({double(distance_of(x, i, x, j)), i, j});
     std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
-    return all[std::size_t(rank)];
+    *out = all[std::size_t(rank)];
   }
 
  private:

@@ -73,6 +73,8 @@ class alignment_call {
  public:
   using T = compute_t<S>;
   using input = matrix_view<const S, Context::space>;
+  using number = typename Context::engine::number;
+  using softmax = typename Context::engine::template softmax<T>;
   typename Context::engine e;
   checks check;
 
@@ -112,8 +114,8 @@ class alignment_call {
   /// Rows of s x and rows of y.
   template <class Options>
   prepared_rows<typename Context::engine, T> prepare(const Options& o) {
-    scale_ = clamp_scale<T>(check, e.read(o.log_scale), o.max_scale);
-    return {e, x_, y_, o.normalise, anchor_statistics::none, false, scale_.value};
+    scale_ = clamp_scale<T>(e, check, o.log_scale, o.max_scale);
+    return {e, x_, y_, o.normalise, anchor_statistics::none, false, true, scale_.value};
   }
   template <class Gradients>
   static bool wanted(const Gradients& g) {
@@ -121,10 +123,11 @@ class alignment_call {
   }
   /// Pulls the gradients by s x and y out; the scale's own is the scalar product of s x with the first.
   template <class Prepared, class Gradients>
-  void store(Prepared& r, const pull<T>& gx, const pull<T>& gy, double upstream, const Gradients& g) {
+  void store(Prepared& r, const pull<T>& gx, const pull<T>& gy, const number& upstream, const Gradients& g) {
     if (g.log_scale.wanted()) {
       double* by_scale = e.template take<double>(1);
-      *by_scale = scale_.moves ? e.dot(r.x.data, gx.gradient, r.x.n, r.x.d) : 0;
+      e.dot(r.x.data, gx.gradient, r.x.n, r.x.d, by_scale);
+      e.each(1, clamped_scale_pullback_step<number>{by_scale, scale_.moves});
       e.store_vector(by_scale, g.log_scale, upstream);
     }
     r.pull_back(gx.gradient, gy.gradient, false);
@@ -140,8 +143,8 @@ class alignment_call {
     return e.template take_pull<T>(y_.rows(), y_.cols(), g.y.wanted());
   }
   /// One direction of a softmax with its state; weights and targets are the caller's to fill.
-  softmax<T> take_softmax(index_t n) {
-    softmax<T> s;
+  softmax take_softmax(index_t n) {
+    softmax s;
     s.n = n;
     T* lse = e.template take<T>(n);
     e.fill(lse, n, -std::numeric_limits<T>::infinity());
@@ -152,16 +155,18 @@ class alignment_call {
   }
   /// Loss of one or two directions, and its gradients.
   template <class Options, class Gradients>
-  void run_softmax(const Options& o, const softmax<T>& by_row, const softmax<T>& by_col, bool both,
+  void run_softmax(const Options& o, const softmax& by_row, const softmax& by_col, bool both,
                    const scalar_out<T, Context::space>& value, const Gradients& g) {
     auto r = prepare(o);
     T* dots = e.log_sum_exp(r.x, r.y, by_row, by_col, both, wanted(g));
-    const double loss = e.softmax_loss(by_row) + (both ? e.softmax_loss(by_col) : 0);
+    double* loss = e.template zeros<double>(1);
+    e.softmax_loss(by_row, loss);
+    if (both) e.softmax_loss(by_col, loss);
     if (wanted(g)) {
       const pull<T> gx = take_x(g), gy = take_y(g);
       e.softmax_pullback(r.x, r.y, by_row, by_col, both, dots, gx, gy);
       double* none = e.template zeros<double>(1);
-      e.store_vector(none, g.bias, 0.0);  // a bias common to all logits moves no softmax
+      e.store_vector(none, g.bias, number(0));  // a bias common to all logits moves no softmax
       store(r, gx, gy, e.read(o.upstream), g);
     }
     e.write_value(value, loss);
@@ -170,7 +175,7 @@ class alignment_call {
  private:
   input x_, y_;
   const char* y_name_;
-  clamped_scale scale_{1, true};
+  clamped_scale<number> scale_{number(1), number(1)};
 };
 
 }  // namespace engine
@@ -187,7 +192,7 @@ class alignment_call {
 template <class Context, class X, class A, class Target,
           class Gradients = alignment_gradients<storage_of<X>, Context::space>>
 void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, const Target& target,
-                          const cross_entropy_options& options, scalar_out<compute_of<X>, Context::space> value,
+                          const cross_entropy_options& options, value_out<X, Context> value,
                           const Gradients& gradients = {}) {
   using S = storage_of<X>;
   using T = compute_of<X>;
@@ -200,7 +205,7 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
   call.check.weights("weights", options.weights, n, false);
-  engine::softmax<T> s = call.take_softmax(n);
+  auto s = call.take_softmax(n);
   if constexpr (by_label) {
     const labels y(target);
     call.check.labels_of("labels", y, n, c, options.ignore_label);
@@ -227,9 +232,8 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
 /// n m = 2^18 (rows and columns from the same tile); memory O((n + m) d). Throws shape_error, option_error, data_error, alias_error.
 template <class Context, class X, class Y, class Gradients = alignment_gradients<storage_of<X>, Context::space>>
 void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_options& options,
-              scalar_out<compute_of<X>, Context::space> value, const Gradients& gradients = {}) {
+              value_out<X, Context> value, const Gradients& gradients = {}) {
   using S = storage_of<X>;
-  using T = compute_of<X>;
   engine::check_types<Context, X, Y>();
   const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
   const index_t n = xv.rows(), m = yv.rows();
@@ -244,7 +248,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
                        "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
   call.check_common(options, value, gradients);
 
-  engine::softmax<T> by_row = call.take_softmax(n), by_col = call.take_softmax(m);
+  auto by_row = call.take_softmax(n), by_col = call.take_softmax(m);
   e.pair_targets(options.x_labels, options.y_labels, n, m, options.label_smoothing, by_row, by_col);
   const double share = both ? 0.5 : 1.0;
   e.row_weights(n, options.weights, nullptr, 0, by_row.matches, true, share, by_row);
@@ -260,7 +264,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
 /// sweep; memory O((n + m) d). Throws shape_error, option_error, data_error, alias_error.
 template <class Context, class X, class Y, class Gradients = alignment_gradients<storage_of<X>, Context::space>>
 void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmoid_options& options,
-                         scalar_out<compute_of<X>, Context::space> value, const Gradients& gradients = {}) {
+                         value_out<X, Context> value, const Gradients& gradients = {}) {
   using S = storage_of<X>;
   using T = compute_of<X>;
   engine::check_types<Context, X, Y>();
@@ -273,7 +277,8 @@ void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmo
   call.check_pairs(options.x_labels, options.y_labels);
   call.check_common(options, value, gradients);
 
-  T *x_id = e.template take<T>(n), *y_id = e.template take<T>(m);
+  using id = typename Context::engine::template id<T>;
+  id *x_id = e.template take<id>(n), *y_id = e.template take<id>(m);
   e.pair_ids(options.x_labels, options.y_labels, n, m, x_id, y_id);
   auto r = call.prepare(options);
   const bool wanted = call.wanted(gradients);
@@ -285,7 +290,7 @@ void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmo
     e.store_vector(totals + 1, gradients.bias, e.read(options.upstream));
     call.store(r, gx, gy, e.read(options.upstream), gradients);
   }
-  e.write_value(value, totals[0]);
+  e.write_value(value, totals);
 }
 
 }  // namespace craft

@@ -83,11 +83,15 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
   check.destination("out", to, classes, d);
   check.label_count("labels", y, n);
   check.labels_of("labels", y, n, classes, 0);
-  index_t *group = e.template take<index_t>(n), *counts = e.template zeros<index_t>(classes);
-  for (index_t i = 0; i < n; ++i) ++counts[group[i] = y[i]];
-  for (index_t c = 0; c < classes; ++c)
-    require<label_error>(counts[c] > 0, "class_means: class ", c, " has no rows");
+  if (y.where() == memory::host) {
+    index_t* rows = e.template host_zeros<index_t>(classes);
+    for (index_t i = 0; i < n; ++i) ++rows[y[i]];
+    for (index_t c = 0; c < classes; ++c)
+      require<label_error>(rows[c] > 0, "class_means: class ", c, " has no rows");
+  }
   check.no_overlap();
+  const index_t* group = e.indices(y);
+  index_t* counts = e.template take<index_t>(classes);
 
   engine::rows<T> r = e.template take_rows<T>(n, d);
   T *means = e.template take<T>(classes * d), *norms = e.template take<T>(std::max(n, classes));
@@ -124,10 +128,12 @@ class kmeans_problem {
     centres_ = e.template take_rows<T>(k, x.d);
     best_ = e.template take<T>(k * x.d);
     nearest_ = e.template take<index_t>(x.n);
-    before_ = e.template take<index_t>(x.n);
     counts_ = e.template take<index_t>(k);
     distance_ = e.template take<T>(x.n);
     norms_ = e.template take<T>(k);
+    inertia_ = e.template take<double>(1);
+    before_ = e.template host_zeros<index_t>(x.n);
+    sizes_ = e.template host_zeros<index_t>(k);
   }
 
   /// The best of all runs; its centres are then in centres().
@@ -139,34 +145,38 @@ class kmeans_problem {
         random_source random(options_.seed, stream * std::uint64_t(options_.restarts) + std::uint64_t(run));
         seed_plus_plus(random);
       } else {
-        for (index_t c = 0; c < k_; ++c) e_.copy_row(x_.data, options_.start[c], centres_.data, c, x_.d);
+        for (index_t c = 0; c < k_; ++c) place(options_.start[c], c);
       }
       const kmeans_result result = lloyd();
       if (run > 0 && !(result.inertia < best.inertia)) continue;
       best = result;
-      std::copy_n(centres_.data, k_ * x_.d, best_);
+      e_.copy(centres_.data, k_ * x_.d, best_);
     }
     return best;
   }
   const T* centres() const { return best_; }
 
  private:
+  // Centre c becomes row i.
+  void place(index_t i, index_t c) { e_.copy(x_.data + i * x_.d, x_.d, centres_.data + c * x_.d); }
+
   // k-means++: the next centre is a row drawn with probability proportional to its squared distance from the nearest so far.
   void seed_plus_plus(random_source& random) {
     e_.fill(distance_, x_.n, std::numeric_limits<T>::infinity());
     index_t next = random.below(x_.n);
     for (index_t c = 0;; ++c) {
-      e_.copy_row(x_.data, next, centres_.data, c, x_.d);
+      place(next, c);
       if (c + 1 == k_) return;
       e_.lower_distances(x_, next, distance_);
+      const T* distance = e_.on_host(distance_, x_.n);
       double total = 0;
-      for (index_t i = 0; i < x_.n; ++i) total += double(distance_[i]);
+      for (index_t i = 0; i < x_.n; ++i) total += double(distance[i]);
       if (total > 0) {
         double left = random.unit() * total;
         index_t last = 0;
         for (next = 0; next < x_.n; ++next) {
-          if (distance_[next] > T(0)) last = next;
-          left -= double(distance_[next]);
+          if (distance[next] > T(0)) last = next;
+          left -= double(distance[next]);
           if (left < 0) break;
         }
         if (next == x_.n) next = last;  // round-off at the end of the sum
@@ -183,36 +193,44 @@ class kmeans_problem {
     for (result.iterations = 1;; ++result.iterations) {
       e_.square_norms(centres_);
       e_.nearest(x_, centres_, nearest_, distance_);
-      repair_empty();
-      result.inertia = e_.ordered_sum(x_.n, 1, [&](index_t i) { return double(distance_[i]); });
-      const bool settled = std::equal(nearest_, nearest_ + x_.n, before_);
+      const index_t* nearest = repair_empty();
+      e_.sum(distance_, x_.n, inertia_);
+      result.inertia = *e_.on_host(inertia_, 1);
+      const bool settled = std::equal(before_, before_ + x_.n, nearest);
+      std::copy_n(nearest, x_.n, before_);
       const bool slow = options_.tolerance > 0 && previous - result.inertia <= options_.tolerance * previous;
       if (settled || slow || result.iterations > options_.max_iterations) break;
       previous = result.inertia;
-      std::copy_n(nearest_, x_.n, before_);
       e_.group_means(x_, nearest_, k_, centres_.data, counts_);
       if (options_.spherical) e_.normalise(centres_.data, k_, x_.d, norms_);
     }
     --result.iterations;  // the last round only found that nothing moved
-    result.assignment.assign(nearest_, nearest_ + x_.n);
+    result.assignment.assign(before_, before_ + x_.n);
     return result;
   }
 
-  // An empty cluster takes the row that is farthest from its own centre (the lowest on ties) and is not alone there.
-  void repair_empty() {
-    std::fill_n(counts_, k_, index_t(0));
-    for (index_t i = 0; i < x_.n; ++i) ++counts_[nearest_[i]];
+  // An empty cluster takes the row that is farthest from its own centre (the lowest on ties) and is not alone there. Returns
+  // the assignment, for the host.
+  const index_t* repair_empty() {
+    index_t* nearest = e_.on_host(nearest_, x_.n);
+    std::fill_n(sizes_, k_, index_t(0));
+    for (index_t i = 0; i < x_.n; ++i) ++sizes_[nearest[i]];
+    if (std::find(sizes_, sizes_ + k_, 0) == sizes_ + k_) return nearest;
+    T* distance = e_.on_host(distance_, x_.n);
     for (index_t c = 0; c < k_; ++c) {
-      if (counts_[c] > 0) continue;
+      if (sizes_[c] > 0) continue;
       index_t farthest = -1;
       for (index_t i = 0; i < x_.n; ++i)
-        if (counts_[nearest_[i]] > 1 && (farthest < 0 || distance_[i] > distance_[farthest])) farthest = i;
-      --counts_[nearest_[farthest]];
-      nearest_[farthest] = c;
-      counts_[c] = 1;
-      distance_[farthest] = T(0);
-      e_.copy_row(x_.data, farthest, centres_.data, c, x_.d);
+        if (sizes_[nearest[i]] > 1 && (farthest < 0 || distance[i] > distance[farthest])) farthest = i;
+      --sizes_[nearest[farthest]];
+      nearest[farthest] = c;
+      sizes_[c] = 1;
+      distance[farthest] = T(0);
+      place(farthest, c);
     }
+    e_.from_host(nearest, x_.n, nearest_);
+    e_.from_host(distance, x_.n, distance_);
+    return nearest;
   }
 
   Engine& e_;
@@ -220,7 +238,9 @@ class kmeans_problem {
   index_t k_;
   const kmeans_options& options_;
   T *best_, *distance_, *norms_;
-  index_t *nearest_, *before_, *counts_;
+  index_t *nearest_, *counts_;
+  double* inertia_;
+  index_t *before_, *sizes_;  ///< on the host
 };
 
 inline void check_kmeans(const checks& check, const kmeans_options& o, index_t n, index_t k) {
@@ -235,25 +255,18 @@ inline void check_kmeans(const checks& check, const kmeans_options& o, index_t n
     require<option_error>(i >= 0 && i < n, check.verb(), ": start row ", i, " is not in [0, ", n, ")");
 }
 
-/// Loads x for k-means: unit rows if spherical, else centred (`mean` is what was subtracted, else zeros).
+/// Loads x for k-means: unit rows if spherical, else centred (`mean`, set here, is what was subtracted, else zeros).
 template <class Engine, class T, class S, memory M>
-rows<T> load_for_kmeans(Engine& e, const matrix_view<const S, M>& x, bool spherical, double* mean) {
+rows<T> load_for_kmeans(Engine& e, const matrix_view<const S, M>& x, bool spherical, double*& mean) {
   rows<T> r = e.template take_rows<T>(x.rows(), x.cols());
   e.load(x, r.data);
-  std::fill_n(mean, x.cols(), 0.0);
+  mean = e.template zeros<double>(x.cols());
   if (spherical)
     e.normalise(r.data, r.n, r.d, e.template take<T>(r.n));
   else
     e.centre(r.data, r.n, r.d, mean);
   e.square_norms(r);
   return r;
-}
-
-/// to_i += mean
-template <class T>
-void add_mean(T* to, index_t n, index_t d, const double* mean) {
-  for (index_t i = 0; i < n; ++i)
-    for (index_t k = 0; k < d; ++k) to[i * d + k] = T(double(to[i * d + k]) + mean[k]);
 }
 
 }  // namespace engine
@@ -276,13 +289,13 @@ kmeans_result kmeans(const Context& ctx, const X& x, const kmeans_options& optio
   check.destination("centres", to, k, d);
   check.no_overlap();
 
-  double* mean = e.template take<double>(d);
+  double* mean = nullptr;
   const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, options.spherical, mean);
   engine::kmeans_problem<typename Context::engine, T> problem(e, r, k, options);
   const kmeans_result result = problem.solve(0);
   T* found = e.template take<T>(k * d);
-  std::copy_n(problem.centres(), k * d, found);
-  engine::add_mean(found, k, d, mean);
+  e.copy(problem.centres(), k * d, found);
+  e.each(k * d, engine::add_mean_step<T>{found, mean, d});
   e.store(found, overwrite(to), 1.0);
   return result;
 }
@@ -315,7 +328,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
                          members[c].size(), " rows, expected at least ", per_class);
   check.no_overlap();
 
-  double* mean = e.template take<double>(d);
+  double* mean = nullptr;
   const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, options.spherical, mean);
   T* found = e.template take<T>(to.rows() * d);
   kmeans_result result;
@@ -324,16 +337,17 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
     typename Context::engine inner(ctx);  // its memory goes back after each class
     const index_t size = index_t(members[c].size());
     engine::rows<T> of_class = inner.template take_rows<T>(size, d);
-    for (index_t i = 0; i < size; ++i) inner.copy_row(r.data, members[c][i], of_class.data, i, d);
+    inner.gather(matrix_view<const T, Context::space>(r.data, r.n, d), inner.indices(members[c]),
+                 matrix_view<T, Context::space>(of_class.data, size, d));
     inner.square_norms(of_class);
     engine::kmeans_problem<typename Context::engine, T> problem(inner, of_class, per_class, options);
     const kmeans_result part = problem.solve(std::uint64_t(c));
-    std::copy_n(problem.centres(), per_class * d, found + c * per_class * d);
+    inner.copy(problem.centres(), per_class * d, found + c * per_class * d);
     for (index_t i = 0; i < size; ++i) result.assignment[members[c][i]] = c * per_class + part.assignment[i];
     result.inertia += part.inertia;
     result.iterations = std::max(result.iterations, part.iterations);
   }
-  engine::add_mean(found, to.rows(), d, mean);
+  e.each(to.rows() * d, engine::add_mean_step<T>{found, mean, d});
   e.store(found, overwrite(to), 1.0);
   return result;
 }
@@ -354,15 +368,16 @@ std::vector<index_t> medoids(const Context& ctx, const X& x, const C& centres) {
   check.input("x", xv, e);
   check.input("centres", cv, e);
   check.same_columns("x", xv, "centres", cv);
-  double* mean = e.template take<double>(d);
+  double* mean = nullptr;
   const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, false, mean);
   engine::rows<T> c = e.template take_rows<T>(k, d);
   e.load(cv, c.data);
   e.subtract(c.data, k, d, mean);
   e.square_norms(c);
-  std::vector<index_t> index(k);
-  e.nearest(c, r, index.data(), e.template take<T>(k));
-  return index;
+  index_t* index = e.template take<index_t>(k);
+  e.nearest(c, r, index, e.template take<T>(k));
+  const index_t* found = e.on_host(index, k);
+  return std::vector<index_t>(found, found + k);
 }
 
 /// `count` different rows out of n, in random order. `step` selects another draw of the same seed: stochastic anchors, new ones
@@ -417,15 +432,11 @@ std::vector<index_t> farthest_point_anchors(const Context& ctx, const X& x, inde
   const engine::rows<T> r = e.template take_rows<T>(n, xv.cols());
   e.load(xv, r.data);
   if (metric == metric::cosine) e.normalise(r.data, n, r.d, r.squared);
-  T* distance = e.template take<T>(n);
-  e.fill(distance, n, std::numeric_limits<T>::infinity());
-  std::vector<index_t> chosen{start};
-  while (index_t(chosen.size()) < count) {
-    e.lower_distances(r, chosen.back(), distance);
-    distance[chosen.back()] = T(-1);  // never again, not even where all that is left are copies
-    chosen.push_back(std::max_element(distance, distance + n) - distance);
-  }
-  return chosen;
+  index_t* chosen = e.template take<index_t>(count);
+  e.fill(chosen, 1, start);
+  e.farthest_points(r, count, chosen);
+  const index_t* found = e.on_host(chosen, count);
+  return std::vector<index_t>(found, found + count);
 }
 
 /// out_a = x_(index_a): the chosen rows (count x d, overwritten). Any rows, in any order, also repeated.
@@ -444,7 +455,7 @@ void gather(const Context& ctx, const X& x, const std::vector<index_t>& indices,
     require<option_error>(i >= 0 && i < xv.rows(), "gather: index ", i, " is not in [0, ", xv.rows(), ")");
   check.destination("out", to, count, d);
   check.no_overlap();
-  e.gather(xv, indices.data(), to);
+  e.gather(xv, e.indices(indices), to);
 }
 
 /// The pull-back of gather: dx_i = sum of dout_a over all a with index_a = i, n x d; rows not chosen get 0.
@@ -465,7 +476,7 @@ void gather_pullback(const Context& ctx, const U& dout, const std::vector<index_
     require<option_error>(i >= 0 && i < n, "gather_pullback: index ", i, " is not in [0, ", n, ")");
   check.no_overlap();
   T* g = e.template zeros<T>(n * d);
-  e.scatter_add(uv, indices.data(), g);
+  e.scatter_add(uv, e.indices(indices), g);
   e.store(g, dx, 1.0);
 }
 

@@ -59,7 +59,7 @@ struct mmd_gradients {
 template <class Context, class X, class Y, class Kernel,
           class Gradients = mmd_gradients<storage_of<X>, Context::space>>
 void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const mmd_options& options,
-         scalar_out<compute_of<X>, Context::space> value, const Gradients& gradients = {}) {
+         value_out<X, Context> value, const Gradients& gradients = {}) {
   using S = storage_of<X>;
   using T = compute_of<X>;
   static_assert(is_pair_function<Kernel>::value,
@@ -84,6 +84,8 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
                         "mmd: the linear-time estimator takes no sample weights");
   check.weights("x_weights", options.x_weights, n, true);
   check.weights("y_weights", options.y_weights, m, true);
+  require<option_error>(!unbiased || (check.shared_weights(options.x_weights) && check.shared_weights(options.y_weights)),
+                        "mmd: the unbiased estimator needs at least two positive weights in each sample");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
                         "mmd: column_eps must be positive, got ", options.column_eps);
   require<option_error>(std::isfinite(options.factor) && std::isfinite(options.offset),
@@ -114,53 +116,55 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   e.square_norms(z);
   const engine::rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
   double* sample_mean = e.template take<double>(d);
-  const engine::bandwidth_fit fit = engine::fit_bandwidth(e, sample, options.bandwidth.rule, shift, sample_mean);
-  if (fit.scale != 1) {
-    e.scale(z.data, n + m, d, 1 / std::sqrt(fit.scale));
+  engine::bandwidth_fit* fit = engine::fit_bandwidth(e, sample, options.bandwidth.rule, shift, sample_mean);
+  if (fit) {
+    e.scale(z.data, n + m, d, e.number_at(&fit->inverse_root));
     e.square_norms(z);
   }
 
   // Value and gradient of w' K w.
+  const auto k = kernel.template as<T>();
+  using number = typename Context::engine::number;
   const index_t count = 1 + (parameters ? kernel.weights() + kernel.bandwidths() : 0);
   double* totals = e.template zeros<double>(count);
   const engine::pull<T> g = wanted ? e.template take_pull<T>(n + m, d) : engine::pull<T>{};
   if (linear) {
-    e.linear_form(z, n, std::min(n, m) / 2, kernel, parameters, totals, g);
+    e.linear_form(z, n, std::min(n, m) / 2, k, parameters, totals, g);
   } else {
-    engine::form_weights<T> w;
+    engine::form_weights<T, number> w;
     w.per_row = e.template take<T>(n + m);
-    const double x_squares = e.load_weights(options.x_weights, n, w.per_row);
-    const double y_squares = e.load_weights(options.y_weights, m, w.per_row + n);
-    // Off the diagonal, sum_(i != j) a_i a_j = 1 - sum a_i^2.
-    require<option_error>(!unbiased || (x_squares < 1 && y_squares < 1),
-                          "mmd: the unbiased estimator needs at least two positive weights in each sample");
-    w.within_x = 1 / (double(n) * double(n) * (unbiased ? 1 - x_squares : 1));
-    w.within_y = 1 / (double(m) * double(m) * (unbiased ? 1 - y_squares : 1));
+    double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
+    e.load_weights(options.x_weights, n, w.per_row, shares);
+    e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
+    e.each(1, engine::form_factors_step{n, m, unbiased, shares, shares + 1, factors});
+    w.within_x = e.number_at(factors);
+    w.within_y = e.number_at(factors + 1);
     w.across = -1 / (double(n) * double(m));
     // The gradient through M or through common extremes needs that of all rows.
     const bool coupled = options.bandwidth.gradient || jointly;
     w.pull_x = gradients.x.wanted() || coupled;
     w.pull_y = gradients.y.wanted() || coupled;
-    e.quadratic_form(z, n, kernel, w, unbiased, parameters, totals, g);
+    e.quadratic_form(z, n, k, w, unbiased, parameters, totals, g);
   }
 
   // Back through M, the centring (nothing: the kernel does not see a shift), and the columns.
-  const double factor = options.factor * e.read(options.upstream);
+  const number factor = options.factor * e.read(options.upstream);
   if (wanted) {
-    const double dscale =
-        options.bandwidth.gradient && fit.scale_moves() ? -e.dot(z.data, g.gradient, n + m, d) / (2 * fit.scale) : 0;
-    if (fit.scale != 1) e.scale(g.gradient, n + m, d, 1 / std::sqrt(fit.scale));
-    if (dscale != 0)
-      engine::bandwidth_pullback(e, fit, engine::rows<T>{z.data, sample.n, d, z.squared}, sample_mean, dscale, g.gradient);
-    for (index_t k = 0; scale_columns && k < groups; ++k)
-      e.scale_columns_pullback(z.data + group_begin[k] * d, group_size[k], d, std::sqrt(fit.scale), shift, range[k],
-                               options.column_gradient, g.gradient + group_begin[k] * d);
+    const bool through_scale = fit && options.bandwidth.gradient;
+    if (through_scale) e.dot(z.data, g.gradient, n + m, d, &fit->along);
+    if (fit) e.scale(g.gradient, n + m, d, e.number_at(&fit->inverse_root));
+    if (through_scale)
+      e.each(sample.n * d, engine::bandwidth_pullback_step<T>{fit, z.data, sample_mean, d, g.gradient});
+    const number root = fit ? e.number_at(&fit->root) : number(1);
+    for (index_t q = 0; scale_columns && q < groups; ++q)
+      e.scale_columns_pullback(z.data + group_begin[q] * d, group_size[q], d, root, shift, range[q],
+                               options.column_gradient, g.gradient + group_begin[q] * d);
     e.store(g.gradient, gradients.x, factor);
     e.store(g.gradient + n * d, gradients.y, factor);
   }
   e.store_vector(totals + 1, gradients.weights, factor);
   e.store_vector(totals + 1 + kernel.weights(), gradients.bandwidths, factor);
-  e.write_value(value, options.factor * totals[0] + options.offset);
+  e.write_value(value, totals, options.factor, options.offset);
 }
 
 /// A kernel and options that together reproduce somebody's convention.

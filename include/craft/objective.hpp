@@ -47,6 +47,10 @@ struct objective_values {
   T text = 0, image = 0, batch = 0, mmd = 0, total = 0;
 };
 
+/// The place for them: a variable on the host, or a struct in device memory.
+template <class S, class Context>
+using objective_values_out = typename detail::value_place<objective_values<compute_t<S>>, Context>::type;
+
 /// Gradients of the total. Not wanted unless set.
 template <class S, memory M = memory::host>
 struct objective_gradients {
@@ -58,10 +62,11 @@ struct objective_gradients {
 ///
 /// Cost: the sum of its parts (anchor_cross_entropy, info_nce, relative, mmd). Memory O((n + m + C) (d + C)).
 /// Throws shape_error, option_error, label_error, data_error, alias_error, and has written nothing then.
-template <class Context, class S, class Kernel, class T, class Gradients = objective_gradients<S, Context::space>>
+template <class Context, class S, class Kernel, class Gradients = objective_gradients<S, Context::space>>
 void objective(const Context& ctx, const objective_inputs<S, Context::space>& inputs, const Kernel& kernel,
-               const objective_options& options, objective_values<T>& values, const Gradients& gradients = {}) {
-  static_assert(std::is_same_v<T, compute_t<S>>, "craft: the values' type must be the one the inputs are computed in");
+               const objective_options& options, objective_values_out<S, Context> values,
+               const Gradients& gradients = {}) {
+  using T = compute_t<S>;
   constexpr memory M = Context::space;
   using matrix = matrix_view<T, M>;
   const auto& [f, t, y, u_given, a, target] = inputs;
@@ -90,6 +95,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   check.gradient("gradient of image_anchors", gradients.image_anchors, a.rows(), a.cols());
   check.gradient("gradient of target_images", gradients.target_images, target.rows(), target.cols());
   check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
+  check.value(values);
   check.no_overlap();
 
   // Every term adds its share here; the caller's memory is written at the end.
@@ -106,9 +112,11 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
 
   const bool image_term = options.image > 0 && !a.empty(), batch_term = options.batch > 0;
   matrix_view<const S, M> u = u_given;
+  const index_t* class_of = nullptr;
   if (gathers && (image_term || batch_term)) {
     const matrix_view<S, M> rows(e.template take<S>(n * d), n, d);
-    e.gather(t, y, rows);
+    class_of = e.indices(y);
+    e.gather(t, class_of, rows);
     u = rows;
   }
 
@@ -157,20 +165,16 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
       relative_pullback(ctx, target, t, dot_product<>(), o, g.y.to, relative_gradients<T, M>{dg, dt, ds});
   }
 
-  if (gathers && du.wanted()) e.scatter_add(matrix_view<const T, M>(du.to), y, dt.to.data());
-  const double upstream = e.read(options.upstream);
+  if (class_of && du.wanted()) e.scatter_add(matrix_view<const T, M>(du.to), class_of, dt.to.data());
+  const auto upstream = e.read(options.upstream);
   e.store(df.to.data(), gradients.images, upstream);
   e.store(dt.to.data(), gradients.class_texts, upstream);
   e.store(du.to.data(), gradients.batch_texts, upstream);
   e.store(da.to.data(), gradients.image_anchors, upstream);
   e.store(dg.to.data(), gradients.target_images, upstream);
   e.store(ds.to.data(), gradients.log_scale, upstream);
-  values.text = terms[0];
-  values.image = terms[1];
-  values.batch = terms[2];
-  values.mmd = terms[3];
-  values.total = T(options.text * double(terms[0]) + options.image * double(terms[1]) +
-                   options.batch * double(terms[2]) + options.mmd * double(terms[3]));
+  e.each(1, engine::objective_step<T, objective_values<T>>{terms, options.text, options.image, options.batch, options.mmd,
+                                                           values.get()});
 }
 
 }  // namespace craft

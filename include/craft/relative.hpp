@@ -36,35 +36,46 @@ struct relative_gradients {
 
 namespace engine {
 
-/// exp(log_scale), clamped; `moves` is false where the clamp holds.
+/// exp(log_scale), clamped; `moves` is 0 where the clamp holds.
+template <class Number>
 struct clamped_scale {
-  double value;
-  bool moves;
+  Number value, moves;
 };
 inline void check_max_scale(const checks& check, double max_scale) {
   require<option_error>(max_scale > 0, check.verb(), ": max_scale must be positive, got ", max_scale);
 }
-/// Throws option_error where T cannot hold the scale or its inverse.
-template <class T>
-clamped_scale clamp_scale(const checks& check, double log_scale, double max_scale) {
-  const double s = std::exp(log_scale);
-  const clamped_scale out = s < max_scale ? clamped_scale{s, true} : clamped_scale{max_scale, false};
-  require<option_error>(T(out.value) > T(0) && std::isfinite(T(out.value)) && std::isfinite(T(1) / T(out.value)),
-                        check.verb(), ": log_scale ", log_scale, " gives a scale of ", out.value,
-                        ", which is out of range");
-  return out;
+/// Throws option_error where T cannot hold the scale or its inverse, if the host knows the number.
+template <class T, class Engine>
+clamped_scale<typename Engine::number> clamp_scale(Engine& e, const checks& check, const scalar& log_scale,
+                                                   double max_scale) {
+  using number = typename Engine::number;
+  if (e.known(log_scale)) {
+    double out[2];
+    clamped_scale_step<double>{log_scale.value(), max_scale, out}(0);
+    require<option_error>(T(out[0]) > T(0) && std::isfinite(T(out[0])) && std::isfinite(T(1) / T(out[0])), check.verb(),
+                          ": log_scale ", log_scale.value(), " gives a scale of ", out[0], ", which is out of range");
+    return {number(out[0]), number(out[1])};
+  }
+  double* out = e.template take<double>(2);
+  e.each(1, clamped_scale_step<number>{e.read(log_scale), max_scale, out});
+  return {e.number_at(out), e.number_at(out + 1)};
 }
 
 /// Rows and anchors made ready for similarities (statistics, then normalisation), and the way back of their gradients.
 template <class Engine, class T>
 class prepared_rows {
  public:
-  rows<T> x, y;  ///< x: times `scale` at last; y: the anchors, on which the statistics are fitted
+  using number = typename Engine::number;
+  rows<T> x, y;  ///< x: times `scale` at last, if there is one; y: the anchors, on which the statistics are fitted
 
   template <class S, memory M>
   prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
-                anchor_statistics statistics = anchor_statistics::none, bool distances = false, double scale = 1)
-      : e_(e), normalise_(normalise), statistics_(statistics), scale_(scale) {
+                anchor_statistics statistics = anchor_statistics::none, bool distances = false)
+      : prepared_rows(e, xv, yv, normalise, statistics, distances, false, number(1)) {}
+  template <class S, memory M>
+  prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
+                anchor_statistics statistics, bool distances, bool scaled, number scale)
+      : e_(e), normalise_(normalise), statistics_(statistics), scaled_(scaled), scale_(scale) {
     x = e.template take_rows<T>(xv.rows(), xv.cols());
     y = e.template take_rows<T>(yv.rows(), yv.cols());
     e.load(xv, x.data);
@@ -86,7 +97,7 @@ class prepared_rows {
       y_inverse_norm_ = e.template take<T>(y.n);
       e.normalise(x.data, x.n, x.d, x_inverse_norm_, scale);
       e.normalise(y.data, y.n, y.d, y_inverse_norm_);
-    } else if (scale != 1) {
+    } else if (scaled) {
       e.scale(x.data, x.n, x.d, scale);
     }
   }
@@ -103,7 +114,7 @@ class prepared_rows {
     if (normalise_) {
       if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_, scale_);
       if (gy) e_.normalise_pullback(gy, y.data, y.n, y.d, y_inverse_norm_);
-    } else if (gx && scale_ != 1) {
+    } else if (gx && scaled_) {
       e_.scale(gx, x.n, x.d, scale_);
     }
     if (statistics_ == anchor_statistics::none) return;
@@ -125,7 +136,8 @@ class prepared_rows {
   Engine& e_;
   bool normalise_;
   anchor_statistics statistics_;
-  double scale_;
+  bool scaled_;
+  number scale_;
   T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
   double* inverse_deviation_ = nullptr;
 };
@@ -166,11 +178,11 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
   check.destination("out", to, xv.rows(), av.rows());
   check.no_overlap();
 
-  const double scale = engine::clamp_scale<T>(check, e.read(options.log_scale), options.max_scale).value;
+  const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale).value;
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
   r.square_norms();
-  e.map(r.x, r.y, similarity, scale, to);
+  e.map(r.x, r.y, similarity.template as<T>(), scale, to);
 }
 
 /// Pulls dout (n x C), the gradient of a loss by the relative representation, back to x, anchors and log_scale.
@@ -196,7 +208,7 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
   check.no_overlap();
 
-  const engine::clamped_scale scale = engine::clamp_scale<T>(check, e.read(options.log_scale), options.max_scale);
+  const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale);
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
   r.square_norms();
@@ -205,11 +217,11 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   const engine::pull<T> gx = e.template take_pull<T>(n, d, gradients.x.wanted() || through);
   const engine::pull<T> ga = e.template take_pull<T>(c, d, gradients.anchors.wanted());
   double* by_scale = e.template zeros<double>(1);
-  e.map_pullback(r.x, r.y, similarity, scale.value, uv, by_scale, gx, ga);
+  e.map_pullback(r.x, r.y, similarity.template as<T>(), scale.value, uv, by_scale, gx, ga);
   r.pull_back(gx.gradient, ga.gradient, through);
   e.store(gx.gradient, gradients.x, 1.0);
   e.store(ga.gradient, gradients.anchors, 1.0);
-  e.store_vector(by_scale, gradients.log_scale, scale.moves ? 1.0 : 0.0);
+  e.store_vector(by_scale, gradients.log_scale, scale.moves);
 }
 
 }  // namespace craft

@@ -172,6 +172,7 @@ class scalar {
   /// Where the number lies; a number given by value can be read anywhere.
   bool readable_in(memory m) const { return at_ == nullptr || where_ == m; }
   const void* pointer() const { return at_; }
+  bool is_double() const { return is_double_; }
   /// The number, for those given by value or in host memory.
   double value() const {
     if (at_ == nullptr) return value_;
@@ -200,6 +201,8 @@ class numbers {
   bool empty() const { return size_ == 0; }
   index_t size() const { return size_; }
   memory where() const { return where_; }
+  const void* data() const { return data_; }
+  bool is_double() const { return is_double_; }
   double operator[](index_t i) const {
     return is_double_ ? static_cast<const double*>(data_)[i] : double(static_cast<const float*>(data_)[i]);
   }
@@ -227,6 +230,8 @@ class labels {
   bool empty() const { return size_ == 0; }
   index_t size() const { return size_; }
   memory where() const { return where_; }
+  const void* data() const { return data_; }
+  bool wide() const { return wide_; }  ///< 64 bits each
   index_t operator[](index_t i) const {
     return wide_ ? static_cast<const std::int64_t*>(data_)[i] : index_t(static_cast<const std::int32_t*>(data_)[i]);
   }
@@ -298,5 +303,16 @@ class scalar_out {
  private:
   T* to_;
 };
+
+namespace detail {
+template <class T, class Context>
+struct value_place {
+  using type = scalar_out<T, Context::space>;
+};
+}  // namespace detail
+
+/// The place for a value of what is computed from X, in the memory of the context.
+template <class X, class Context>
+using value_out = typename detail::value_place<compute_of<X>, Context>::type;
 
 }  // namespace craft

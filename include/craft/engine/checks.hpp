@@ -74,9 +74,10 @@ class checks {
   void value(const scalar_out<T, M>& to) {
     remember("value", to.get(), 1, 1, 1, sizeof(T), true);
   }
-  /// Labels: as many as rows, each in [0, classes) or equal to `ignore`.
+  /// Labels: as many as rows, each in [0, classes) or equal to `ignore`. What the host cannot read is not looked at.
   void labels_of(const char* name, const labels& y, index_t rows, index_t classes, index_t ignore) const {
     label_count(name, y, rows);
+    if (y.where() != memory::host) return;
     for (index_t i = 0; i < rows; ++i)
       require<label_error>((y[i] >= 0 && y[i] < classes) || y[i] == ignore, verb_, ": ", name, "[", i, "] is ", y[i],
                            ", expected 0 to ", classes - 1);
@@ -88,6 +89,7 @@ class checks {
   void weights(const char* name, const numbers& w, index_t rows, bool some_positive) const {
     if (w.empty()) return;
     require<shape_error>(w.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", w.size());
+    if (w.where() != memory::host) return;
     double sum = 0;
     for (index_t i = 0; i < rows; ++i) {
       require<option_error>(std::isfinite(w[i]) && w[i] >= 0, verb_, ": ", name, "[", i,
@@ -96,10 +98,18 @@ class checks {
     }
     require<option_error>(!some_positive || sum > 0, verb_, ": ", name, " must not all be zero");
   }
+  /// Whether weights (that have been checked) are more than one row's, as far as the host can tell.
+  bool shared_weights(const numbers& w) const {
+    if (w.where() != memory::host || w.empty()) return true;
+    double sum = 0, shares = 0;
+    for (index_t i = 0; i < w.size(); ++i) sum += w[i];
+    for (index_t i = 0; i < w.size(); ++i) shares += (w[i] / sum) * (w[i] / sum);
+    return shares < 1;
+  }
   void readable(const char* name, const scalar& s, memory m) const {
     require<option_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");
-    require<option_error>(m != memory::host || std::isfinite(s.value()), verb_, ": ", name, " must be finite, got ",
-                          s.value());
+    const bool seen = s.readable_in(memory::host);
+    require<option_error>(!seen || std::isfinite(s.value()), verb_, ": ", name, " must be finite, got ", seen ? s.value() : 0.0);
   }
   void in_unit_interval(const char* name, double x) const {
     require<option_error>(x >= 0 && x <= 1, verb_, ": ", name, " must lie in [0, 1], got ", x);

@@ -12,34 +12,39 @@
 #include <vector>
 
 #include "craft/context.hpp"
+#include "craft/engine/contract.hpp"
 #include "craft/engine/product.hpp"
 #include "craft/engine/schedule.hpp"
 #include "craft/engine/tiles.hpp"
 
 namespace craft::engine {
 
-/// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself (in double: it meets
-/// all the other rows, and what it multiplies nearly cancels with the rest). A sweep with gradients has `self` on both
-/// sides; the side whose gradient nobody wants has no `gradient`.
-template <class T>
-struct pull {
-  T* gradient = nullptr;
-  double* self = nullptr;
-  bool wanted() const { return self != nullptr; }
-};
-
-/// Scaling of the columns of a group of rows to (z - low) / range, range = max - min + eps, and where the extremes stand.
-template <class T>
-struct column_range {
-  T *low = nullptr, *range = nullptr;
-  index_t *low_at = nullptr, *high_at = nullptr;
-};
-
 class cpu_engine {
  public:
   explicit cpu_engine(const cpu& ctx) : ctx_(ctx), memory_(ctx.scratch()) {}
 
   const cpu& context() const { return ctx_; }
+
+  // ---- numbers: here the engine's numbers are plain ones, and its memory is the host's
+  using number = double;
+  template <class T>
+  using id = T;  ///< how rows that belong together are named: comparable in vector registers
+  template <class T>
+  using softmax = engine::softmax<T>;
+
+  /// Whether a verb can look at the number now, to check it; and the number.
+  static bool known(const scalar&) { return true; }
+  static double read(const scalar& s) { return s.value(); }
+  static double number_at(const double* p) { return *p; }
+  /// What the host can read and write: n numbers of the engine's memory, and the way back of those that it changed.
+  template <class T>
+  static T* on_host(T* p, index_t) {
+    return p;
+  }
+  template <class T>
+  static void from_host(const T* host, index_t n, T* p) {
+    if (host != p) std::copy_n(host, n, p);
+  }
 
   /// Rows and columns of a tile: it and the rows it meets should stay in the second-level cache together.
   template <class T>
@@ -68,6 +73,12 @@ class cpu_engine {
     return {gradient, zeros<double>(n)};
   }
 
+  /// The same in memory of the host.
+  template <class T>
+  T* host_zeros(index_t n) {
+    return zeros<T>(n);
+  }
+
   // ---- threads
   /// f(slot, task) for every task; slots run at the same time, a slot never twice at once.
   template <class F>
@@ -88,6 +99,15 @@ class cpu_engine {
     const index_t length = std::max<index_t>(1, 32768 / std::max<index_t>(cost, 1));
     parallel((n + length - 1) / length,
              [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
+  }
+
+  /// step(i) for every i in [0, count).
+  template <class Step>
+  void each(index_t count, const Step& step) const {
+    if (count == 1) return step(0);
+    pieces(count, 1, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) step(i);
+    });
   }
 
   // ---- rows: from the caller's memory and back
@@ -137,35 +157,42 @@ class cpu_engine {
     return first == std::numeric_limits<index_t>::max() ? -1 : first.load();
   }
 
-  // ---- rows: by index; `index` is anything with [a]
+  // ---- rows: by index
+  /// Labels or row numbers in the engine's memory.
+  index_t* indices(const labels& y) {
+    index_t* to = take<index_t>(y.size());
+    for (index_t i = 0; i < y.size(); ++i) to[i] = y[i];
+    return to;
+  }
   template <class T>
-  static void copy_row(const T* from, index_t i, T* to, index_t j, index_t d) {
-    std::copy_n(from + i * d, d, to + j * d);
+  static void copy(const T* from, index_t n, T* to) {
+    std::copy_n(from, n, to);
   }
   /// out_a = x_(index_a)
-  template <class S, class Index>
-  void gather(const matrix_view<const S>& x, const Index& index, const matrix_view<S>& out) const {
+  template <class S>
+  void gather(const matrix_view<const S>& x, const index_t* index, const matrix_view<S>& out) const {
     pieces(out.rows(), out.cols(), [&](index_t begin, index_t end) {
       for (index_t a = begin; a < end; ++a) std::copy_n(x.row(index[a]), x.cols(), out.row(a));
     });
   }
   /// g_(index_a) += u_a, in the order of a.
-  template <class T, class S, class Index>
-  void scatter_add(const matrix_view<const S>& u, const Index& index, T* g) const {
+  template <class T, class S>
+  void scatter_add(const matrix_view<const S>& u, const index_t* index, T* g) const {
     columns(u.rows(), u.cols(), [&](index_t begin, index_t end) {
       for (index_t a = 0; a < u.rows(); ++a)
-        for (index_t k = begin; k < end; ++k) g[index_t(index[a]) * u.cols() + k] += T(u.row(a)[k]);
+        for (index_t k = begin; k < end; ++k) g[index[a] * u.cols() + k] += T(u.row(a)[k]);
     });
   }
 
   // ---- rows: sums over a sample, always in the order of its rows
-  /// out_k = sum_i x_ik in double, n x d.
+  /// out_k = sum_i x_ik / divisor in double, n x d.
   template <class T>
-  void column_sums(const T* x, index_t n, index_t d, double* out) const {
+  void column_sums(const T* x, index_t n, index_t d, double* out, double divisor = 1) const {
     columns(n, d, [&](index_t begin, index_t end) {
       std::fill(out + begin, out + end, 0.0);
       for (index_t i = 0; i < n; ++i)
         for (index_t k = begin; k < end; ++k) out[k] += double(x[i * d + k]);
+      for (index_t k = begin; k < end; ++k) out[k] /= divisor;
     });
   }
   /// f(begin, end) over strips of columns of an n x d matrix.
@@ -191,16 +218,20 @@ class cpu_engine {
     for (index_t c = 0; c < count; ++c) total += partial[c];
     return total;
   }
-  /// sum_ik x_ik y_ik
+  /// out = sum_i x_i
   template <class T>
-  double dot(const T* x, const T* y, index_t n, index_t d) {
-    return ordered_sum(n, d, [&](index_t i) { return double(row(x, i, d).dot(row(y, i, d))); });
+  void sum(const T* x, index_t n, double* out) {
+    *out = ordered_sum(n, 1, [&](index_t i) { return double(x[i]); });
   }
-
-  /// sum_i |x_i - mean|^2
+  /// out = sum_ik x_ik y_ik
   template <class T>
-  double spread(const T* x, index_t n, index_t d, const double* mean) {
-    return ordered_sum(n, d, [&](index_t i) {
+  void dot(const T* x, const T* y, index_t n, index_t d, double* out) {
+    *out = ordered_sum(n, d, [&](index_t i) { return double(row(x, i, d).dot(row(y, i, d))); });
+  }
+  /// out = sum_i |x_i - mean|^2
+  template <class T>
+  void spread(const T* x, index_t n, index_t d, const double* mean, double* out) {
+    *out = ordered_sum(n, d, [&](index_t i) {
       double s = 0;
       for (index_t k = 0; k < d; ++k) s += (double(x[i * d + k]) - mean[k]) * (double(x[i * d + k]) - mean[k]);
       return s;
@@ -235,22 +266,24 @@ class cpu_engine {
         distance[i] = std::min(distance[i], T((row(x.data, i, x.d) - to).squaredNorm()));
     });
   }
+  /// From row chosen_0 on, `count` rows in all, always the one whose nearest chosen row is farthest (the lowest on ties).
+  template <class T>
+  void farthest_points(const rows<T>& x, index_t count, index_t* chosen) {
+    T* distance = take<T>(x.n);
+    fill(distance, x.n, std::numeric_limits<T>::infinity());
+    for (index_t a = 1; a < count; ++a) {
+      lower_distances(x, chosen[a - 1], distance);
+      distance[chosen[a - 1]] = T(-1);  // never again, not even where all that is left are copies
+      chosen[a] = std::max_element(distance, distance + x.n) - distance;
+    }
+  }
 
   // ---- rows: transformations
   /// x_i -= mean of all rows, which is left in `mean`.
   template <class T>
   void centre(T* x, index_t n, index_t d, double* mean) const {
-    column_sums(x, n, d, mean);
-    for (index_t k = 0; k < d; ++k) mean[k] /= double(n);
+    column_sums(x, n, d, mean, double(n));
     subtract(x, n, d, mean);
-  }
-  /// g_i += factor * (root * x_i - mean)
-  template <class T>
-  void add_centred(const T* x, index_t n, index_t d, double root, const double* mean, double factor, T* g) const {
-    pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i)
-        for (index_t k = 0; k < d; ++k) g[i * d + k] += T(factor * (root * double(x[i * d + k]) - mean[k]));
-    });
   }
   /// x_i -= m
   template <class T>
@@ -401,19 +434,17 @@ class cpu_engine {
   /// u_ij = w_i w_j times within_x, within_y or across. Optionally gradients (added to g) and, behind totals[0], the sums
   /// for the kernel's weights and bandwidths. The diagonal counts unless skip_diagonal.
   template <class T, class K>
-  void quadratic_form(const rows<T>& z, index_t split, const K& kernel, const form_weights<T>& w, bool skip_diagonal,
+  void quadratic_form(const rows<T>& z, index_t split, const K& k, const form_weights<T>& w, bool skip_diagonal,
                       bool parameters, double* totals, const pull<T>& g) {
-    const auto k = kernel.template as<T>();
-    const quadratic_form_tile<T, decltype(k)> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
+    const quadratic_form_tile<T, K> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
     sweep_triangle(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g, w.pull_x, w.pull_y);
   }
 
   /// The linear-time form: the mean over p disjoint pairs (2i, 2i+1) of
   /// k(x, x') + k(y, y') - k(x, y') - k(x', y); y starts at row `split` of z. Otherwise as quadratic_form.
   template <class T, class K>
-  void linear_form(const rows<T>& z, index_t split, index_t p, const K& kernel, bool parameters, double* totals,
+  void linear_form(const rows<T>& z, index_t split, index_t p, const K& k, bool parameters, double* totals,
                    const pull<T>& g) {
-    const auto k = kernel.template as<T>();
     const index_t count = 1 + (parameters ? k.weights() + k.bandwidths() : 0), length = 64;
     const index_t parts = (p + length - 1) / length;
     double* sums = zeros<double>(parts * count);
@@ -432,17 +463,15 @@ class cpu_engine {
 
   /// out_ij = scale * k(x_i, y_j)
   template <class T, class K, class S>
-  void map(const rows<T>& x, const rows<T>& y, const K& kernel, double scale, const matrix_view<S>& out) {
-    const auto k = kernel.template as<T>();
-    sweep_rectangle(x, y, map_tile<T, decltype(k), S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
+  void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<S>& out) {
+    sweep_rectangle(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
                     pull<T>{});
   }
   /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij.
   template <class T, class K, class S>
-  void map_pullback(const rows<T>& x, const rows<T>& y, const K& kernel, double scale, const matrix_view<const S>& dout,
+  void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<const S>& dout,
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
-    const auto k = kernel.template as<T>();
-    const map_pullback_tile<T, decltype(k), S> epilogue{k, x.squared, y.squared, T(scale), dout};
+    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout};
     sweep_rectangle(x, y, epilogue, 1, totals, gx, gy);
   }
 
@@ -466,10 +495,10 @@ class cpu_engine {
                         bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
     sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy, dots<T>{kept, true});
   }
-  /// sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
+  /// total += sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
   template <class T>
-  double softmax_loss(const softmax<T>& s) {
-    return ordered_sum(s.n, 1, [&](index_t i) {
+  void softmax_loss(const softmax<T>& s, double* total) {
+    *total += ordered_sum(s.n, 1, [&](index_t i) {
       return s.weight[i] == T(0) ? 0.0
                                  : double(s.weight[i]) * (double(s.mass[i]) * double(s.lse[i]) - double(s.target_dot[i]));
     });
@@ -494,12 +523,8 @@ class cpu_engine {
 
   /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but
   /// a few of those near the answer: passes over the pairs narrow its bits down by histograms.
-  struct ranked_distance {
-    double value;
-    index_t i, j;
-  };
   template <class T>
-  ranked_distance distance_of_rank(const rows<T>& x, index_t rank) {
+  void distance_of_rank(const rows<T>& x, index_t rank, ranked_distance* out) {
     constexpr int digit = 12;
     constexpr index_t bins = index_t(1) << digit, few = 65536;
     struct found {
@@ -543,18 +568,21 @@ class cpu_engine {
       for (index_t seen = lowest; at < seen && !lowest.compare_exchange_weak(seen, at);) {
       }
     });
-    if (equal) return {from_bits<T>(prefix), lowest / x.n, lowest % x.n};
+    if (equal) {
+      *out = {from_bits<T>(prefix), lowest / x.n, lowest % x.n};
+      return;
+    }
     std::sort(list, list + kept, [](const found& a, const found& b) {
       return a.key != b.key ? a.key < b.key : a.i != b.i ? a.i < b.i : a.j < b.j;
     });
-    return {from_bits<T>(list[rank].key), list[rank].i, list[rank].j};
+    *out = {from_bits<T>(list[rank].key), list[rank].i, list[rank].j};
   }
 
-  // ---- numbers
-  static double read(const scalar& s) { return s.value(); }
+  // ---- numbers, out
+  /// value = factor * total + offset
   template <class T>
-  static void write_value(const scalar_out<T>& to, double value) {
-    *to.get() = T(value);
+  static void write_value(const scalar_out<T>& to, const double* total, double factor = 1, double offset = 0) {
+    *to.get() = T(factor * *total + offset);
   }
   /// out (=, +=) factor * values, for a vector of any orientation.
   template <class T>
@@ -566,12 +594,13 @@ class cpu_engine {
       to = T((out.mode == write::accumulate ? double(to) : 0.0) + factor * values[q]);
     }
   }
-  /// to_i = w_i * n / sum w (empty: 1); returns sum_i (w_i / sum w)^2.
+  /// to_i = w_i * n / sum w (empty: 1), shares = sum_i (w_i / sum w)^2.
   template <class T>
-  double load_weights(const numbers& w, index_t n, T* to) const {
+  void load_weights(const numbers& w, index_t n, T* to, double* shares) const {
     if (w.empty()) {
       std::fill_n(to, n, T(1));
-      return 1 / double(n);
+      *shares = 1 / double(n);
+      return;
     }
     double sum = 0, squares = 0;
     for (index_t i = 0; i < n; ++i) sum += w[i];
@@ -579,7 +608,7 @@ class cpu_engine {
       to[i] = T(w[i] * double(n) / sum);
       squares += (w[i] / sum) * (w[i] / sum);
     }
-    return squares;
+    *shares = squares;
   }
   template <class T>
   static void fill(T* to, index_t n, T value) {

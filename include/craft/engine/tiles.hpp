@@ -13,18 +13,11 @@
 #include <cstring>
 #include <limits>
 
+#include "craft/engine/contract.hpp"
 #include "craft/engine/pack.hpp"
 #include "craft/kernels.hpp"
 
 namespace craft::engine {
-
-/// Packed rows: contiguous, with their squared norms.
-template <class T>
-struct rows {
-  T* data = nullptr;
-  index_t n = 0, d = 0;
-  T* squared = nullptr;
-};
 
 /// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), and where to add what comes of them.
 template <class T>
@@ -54,15 +47,6 @@ T exact_id(index_t id) {
   }
 }
 constexpr index_t largest_id = 0x3fffffff;
-
-/// The weights of a quadratic form on a stacked sample: u_ij = w_i w_j times the factor of the blocks i and j are in.
-/// Equal weights are exactly 1, so that in float only the kernel's values round, not the 1/n^2.
-template <class T>
-struct form_weights {
-  T* per_row = nullptr;
-  double within_x = 1, within_y = 1, across = -1;
-  bool pull_x = true, pull_y = true;  ///< whose gradient is wanted, where any is
-};
 
 /// Weighted sum of k over all pairs, sum_ij u_ij k(z_i, z_j), on a stacked sample whose first `split` rows are x.
 /// Optionally the sums of the kernel's parameter derivatives.
@@ -198,38 +182,26 @@ struct map_pullback_tile {
   }
 };
 
-/// One direction of a softmax cross-entropy: a softmax over the columns j for each of n rows i, with logits z_ij,
-///
-///     loss = sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
-///     t_ij = hit_i [id_i = other_id_j] + base        or, with soft targets,   t_ij = keep * soft_ij + base
-///
-/// log_sum_exp fills lse (the running maximum on the way) and target_dot = sum_j t_ij z_ij.
+// The targets t_ij of a softmax, a register at a time.
 template <class T>
-struct softmax {
-  index_t n = 0;
-  const T *id = nullptr, *other_id = nullptr;  ///< exact_id of labels or indices
-  const T* hit = nullptr;
-  const index_t* matches = nullptr;            ///< how many columns belong to each row
-  T base = 0, keep = 1;
-  const T* soft = nullptr;
-  index_t soft_stride = 0;
-  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij
-  T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
-
-  T id_of(index_t i) const { return soft ? T(0) : id[i]; }
-  T hit_of(index_t i) const { return soft ? T(0) : hit[i]; }
-  /// t_ij for the columns starting at j; id_i and hit_i are handed in because they do not change along a row.
-  template <class V>
-  V target(index_t i, index_t j, V id_i, V hit_i) const {
-    if (soft != nullptr) return V(keep) * load<V>(soft + i * soft_stride + j) + V(base);
-    return math::where_equal(id_i, load<V>(other_id + j), hit_i) + V(base);
-  }
-  /// t_ij for a register of rows i and one column j: the transposed way through a tile.
-  template <class V>
-  V target_down(index_t i, index_t j) const {
-    return math::where_equal(load<V>(id + i), V(other_id[j]), load<V>(hit + i)) + V(base);
-  }
-};
+T id_of(const softmax<T>& s, index_t i) {
+  return s.soft ? T(0) : s.id[i];
+}
+template <class T>
+T hit_of(const softmax<T>& s, index_t i) {
+  return s.soft ? T(0) : s.hit[i];
+}
+/// t_ij for the columns starting at j; id_i and hit_i are handed in because they do not change along a row.
+template <class V, class T>
+V target(const softmax<T>& s, index_t i, index_t j, V id_i, V hit_i) {
+  if (s.soft != nullptr) return V(s.keep) * load<V>(s.soft + i * s.soft_stride + j) + V(s.base);
+  return math::where_equal(id_i, load<V>(s.other_id + j), hit_i) + V(s.base);
+}
+/// t_ij for a register of rows i and one column j: the transposed way through a tile.
+template <class V, class T>
+V target_down(const softmax<T>& s, index_t i, index_t j) {
+  return math::where_equal(load<V>(s.id + i), V(s.other_id[j]), load<V>(s.hit + i)) + V(s.base);
+}
 
 /// log-sum-exp of the rows of z = s, and if `by_column` of its columns, with running maxima.
 template <class T>
@@ -263,14 +235,14 @@ struct log_sum_exp_tile {
       by_row.sum[row] *= std::exp(running - highest);
       running = highest;
     }
-    const T id = by_row.id_of(row), hit = by_row.hit_of(row);
+    const T id = id_of(by_row, row), hit = hit_of(by_row, row);
     pack<T> exps(T(0)), dots(T(0));
     T exp_sum(0), dot_sum(0);
     for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
       using V = decltype(tag);
       const V zj = load<V>(z + j);
       const V e = math::exp(zj - V(running));
-      const V d = zj * by_row.target(row, t.j0 + j, V(id), V(hit));
+      const V d = zj * target(by_row, row, t.j0 + j, V(id), V(hit));
       if constexpr (std::is_same_v<V, T>) {
         exp_sum += e;
         dot_sum += d;
@@ -295,7 +267,7 @@ struct log_sum_exp_tile {
       for (index_t i = 0; i < t.ni; ++i) {
         const V z = load<V>(t.row(i) + j);
         exps = exps + math::exp(z - highest);
-        dots = dots + z * by_col.template target_down<V>(col, t.i0 + i);
+        dots = dots + z * target_down<V>(by_col, col, t.i0 + i);
       }
       store(by_col.lse + col, highest);
       store(by_col.sum + col, exps);
@@ -316,15 +288,15 @@ struct softmax_pullback_tile {
       const index_t row = t.i0 + i;
       T* z = t.row(i);
       const T lse = by_row.lse[row], w = by_row.weight[row], mass = by_row.mass[row];
-      const T id = by_row.id_of(row), hit = by_row.hit_of(row);
+      const T id = id_of(by_row, row), hit = hit_of(by_row, row);
       for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
         using V = decltype(tag);
         const index_t col = t.j0 + j;
         const V zj = load<V>(z + j);
-        V u = V(w) * (V(mass) * math::exp(zj - V(lse)) - by_row.target(row, col, V(id), V(hit)));
+        V u = V(w) * (V(mass) * math::exp(zj - V(lse)) - target(by_row, row, col, V(id), V(hit)));
         if (by_column)
           u = u + load<V>(by_col.weight + col) * (load<V>(by_col.mass + col) * math::exp(zj - load<V>(by_col.lse + col)) -
-                                                  by_col.template target_down<V>(col, row));
+                                                  target_down<V>(by_col, col, row));
         store(z + j, u);
       });
     }

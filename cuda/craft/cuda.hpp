@@ -1,0 +1,239 @@
+// The CUDA context: where a verb runs on a GPU, in whose stream, with whose memory. Plain C++: it needs the toolkit's
+// headers, not nvcc. The engine's bodies come either from craft/cuda.cuh, compiled by nvcc, or from the library craft_cuda.
+//
+//     cudaStream_t stream = ...;
+//     craft::cuda ctx(stream);                                      // a cuBLAS handle of its own
+//     craft::mmd(ctx, device_x, device_y, kernel, options, craft::scalar_out<float, craft::memory::device>(value), gradients);
+//
+// Inputs, values and gradients lie in device memory; labels, sample weights and single numbers may lie on either side.
+// Nothing waits for the GPU but what returns numbers to the host (docs/cuda.md has the list).
+#pragma once
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "craft/context.hpp"
+#include "craft/engine/host_device.hpp"
+
+namespace craft {
+
+namespace engine {
+
+class cuda_engine;
+
+/// Throws device_error unless the call succeeded; `parts` say what was called with what.
+template <class... Parts>
+void cuda_check(cudaError_t status, const Parts&... parts) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // what is reported here must not surface a second time in somebody else's check
+  fail<device_error>(parts..., ": ", cudaGetErrorName(status), ", ", cudaGetErrorString(status));
+}
+template <class... Parts>
+void cublas_check(cublasStatus_t status, const Parts&... parts) {
+  if (status != CUBLAS_STATUS_SUCCESS) fail<device_error>(parts..., ": ", cublasGetStatusString(status));
+}
+
+/// A number that a kernel uses: `factor`, or `factor` times the number at an address in device memory, read when the
+/// kernel runs.
+struct device_number {
+  double factor = 0;
+  const void* at = nullptr;
+  bool is_double = true;
+
+  device_number() = default;
+  device_number(double value) : factor(value) {}  // NOLINT: 0.5 is a number
+  device_number(double factor_, const void* at_, bool is_double_) : factor(factor_), at(at_), is_double(is_double_) {}
+  CRAFT_HOST_DEVICE explicit operator double() const {
+    if (at == nullptr) return factor;
+    return factor * (is_double ? *static_cast<const double*>(at) : double(*static_cast<const float*>(at)));
+  }
+  friend device_number operator*(double f, const device_number& n) { return {f * n.factor, n.at, n.is_double}; }
+};
+
+}  // namespace engine
+
+/// How products of float matrices are made on a GPU. Double always runs in double; float, half and bfloat16 inputs are
+/// computed in float. What each costs in accuracy is measured in docs/cuda.md.
+enum class precision {
+  strict,   ///< float32 multiplications and sums
+  tf32,     ///< tensor cores, inputs rounded to 10 bits after the leading one
+  bfloat16  ///< tensor cores, inputs rounded to 7 bits after the leading one
+};
+
+/// Number of CUDA devices: 0 without a driver and without a device. Throws device_error for any other failure.
+inline int cuda_devices() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaErrorInsufficientDriver || status == cudaErrorNoDevice) {
+    cudaGetLastError();
+    return 0;
+  }
+  engine::cuda_check(status, "cudaGetDeviceCount");
+  return count;
+}
+
+/// A GPU: the current device, a stream of the caller's, a cuBLAS handle, scratch memory.
+///
+/// Scratch memory is stream-ordered (cudaMallocAsync) and kept between calls, unless the caller brings functions
+/// (scratch().use) or one buffer (memory). Two calls of one context must be in one stream, or ordered by the caller.
+/// Equal inputs give equal bits on every run.
+///
+/// Graph capture: run the call once before (or reserve workspace_bytes), since scratch memory cannot grow meanwhile, and
+/// give labels and weights in device memory. Throws device_error: no device, or a CUDA or cuBLAS call that failed.
+class cuda {
+ public:
+  static constexpr craft::memory space = craft::memory::device;
+  using engine = craft::engine::cuda_engine;
+
+  /// handle: null for one of the context's own; else it must be on the same stream, and its workspace is the caller's
+  /// business. Its math and pointer modes are changed during a call and put back.
+  explicit cuda(cudaStream_t stream = nullptr, cublasHandle_t handle = nullptr) : stream_(stream), handle_(handle) {
+    require<device_error>(cuda_devices() > 0, "cuda: no CUDA device");
+    if (handle == nullptr) {
+      craft::engine::cublas_check(cublasCreate(&handle_), "cublasCreate");
+      own_.reset(handle_);
+      craft::engine::cublas_check(cublasSetStream(handle_, stream), "cublasSetStream");
+    }
+    int device = 0, major = 0;
+    craft::engine::cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+                              "cudaDeviceGetAttribute(compute capability)");
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device),
+                              "cudaDeviceGetAttribute(multiprocessors)");
+    blas_bytes_ = (major >= 9 ? std::size_t(32) : std::size_t(4)) << 20;
+    use_stream_ordered_memory();
+  }
+  cuda(cuda&&) = default;
+  cuda& operator=(cuda&&) = default;
+
+  cudaStream_t stream() const { return stream_; }
+  cublasHandle_t handle() const { return handle_; }
+  int processors() const { return processors_; }
+
+  craft::precision precision() const { return precision_; }
+  cuda& precision(craft::precision p) {
+    precision_ = p;
+    return *this;
+  }
+
+  /// Looks for NaN and infinity in every input, and at labels and weights in device memory, before anything else, and throws
+  /// as on the CPU. Waits for the stream; off by default. Without it a wrong label in device memory makes the value NaN.
+  bool check_finite() const { return check_finite_; }
+  cuda& check_finite(bool on) {
+    check_finite_ = on;
+    return *this;
+  }
+
+  /// Rows and columns of dot products that are in memory at a time; 0: chosen to stay in the second-level cache.
+  index_t panel_rows() const { return panel_rows_ > 0 ? panel_rows_ : 2048; }
+  index_t panel_columns() const { return panel_columns_ > 0 ? panel_columns_ : 4096; }
+  cuda& panel(index_t rows, index_t columns) {
+    require<option_error>(rows >= 0 && columns >= 0, "cuda: panel sizes must not be negative, got ", rows, " and ", columns);
+    panel_rows_ = rows;
+    panel_columns_ = columns;
+    return *this;
+  }
+
+  /// What cuBLAS may use of the scratch memory, if the handle is the context's own: by default what it wants on this device.
+  std::size_t blas_bytes() const { return own_ ? blas_bytes_ : 0; }
+  cuda& blas_bytes(std::size_t bytes) {
+    blas_bytes_ = bytes;
+    return *this;
+  }
+
+  /// Scratch memory comes from this buffer only (device memory, 256-byte aligned); a call that needs more throws device_error.
+  /// The buffer must outlive the context or the next call of memory or scratch().use.
+  cuda& memory(void* buffer, std::size_t bytes) {
+    require<option_error>(buffer != nullptr && reinterpret_cast<std::uintptr_t>(buffer) % 256 == 0,
+                          "cuda: the buffer for scratch memory must be aligned to 256 bytes");
+    auto given = std::make_shared<bool>(false);
+    scratch_.use(
+        [buffer, bytes, given](std::size_t wanted) {
+          require<device_error>(!*given && wanted <= bytes, "cuda: the buffer for scratch memory has ", bytes,
+                                " bytes, and this call needs more; ask workspace_bytes");
+          *given = true;
+          return buffer;
+        },
+        [given](void*, std::size_t) { *given = false; });
+    scratch_.reserve(bytes);
+    return *this;
+  }
+
+  /// Bytes of scratch memory that `call(context)` needs: the call is gone through without touching the device.
+  ///
+  ///     bytes = ctx.workspace_bytes([&](const craft::cuda& c) { craft::mmd(c, x, y, kernel, options, value, gradients); });
+  template <class Call>
+  std::size_t workspace_bytes(Call&& call) const {
+    cuda rehearsal(*this, std::size_t(1) << 20);
+    call(static_cast<const cuda&>(rehearsal));
+    return rehearsal.scratch_.bytes_used();
+  }
+  /// Whether this is such a rehearsal, in which nothing is launched.
+  bool rehearses() const { return rehearses_; }
+
+  workspace& scratch() const { return scratch_; }
+  /// How many engines are open: a verb that calls verbs opens several.
+  int& depth() const { return depth_; }
+
+ private:
+  cuda(const cuda& other, std::size_t alignment)
+      : stream_(other.stream_),
+        handle_(other.handle_),
+        precision_(other.precision_),
+        panel_rows_(other.panel_rows_),
+        panel_columns_(other.panel_columns_),
+        processors_(other.processors_),
+        blas_bytes_(other.blas_bytes()),
+        rehearses_(true) {
+    // Addresses that are never looked at, one after another.
+    auto next = std::make_shared<std::uintptr_t>(alignment);
+    scratch_.use(
+        [next, alignment](std::size_t bytes) {
+          const std::uintptr_t at = *next;
+          *next += (bytes + alignment - 1) / alignment * alignment;
+          return reinterpret_cast<void*>(at);
+        },
+        [](void*, std::size_t) {});
+  }
+
+  void use_stream_ordered_memory() {
+    const cudaStream_t stream = stream_;
+    scratch_.use(
+        [stream](std::size_t bytes) {
+          cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+          craft::engine::cuda_check(cudaStreamIsCapturing(stream, &capture), "cudaStreamIsCapturing");
+          require<device_error>(capture == cudaStreamCaptureStatusNone,
+                                "cuda: scratch memory cannot grow by ", bytes,
+                                " bytes during graph capture; run the call once before, or reserve workspace_bytes");
+          void* memory = nullptr;
+          craft::engine::cuda_check(cudaMallocAsync(&memory, bytes, stream), "cudaMallocAsync(", bytes, " bytes)");
+          return memory;
+        },
+        [stream](void* memory, std::size_t) { cudaFreeAsync(memory, stream); });
+  }
+
+  struct destroy {
+    void operator()(cublasContext* handle) const { cublasDestroy(handle); }
+  };
+
+  cudaStream_t stream_ = nullptr;
+  cublasHandle_t handle_ = nullptr;
+  std::unique_ptr<cublasContext, destroy> own_;
+  craft::precision precision_ = craft::precision::strict;
+  bool check_finite_ = false;
+  index_t panel_rows_ = 0, panel_columns_ = 0;
+  int processors_ = 1;
+  std::size_t blas_bytes_ = 0;
+  bool rehearses_ = false;
+  mutable workspace scratch_;
+  mutable int depth_ = 0;
+};
+
+}  // namespace craft
+
+#include "craft/engine/cuda_engine.hpp"

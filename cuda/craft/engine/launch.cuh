@@ -1,0 +1,91 @@
+// What every kernel stands on: the launch, shared memory, and sums within a warp and a block. The only place that knows
+// whether nvcc compiles (tests/emulated has the other answer).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
+#include "craft/engine/cuda_engine.hpp"
+
+namespace craft::engine {
+
+/// Threads of most blocks; a warp is 32 everywhere.
+constexpr int block_threads = 256, warp_lanes = 32, block_warps = block_threads / warp_lanes;
+constexpr unsigned all_lanes = 0xffffffffu;
+
+/// The dynamic shared memory of the block.
+template <class T>
+__device__ inline T* shared() {
+#if defined(__CUDACC__)
+  extern __shared__ __align__(128) unsigned char craft_shared_bytes[];
+  return reinterpret_cast<T*>(craft_shared_bytes);
+#else
+  return static_cast<T*>(simt::shared_memory());
+#endif
+}
+
+/// Index of this thread in the whole grid, and number of threads in it.
+__device__ inline index_t grid_thread() { return index_t(blockIdx.x) * index_t(blockDim.x) + index_t(threadIdx.x); }
+__device__ inline index_t grid_threads() { return index_t(gridDim.x) * index_t(blockDim.x); }
+
+/// Sum over the lanes of a warp, the same bits in every lane.
+template <class V>
+__device__ inline V warp_sum(V x) {
+  for (int o = warp_lanes / 2; o > 0; o /= 2) x = x + __shfl_xor_sync(all_lanes, x, o);
+  return x;
+}
+template <class V>
+__device__ inline V warp_max(V x) {
+  for (int o = warp_lanes / 2; o > 0; o /= 2) x = math::max(x, __shfl_xor_sync(all_lanes, x, o));
+  return x;
+}
+
+/// Sum over a block of block_threads, valid in thread 0; `scratch`: block_warps numbers of shared memory, free afterwards.
+template <class V>
+__device__ inline V block_sum(V x, V* scratch) {
+  const int thread = int(threadIdx.x);
+  x = warp_sum(x);
+  __syncthreads();
+  if (thread % warp_lanes == 0) scratch[thread / warp_lanes] = x;
+  __syncthreads();
+  V total(0);
+  if (thread == 0)
+    for (int w = 0; w < block_warps; ++w) total = total + scratch[w];
+  __syncthreads();
+  return total;
+}
+
+/// Four numbers side by side, moved in 16-byte pieces.
+template <class T>
+struct alignas(16) quad {
+  T v[4];
+};
+
+template <class... P, class... A>
+void cuda_engine::launch(const char* name, void (*kernel)(P...), index_t blocks, index_t blocks_down, int threads,
+                         std::size_t shared_bytes, A&&... arguments) const {
+  if (blocks == 0 || blocks_down == 0 || rehearses()) return;
+  require<device_error>(blocks < (index_t(1) << 31) && blocks_down < 65536, "cuda: ", name, " would need ", blocks, " x ",
+                        blocks_down, " blocks");
+  if (shared_bytes > 48 * 1024)
+    cuda_check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    int(shared_bytes)),
+               "cudaFuncSetAttribute(", name, ", ", shared_bytes, " bytes of shared memory)");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(blocks), unsigned(blocks_down));
+  config.blockDim = dim3(unsigned(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = ctx_.stream();
+  cuda_check(cudaLaunchKernelEx(&config, kernel, P(arguments)...), "cuda: launch of ", name, " with ", blocks, " x ",
+             blocks_down, " blocks of ", threads, " threads and ", shared_bytes, " bytes of shared memory");
+}
+
+/// Blocks for `count` independent items, with each thread taking several when there are many.
+inline index_t blocks_for(index_t count, index_t per_block = block_threads) {
+  return std::min<index_t>((count + per_block - 1) / per_block, 65535);
+}
+
+}  // namespace craft::engine

@@ -1,0 +1,824 @@
+// What happens to a panel of dot products: a pair at a time they become values, sums and, in place, the weights W of the
+// pull-back
+//
+//     dX += W Y + 2 diag(row sums) X        dY += W' X + 2 diag(column sums) Y
+//
+// An element struct says what one pair gives; pair functions are the ones the CPU calls. Rows and columns are counted from
+// the beginning of x and y.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "craft/engine/launch.cuh"
+#include "craft/kernels.hpp"
+
+namespace craft::engine {
+
+/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4).
+template <class T>
+struct panel {
+  T* s;
+  index_t stride, i0, ni, j0, nj;
+};
+
+/// What a pair gives: to the totals, to the sums of its row and its column, and its weight.
+template <class T>
+struct pair_result {
+  T value, second, by_row, by_column, weight;
+};
+
+// ---------------------------------------------------------------------------------------------------------
+// Elements. row(i) and column(j) fetch what belongs to one row or column; totals: how many sums over all pairs there are.
+// add_row takes the sums of a row's values to the totals.
+
+/// Totals that are just those sums.
+struct plain_totals {
+  template <class Side, class T>
+  __device__ static void add_row(const Side&, T value, T second, double* totals) {
+    totals[0] += double(value);
+    totals[1] += double(second);
+  }
+};
+
+/// sum_ij u_ij k(z_i, z_j) over the upper triangle of panels: a pair beyond the panel's diagonal square (columns from
+/// `square_end` on) stands for its mirror image too.
+template <class T, class K>
+struct quadratic_element {  // values within a sample and across are summed apart, see add_row
+  static constexpr int totals = 1;
+  static constexpr bool by_norms = true;
+  K kernel;
+  const T* squared;
+  form_weights<T, device_number> weights;
+  index_t split, square_end;
+  bool skip_diagonal, gradient;
+
+  struct side {
+    T squared, weight;
+    bool first;
+  };
+  __device__ side row(index_t i) const { return {squared[i], weights.per_row[i], i < split}; }
+  __device__ side column(index_t j) const { return row(j); }
+  __device__ bool writes() const { return gradient; }
+  __device__ double factor(const side& a, bool across) const {
+    return double(across ? weights.across : a.first ? weights.within_x : weights.within_y);
+  }
+  __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
+    if (i == j) {
+      if (skip_diagonal) return {};
+      s = a.squared;  // a row is at distance exactly 0 from itself; known by its index, not by its numbers
+    }
+    const bool mirrored = j >= square_end, across = a.first != b.first;
+    const T count = mirrored ? b.weight + b.weight : b.weight;
+    if (!gradient) {
+      const T value = count * kernel.value(s, a.squared, b.squared);
+      return {across ? T(0) : value, across ? value : T(0), T(0), T(0), T(0)};
+    }
+    const pair_partials<T> k = kernel.partials(s, a.squared, b.squared);
+    const T value = count * k.value, u = T(2 * factor(a, across) * double(a.weight)) * b.weight;
+    return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds};
+  }
+  /// Only here do 1 / n^2 and the like come in, which would cost a float its digits.
+  __device__ void add_row(const side& a, T within, T across, double* totals) const {
+    totals[0] += double(a.weight) * (factor(a, false) * double(within) + factor(a, true) * double(across));
+  }
+};
+
+/// out_ij = scale k(x_i, y_j)
+template <class T, class K, class S>
+struct map_element : plain_totals {
+  static constexpr int totals = 0;
+  static constexpr bool by_norms = false;
+  K kernel;
+  const T *x_squared, *y_squared;
+  device_number scale;
+  S* out;
+  index_t stride;
+
+  struct side {
+    T squared;
+  };
+  __device__ side row(index_t i) const { return {x_squared[i]}; }
+  __device__ side column(index_t j) const { return {y_squared[j]}; }
+  __device__ bool writes() const { return false; }
+  __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
+    out[i * stride + j] = S(T(double(scale)) * kernel.value(s, a.squared, b.squared));
+    return {};
+  }
+};
+
+/// Its pull-back for dL/dout; the total is sum dout_ij out_ij.
+template <class T, class K, class S>
+struct map_pullback_element : plain_totals {
+  static constexpr int totals = 1;
+  static constexpr bool by_norms = true;
+  K kernel;
+  const T *x_squared, *y_squared;
+  device_number scale;
+  const S* dout;
+  index_t stride;
+
+  struct side {
+    T squared;
+  };
+  __device__ side row(index_t i) const { return {x_squared[i]}; }
+  __device__ side column(index_t j) const { return {y_squared[j]}; }
+  __device__ bool writes() const { return true; }
+  __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
+    const T u = T(double(scale)) * T(dout[i * stride + j]);
+    const pair_partials<T> k = kernel.partials(s, a.squared, b.squared);
+    return {u * k.value, T(0), u * k.da, u * k.db, u * k.ds};
+  }
+};
+
+/// The target t_ij of one direction of a softmax.
+template <class T>
+__device__ inline T target(const softmax<T, index_t>& s, index_t i, index_t j) {
+  if (s.soft != nullptr) return s.keep * s.soft[i * s.soft_stride + j] + s.base;
+  return (s.id[i] == s.other_id[j] ? s.hit[i] : T(0)) + s.base;
+}
+
+/// Weights dL/dz_ij = w_i (mass_i exp(z_ij - lse_i) - t_ij), plus the same by columns.
+template <class T>
+struct softmax_pullback_element : plain_totals {
+  static constexpr int totals = 0;
+  static constexpr bool by_norms = false;
+  softmax<T, index_t> by_row, by_col;
+  bool by_column;
+
+  struct side {
+    T lse, weight, mass;
+  };
+  __device__ side row(index_t i) const { return {by_row.lse[i], by_row.weight[i], by_row.mass[i]}; }
+  __device__ side column(index_t j) const {
+    return by_column ? side{by_col.lse[j], by_col.weight[j], by_col.mass[j]} : side{T(0), T(0), T(0)};
+  }
+  __device__ bool writes() const { return true; }
+  __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T z) const {
+    T u = a.weight * (a.mass * math::exp(z - a.lse) - target(by_row, i, j));
+    if (by_column) u += b.weight * (b.mass * math::exp(z - b.lse) - target(by_col, j, i));
+    return {T(0), T(0), T(0), T(0), u};
+  }
+};
+
+/// softplus(-l z), z = s + bias, l = +1 for equal ids and -1 otherwise; weights dL/ds = -l sigmoid(-l z) scale; the second
+/// total is their sum, the bias' gradient.
+template <class T>
+struct sigmoid_element : plain_totals {
+  static constexpr int totals = 2;
+  static constexpr bool by_norms = false;
+  const index_t *x_id, *y_id;
+  device_number bias;
+  T scale;
+  bool gradient;
+
+  struct side {
+    index_t id;
+  };
+  __device__ side row(index_t i) const { return {x_id[i]}; }
+  __device__ side column(index_t j) const { return {y_id[j]}; }
+  __device__ bool writes() const { return gradient; }
+  __device__ pair_result<T> operator()(const side& a, const side& b, index_t, index_t, T s) const {
+    const T sign = a.id == b.id ? T(1) : T(-1), u = -(sign * (s + T(double(bias))));
+    const T e = math::exp(u > T(0) ? -u : u);  // never overflows
+    const T value = math::max(u, T(0)) + math::log1p(e);
+    const T sigmoid = (u > T(0) ? T(1) : e) / (T(1) + e), weight = -(sign * sigmoid) * scale;
+    return {value * scale, weight, T(0), T(0), weight};
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------------
+// The panel kernel. A block takes panel_rows_per_block rows and panel_columns_per_block columns; a warp one row at a time,
+// a lane two times four columns side by side, so that several 16-byte loads are under way at once.
+
+constexpr int rows_per_warp = 4, quads_per_lane = 2;
+constexpr int rows_per_block = rows_per_warp * block_warps, columns_per_block = quads_per_lane * 4 * warp_lanes;
+
+/// Sums of blocks: totals of each block; per row one for each block beside, per column one for each block below.
+template <class T>
+struct panel_sums {
+  double* totals;
+  T *rows, *columns;
+};
+
+/// Shared memory of the kernel: column sums of every warp, and scratch of block_sum.
+template <class T>
+constexpr std::size_t panel_shared_bytes = std::size_t(block_warps) * columns_per_block * sizeof(T) + block_warps * sizeof(double);
+
+template <class T, class Element>
+__global__ void __launch_bounds__(block_threads) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
+  const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
+  const index_t left = index_t(blockIdx.x) * columns_per_block, top = index_t(blockIdx.y) * rows_per_block;
+  typename Element::side columns[quads_per_lane][4];
+  T column_sums[quads_per_lane][4];
+  for (int q = 0; q < quads_per_lane; ++q)
+    for (int c = 0; c < 4; ++c) {
+      const index_t j = left + (q * warp_lanes + lane) * 4 + c;
+      column_sums[q][c] = T(0);
+      columns[q][c] = element.column(p.j0 + (j < p.nj ? j : p.nj - 1));
+    }
+  double totals[2] = {};
+  for (int r = 0; r < rows_per_warp; ++r) {
+    const index_t i = top + warp * rows_per_warp + r;
+    if (i >= p.ni) break;  // the whole warp
+    const typename Element::side row = element.row(p.i0 + i);
+    T* line = p.s + i * p.stride;
+    quad<T> s[quads_per_lane];
+    for (int q = 0; q < quads_per_lane; ++q) {
+      const index_t j = left + (q * warp_lanes + lane) * 4;
+      if (j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
+    }
+    T row_sum(0), row_value(0), row_second(0);
+    for (int q = 0; q < quads_per_lane; ++q) {
+      const index_t j = left + (q * warp_lanes + lane) * 4;
+      if (j >= p.nj) continue;
+      for (int c = 0; c < 4; ++c) {
+        if (j + c >= p.nj) continue;
+        const pair_result<T> out = element(row, columns[q][c], p.i0 + i, p.j0 + j + c, s[q].v[c]);
+        row_value += out.value;
+        row_second += out.second;
+        row_sum += out.by_row;
+        column_sums[q][c] += out.by_column;
+        s[q].v[c] = out.weight;
+      }
+      if (element.writes()) *reinterpret_cast<quad<T>*>(line + j) = s[q];
+    }
+    element.add_row(row, row_value, row_second, totals);
+    if (Element::by_norms) {
+      row_sum = warp_sum(row_sum);
+      if (lane == 0) sums.rows[index_t(blockIdx.x) * p.ni + i] = row_sum;
+    }
+  }
+  T* in_block = shared<T>();
+  if (Element::by_norms) {
+    for (int q = 0; q < quads_per_lane; ++q)
+      for (int c = 0; c < 4; ++c)
+        in_block[warp * columns_per_block + (q * warp_lanes + lane) * 4 + c] = column_sums[q][c];
+    __syncthreads();
+    for (int j = int(threadIdx.x); j < columns_per_block && left + j < p.nj; j += block_threads) {
+      T sum(0);
+      for (int w = 0; w < block_warps; ++w) sum += in_block[w * columns_per_block + j];
+      sums.columns[index_t(blockIdx.y) * p.nj + left + j] = sum;
+    }
+  }
+  double* scratch = reinterpret_cast<double*>(in_block + block_warps * columns_per_block);
+  for (int q = 0; q < Element::totals; ++q) {
+    const double total = block_sum(totals[q], scratch);
+    if (threadIdx.x == 0) sums.totals[(index_t(blockIdx.y) * gridDim.x + blockIdx.x) * Element::totals + q] = total;
+  }
+}
+
+/// Adds the sums of all blocks of a panel, in their order: the first block the totals, the others rows and columns.
+template <class T>
+__global__ void __launch_bounds__(block_threads) fold_panel_kernel(panel_sums<T> sums, index_t blocks_beside, index_t blocks_below,
+                                                                   int count, double* totals, index_t ni, double* row_self,
+                                                                   index_t nj, double* column_self) {
+  if (blockIdx.x == 0) {
+    double* scratch = shared<double>();
+    for (int q = 0; q < count; ++q) {
+      double s = 0;
+      for (index_t b = index_t(threadIdx.x); b < blocks_beside * blocks_below; b += block_threads)
+        s += sums.totals[b * count + q];
+      s = block_sum(s, scratch);
+      if (threadIdx.x == 0) totals[q] += s;
+    }
+    return;
+  }
+  const index_t t = (index_t(blockIdx.x) - 1) * block_threads + index_t(threadIdx.x);
+  if (t < ni && row_self != nullptr) {
+    double s = 0;
+    for (index_t b = 0; b < blocks_beside; ++b) s += double(sums.rows[b * ni + t]);
+    row_self[t] += s;
+  }
+  // In a triangle a row may be a column of the same panel; its column sums are then all zero, and are left alone.
+  const index_t j = t - ni;
+  if (j >= 0 && j < nj && column_self != nullptr) {
+    double s = 0;
+    for (index_t b = 0; b < blocks_below; ++b) s += double(sums.columns[b * nj + j]);
+    column_self[j] += s;
+  }
+}
+
+/// dX_i += 2 self_i x_i
+template <class T>
+struct add_self_step {
+  const T* x;
+  index_t d;
+  pull<T> g;
+  __device__ void operator()(index_t at) const { g.gradient[at] += T(2 * g.self[at / d]) * x[at]; }
+};
+template <class T>
+void cuda_engine::add_self(const rows<T>& x, const pull<T>& g) const {
+  if (g.gradient != nullptr) each(x.n * x.d, add_self_step<T>{x.data, x.d, g});
+}
+
+// visit(panel, columns of the diagonal square in it) for all panels of dot products, or in a triangle those on and above
+// the diagonal. `kept`: room for all dot products, one panel after the other, which are there already if `known`.
+template <class T, class Visit>
+void cuda_engine::panels(const rows<T>& x, const rows<T>& y, bool triangle, const Visit& visit, T* kept, bool known) {
+  const index_t most_rows = std::min(ctx_.panel_rows(), x.n), most_columns = std::min(ctx_.panel_columns(), y.n);
+  const index_t stride = (most_columns + 31) / 32 * 32;
+  T* memory = kept ? kept : take<T>(most_rows * stride);
+  for (index_t i0 = 0; i0 < x.n; i0 += most_rows) {
+    const index_t ni = std::min(most_rows, x.n - i0);
+    for (index_t j0 = triangle ? i0 : 0; j0 < y.n; j0 += most_columns) {
+      const index_t nj = std::min(most_columns, y.n - j0);
+      const panel<T> p{memory, stride, i0, ni, j0, nj};
+      if (!known) product_.dots(x.data + i0 * x.d, y.data + j0 * y.d, ni, nj, x.d, p.s, stride);
+      visit(p);
+      if (kept) memory += most_rows * stride;
+    }
+  }
+}
+
+/// Whether an element wants to know where the diagonal square of its panel ends.
+template <class E, class = void>
+struct has_square : std::false_type {};
+template <class E>
+struct has_square<E, std::void_t<decltype(std::declval<E&>().square_end)>> : std::true_type {};
+
+// One element over all panels: totals, and gradients added to gx and gy. In a triangle gx is gy, and only rows in
+// [first_wanted, last_wanted) get a gradient.
+template <class T, class Element>
+void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const Element& element, double* totals,
+                        const pull<T>& gx, const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept) {
+  const workspace::frame inner(ctx_.scratch());
+  const index_t most_rows = std::min(ctx_.panel_rows(), x.n), most_columns = std::min(ctx_.panel_columns(), y.n);
+  const index_t most_beside = (most_columns + columns_per_block - 1) / columns_per_block;
+  const index_t most_below = (most_rows + rows_per_block - 1) / rows_per_block;
+  const bool norms = Element::by_norms && gx.wanted();
+  panel_sums<T> sums{};
+  sums.totals = take<double>(most_beside * most_below * std::max(Element::totals, 1));
+  sums.rows = Element::by_norms ? take<T>(most_beside * most_rows) : nullptr;
+  sums.columns = Element::by_norms ? take<T>(most_below * most_columns) : nullptr;
+  const auto visit = [&](const panel<T>& p) {
+    const index_t beside = (p.nj + columns_per_block - 1) / columns_per_block;
+    const index_t below = (p.ni + rows_per_block - 1) / rows_per_block;
+    Element here = element;
+    if constexpr (has_square<Element>::value) here.square_end = p.i0 + p.ni;
+    launch("panel", panel_kernel<T, Element>, beside, below, block_threads, panel_shared_bytes<T>, p, here, sums);
+    if (Element::totals > 0 || norms)
+      launch("fold_panel", fold_panel_kernel<T>,
+             1 + (norms ? (p.ni + p.nj + block_threads - 1) / block_threads : 0), 1, block_threads,
+             block_warps * sizeof(double), sums, beside, below, Element::totals, totals, p.ni,
+             norms ? gx.self + p.i0 : nullptr, p.nj, norms ? gy.self + p.j0 : nullptr);
+    const auto within = [&](index_t i) { return std::min(std::max(i, first_wanted), last_wanted); };
+    if (gx.gradient) {
+      const index_t from = triangle ? within(p.i0) : p.i0, to = triangle ? within(p.i0 + p.ni) : p.i0 + p.ni;
+      product_.add(p.s + (from - p.i0) * p.stride, p.stride, y.data + p.j0 * y.d, to - from, p.nj, y.d,
+                   gx.gradient + from * x.d);
+    }
+    if (gy.gradient) {
+      const index_t from = triangle ? within(std::max(p.j0, p.i0 + p.ni)) : p.j0;
+      const index_t to = triangle ? within(p.j0 + p.nj) : p.j0 + p.nj;
+      if (to > from)
+        product_.add_transposed(p.s + (from - p.j0), p.stride, x.data + p.i0 * x.d, p.ni, to - from, x.d,
+                                gy.gradient + from * y.d);
+    }
+  };
+  panels(x, y, triangle, visit, kept, kept != nullptr);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Sums for a kernel's own parameters
+
+/// partial_(block, q) = sum of u_ij dk/dparameter_q for the eight parameters from 8 * blockIdx.y on; a block takes a strip of
+/// rows of the panel. The pair function is gone through once for every eight of its parameters.
+constexpr int parameters_at_once = 8;
+template <class T, class Element>
+__global__ void __launch_bounds__(block_threads) parameters_kernel(panel<T> p, Element element, int count, double* partial) {
+  double sums[parameters_at_once] = {};
+  const int first = int(blockIdx.y) * parameters_at_once, weights = element.kernel.weights();
+  const index_t per_block = rows_per_block * p.nj, begin = index_t(blockIdx.x) * per_block;
+  for (index_t at = begin + index_t(threadIdx.x); at < begin + per_block; at += block_threads) {
+    const index_t i = at / p.nj, j = at % p.nj;
+    if (i >= p.ni) break;
+    const auto a = element.row(p.i0 + i), b = element.column(p.j0 + j);
+    const bool same = p.i0 + i == p.j0 + j;
+    if (same && element.skip_diagonal) continue;
+    const T s = same ? a.squared : p.s[i * p.stride + j];
+    const double u =
+        element.factor(a, a.first != b.first) * double(a.weight) * double(b.weight) * (p.j0 + j >= element.square_end ? 2 : 1);
+    const auto add = [&](int q, T k) {
+      for (int c = 0; c < parameters_at_once; ++c)
+        if (q == first + c) sums[c] += u * double(k);
+    };
+    element.kernel.parameters(s, a.squared, b.squared, add, [&](int q, T k) { add(weights + q, k); });
+  }
+  for (int c = 0; c < parameters_at_once; ++c) {
+    const double total = block_sum(sums[c], shared<double>());
+    if (threadIdx.x == 0 && first + c < count) partial[index_t(blockIdx.x) * count + first + c] = total;
+  }
+}
+struct fold_parameters_step {
+  const double* partial;
+  index_t blocks, count;
+  double* totals;
+  __device__ void operator()(index_t q) const {
+    for (index_t b = 0; b < blocks; ++b) totals[q] += partial[b * count + q];
+  }
+};
+
+template <class T, class K>
+void cuda_engine::quadratic_form(const rows<T>& z, index_t split, const K& k, const form_weights<T, number>& w,
+                                 bool skip_diagonal, bool parameters, double* totals, const pull<T>& g) {
+  using element_type = quadratic_element<T, K>;
+  const element_type element{k, z.squared, w, split, 0, skip_diagonal, g.wanted()};
+  const int count = parameters ? k.weights() + k.bandwidths() : 0;
+  if (count > 0) {
+    const workspace::frame inner(ctx_.scratch());
+    const index_t most_blocks = (std::min(ctx_.panel_rows(), z.n) + rows_per_block - 1) / rows_per_block;
+    double* partial = take<double>(most_blocks * count);
+    panels(z, z, true, [&](const panel<T>& p) {
+      element_type here = element;
+      here.square_end = p.i0 + p.ni;
+      const index_t blocks = (p.ni + rows_per_block - 1) / rows_per_block;
+      launch("parameters", parameters_kernel<T, element_type>, blocks, (count + parameters_at_once - 1) / parameters_at_once,
+             block_threads, block_warps * sizeof(double), p, here, count, partial);
+      each(count, fold_parameters_step{partial, blocks, count, totals + 1});
+    });
+  }
+  sweep(z, z, true, element, totals, g, g, w.pull_x ? 0 : split, w.pull_y ? z.n : split);
+  add_self(z, g);
+}
+
+template <class T, class K, class S>
+void cuda_engine::map(const rows<T>& x, const rows<T>& y, const K& k, const number& scale, const place<S>& out) {
+  sweep(x, y, false, map_element<T, K, S>{k, x.squared, y.squared, scale, out.data(), out.stride()}, nullptr, pull<T>{},
+        pull<T>{}, 0, 0);
+}
+template <class T, class K, class S>
+void cuda_engine::map_pullback(const rows<T>& x, const rows<T>& y, const K& k, const number& scale, const input<S>& dout,
+                               double* totals, const pull<T>& gx, const pull<T>& gy) {
+  sweep(x, y, false, map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride()}, totals, gx,
+        gy, 0, 0);
+  add_self(x, gx);
+  add_self(y, gy);
+}
+template <class T>
+void cuda_engine::softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
+                                   bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
+  sweep(x, y, false, softmax_pullback_element<T>{by_row, by_col, by_column}, nullptr, gx, gy, 0, 0, kept);
+}
+template <class T>
+void cuda_engine::sigmoid_loss(const rows<T>& x, const rows<T>& y, const index_t* x_id, const index_t* y_id,
+                               const number& bias, double scale, double* totals, const pull<T>& gx, const pull<T>& gy) {
+  sweep(x, y, false, sigmoid_element<T>{x_id, y_id, bias, T(scale), gx.wanted()}, totals, gx, gy, 0, 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The linear-time form
+
+/// The pair q of four of item i: (x, x'), (y, y'), (x, y'), (x', y) with x = 2 i, x' = 2 i + 1 and y from row `split` on.
+struct linear_pairs {
+  index_t split, p;
+  __device__ index_t first(index_t i, int q) const { return (q == 1 ? split : 0) + 2 * i + (q == 3 ? 1 : 0); }
+  __device__ index_t second(index_t i, int q) const { return (q == 0 || q == 3 ? 0 : split) + 2 * i + (q == 3 ? 0 : 1); }
+  template <class T>
+  __device__ T weight(int q) const {
+    return T(q < 2 ? 1 : -1) / T(p);
+  }
+};
+
+/// A warp per item, which owns its four rows: value (and parameter q if asked) per item, and the gradients of the rows.
+template <class T, class K>
+struct linear_step {
+  K kernel;
+  rows<T> z;
+  linear_pairs pairs;
+  int parameters;
+  double* per_item;  ///< (1 + parameters) x p
+  pull<T> g;
+  __device__ void operator()(index_t i, int lane) const {
+    double value = 0;
+    for (int q = 0; lane == 0 && q < parameters; ++q) per_item[(1 + q) * pairs.p + i] = 0;
+    for (int q = 0; q < 4; ++q) {
+      const index_t a = pairs.first(i, q), b = pairs.second(i, q), d = z.d;
+      const T *za = z.data + a * d, *zb = z.data + b * d;
+      T s(0);
+      for (index_t k = lane; k < d; k += warp_lanes) s += za[k] * zb[k];
+      s = warp_sum(s);
+      const T u = pairs.template weight<T>(q);
+      const pair_partials<T> k = kernel.partials(s, z.squared[a], z.squared[b]);
+      value += double(u) * double(k.value);
+      if (parameters > 0 && lane == 0) {
+        const int weights = kernel.weights();
+        const auto add = [&](int at, T dk) { per_item[(1 + at) * pairs.p + i] += double(u * dk); };
+        kernel.parameters(s, z.squared[a], z.squared[b], add, [&](int at, T dk) { add(weights + at, dk); });
+      }
+      if (g.gradient == nullptr) continue;
+      for (index_t c = lane; c < d; c += warp_lanes) {
+        g.gradient[a * d + c] += u * (k.ds * zb[c] + T(2) * k.da * za[c]);
+        g.gradient[b * d + c] += u * (k.ds * za[c] + T(2) * k.db * zb[c]);
+      }
+    }
+    if (lane == 0) per_item[i] = value;
+  }
+};
+template <class T, class K>
+void cuda_engine::linear_form(const rows<T>& z, index_t split, index_t p, const K& k, bool parameters, double* totals,
+                              const pull<T>& g) {
+  const workspace::frame inner(ctx_.scratch());
+  const int count = parameters ? k.weights() + k.bandwidths() : 0;
+  double* per_item = take<double>((1 + count) * p);
+  const linear_step<T, K> step{k, z, {split, p}, count, per_item, g};
+  launch("linear_form", row_kernel<linear_step<T, K>>, blocks_for(p, block_warps), 1, block_threads, 0, p, step);
+  for (int q = 0; q <= count; ++q) ordered_sum<T>(p, term_of<double>{per_item + q * p}, totals + q, true);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Log-sum-exp by rows and by columns
+
+/// Maximum, sum of exponentials below it, and sum of targets times logits, of part of a row or column.
+template <class T>
+struct lse_part {
+  T highest, sum, target;
+};
+template <class T>
+__device__ inline lse_part<T> join(const lse_part<T>& a, const lse_part<T>& b) {
+  const T lowest = -std::numeric_limits<T>::infinity(), highest = math::max(a.highest, b.highest);
+  const T by_a = a.highest == lowest ? T(0) : math::exp(a.highest - highest);
+  const T by_b = b.highest == lowest ? T(0) : math::exp(b.highest - highest);
+  return {highest, a.sum * by_a + b.sum * by_b, a.target + b.target};
+}
+
+/// Parts of rows for each block beside, and of columns for each block below, as panel_sums has them.
+template <class T>
+struct lse_parts {
+  lse_part<T>*rows, *columns;
+};
+template <class T>
+constexpr std::size_t lse_shared_bytes = std::size_t(block_warps) * columns_per_block * sizeof(lse_part<T>);
+
+template <class T>
+__global__ void __launch_bounds__(block_threads) log_sum_exp_kernel(panel<T> p, softmax<T, index_t> by_row,
+                                                                    softmax<T, index_t> by_col, bool by_column,
+                                                                    lse_parts<T> parts) {
+  const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
+  const index_t left = index_t(blockIdx.x) * columns_per_block, top = index_t(blockIdx.y) * rows_per_block;
+  const T lowest = -std::numeric_limits<T>::infinity();
+  T z[rows_per_warp][quads_per_lane * 4];
+  for (int r = 0; r < rows_per_warp; ++r) {
+    const index_t i = top + warp * rows_per_warp + r;
+    for (int q = 0; q < quads_per_lane; ++q) {
+      const index_t j = left + (q * warp_lanes + lane) * 4;
+      quad<T> s{{lowest, lowest, lowest, lowest}};
+      if (i < p.ni && j < p.nj) s = *reinterpret_cast<const quad<T>*>(p.s + i * p.stride + j);
+      for (int c = 0; c < 4; ++c) z[r][q * 4 + c] = i < p.ni && j + c < p.nj ? s.v[c] : lowest;
+    }
+  }
+  for (int r = 0; r < rows_per_warp; ++r) {
+    const index_t i = top + warp * rows_per_warp + r;
+    if (i >= p.ni) break;  // the whole warp
+    lse_part<T> part{lowest, T(0), T(0)};
+    for (int c = 0; c < quads_per_lane * 4; ++c) part.highest = math::max(part.highest, z[r][c]);
+    part.highest = warp_max(part.highest);
+    for (int c = 0; c < quads_per_lane * 4; ++c) {
+      const index_t j = left + ((c / 4) * warp_lanes + lane) * 4 + c % 4;
+      if (j >= p.nj) continue;
+      part.sum += math::exp(z[r][c] - part.highest);
+      part.target += z[r][c] * target(by_row, p.i0 + i, p.j0 + j);
+    }
+    part.sum = warp_sum(part.sum);
+    part.target = warp_sum(part.target);
+    if (lane == 0) parts.rows[index_t(blockIdx.x) * p.ni + i] = part;
+  }
+  if (!by_column) return;  // the whole grid
+  lse_part<T>* in_block = shared<lse_part<T>>();
+  for (int c = 0; c < quads_per_lane * 4; ++c) {
+    const int at = ((c / 4) * warp_lanes + lane) * 4 + c % 4;
+    lse_part<T> part{lowest, T(0), T(0)};
+    for (int r = 0; r < rows_per_warp; ++r) part.highest = math::max(part.highest, z[r][c]);
+    for (int r = 0; r < rows_per_warp; ++r) {
+      const index_t i = top + warp * rows_per_warp + r;
+      if (i >= p.ni || left + at >= p.nj) continue;
+      part.sum += math::exp(z[r][c] - part.highest);
+      part.target += z[r][c] * target(by_col, p.j0 + left + at, p.i0 + i);
+    }
+    in_block[warp * columns_per_block + at] = part;
+  }
+  __syncthreads();
+  for (int j = int(threadIdx.x); j < columns_per_block && left + j < p.nj; j += block_threads) {
+    lse_part<T> part = in_block[j];
+    for (int w = 1; w < block_warps; ++w) part = join(part, in_block[w * columns_per_block + j]);
+    parts.columns[index_t(blockIdx.y) * p.nj + left + j] = part;
+  }
+}
+
+/// Joins the parts of a panel to the running state, in their order.
+template <class T>
+struct join_step {
+  const lse_part<T>* parts;
+  index_t blocks, n;
+  softmax<T, index_t> s;
+  index_t begin;
+  __device__ void operator()(index_t i) const {
+    lse_part<T> all{s.lse[begin + i], s.sum[begin + i], s.target_dot[begin + i]};
+    for (index_t b = 0; b < blocks; ++b) all = join(all, parts[b * n + i]);
+    s.lse[begin + i] = all.highest;
+    s.sum[begin + i] = all.sum;
+    s.target_dot[begin + i] = all.target;
+  }
+};
+template <class T>
+struct finish_lse_step {
+  softmax<T, index_t> s;
+  __device__ void operator()(index_t i) const { s.lse[i] += math::log(s.sum[i]); }
+};
+
+template <class T>
+T* cuda_engine::log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
+                            bool by_column, bool again) {
+  // Up to four panels' worth the products are kept, as on the CPU: that saves a quarter of the work.
+  const index_t most_rows = std::min(ctx_.panel_rows(), x.n), most_columns = std::min(ctx_.panel_columns(), y.n);
+  const index_t count = ((x.n + most_rows - 1) / most_rows) * ((y.n + most_columns - 1) / most_columns);
+  const index_t numbers = count * most_rows * ((most_columns + 31) / 32 * 32);
+  constexpr index_t few = index_t(1) << 22;  // 16 MB of float, which stay in the second-level cache
+  T* kept = again && numbers <= few ? take<T>(numbers) : nullptr;
+  const workspace::frame inner(ctx_.scratch());
+  const index_t most_beside = (most_columns + columns_per_block - 1) / columns_per_block;
+  const index_t most_below = (most_rows + rows_per_block - 1) / rows_per_block;
+  lse_parts<T> parts{};
+  parts.rows = take<lse_part<T>>(most_beside * most_rows);
+  parts.columns = by_column ? take<lse_part<T>>(most_below * most_columns) : nullptr;
+  const auto visit = [&](const panel<T>& p) {
+    const index_t beside = (p.nj + columns_per_block - 1) / columns_per_block;
+    const index_t below = (p.ni + rows_per_block - 1) / rows_per_block;
+    launch("log_sum_exp", log_sum_exp_kernel<T>, beside, below, block_threads, by_column ? lse_shared_bytes<T> : 0, p,
+           by_row, by_col, by_column, parts);
+    each(p.ni, join_step<T>{parts.rows, beside, p.ni, by_row, p.i0});
+    if (by_column) each(p.nj, join_step<T>{parts.columns, below, p.nj, by_col, p.j0});
+  };
+  panels(x, y, false, visit, kept, false);
+  each(by_row.n, finish_lse_step<T>{by_row});
+  if (by_column) each(by_col.n, finish_lse_step<T>{by_col});
+  return kept;
+}
+
+/// w_i (mass_i lse_i - target_dot_i), nothing for a row that is left out.
+template <class T>
+struct softmax_loss_term {
+  softmax<T, index_t> s;
+  __device__ double operator()(index_t i) const {
+    const double w = double(s.weight[i]);
+    return w == 0 ? 0.0 : w * (double(s.mass[i]) * double(s.lse[i]) - double(s.target_dot[i]));
+  }
+};
+template <class T>
+void cuda_engine::softmax_loss(const softmax<T>& s, double* total) {
+  ordered_sum<T>(s.n, softmax_loss_term<T>{s}, total, true);
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Nearest rows, and distances by rank
+
+/// A warp per row goes through the columns of the panel: nearest by b_j - 2 s (lowest index on ties).
+template <class T>
+struct nearest_step {
+  panel<T> p;
+  const T* y_squared;
+  T* distance;
+  index_t* index;
+  __device__ void operator()(index_t i, int lane) const {
+    T best = distance[p.i0 + i];
+    index_t at = index[p.i0 + i];
+    for (index_t j = lane; j < p.nj; j += warp_lanes) {
+      const T s = p.s[i * p.stride + j], d = y_squared[p.j0 + j] - (s + s);
+      if (!(d < best)) continue;
+      best = d;
+      at = p.j0 + j;
+    }
+    for (int o = warp_lanes / 2; o > 0; o /= 2) {
+      const T other = __shfl_xor_sync(all_lanes, best, o);
+      const index_t other_at = index_t(__shfl_xor_sync(all_lanes, (long long)(at), o));
+      if (other < best || (other == best && other_at < at)) {
+        best = other;
+        at = other_at;
+      }
+    }
+    if (lane != 0) return;
+    distance[p.i0 + i] = best;
+    index[p.i0 + i] = at;
+  }
+};
+template <class T>
+struct finish_nearest_step {
+  const T* x_squared;
+  T* distance;
+  __device__ void operator()(index_t i) const { distance[i] = math::max(T(0), distance[i] + x_squared[i]); }
+};
+template <class T>
+void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
+  const workspace::frame inner(ctx_.scratch());
+  fill(distance, x.n, std::numeric_limits<T>::infinity());
+  fill(index, x.n, y.n);
+  panels(x, y, false, [&](const panel<T>& p) {
+    launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
+           nearest_step<T>{p, y.squared, distance, index});
+  });
+  each(x.n, finish_nearest_step<T>{x.squared, distance});
+}
+
+// The bits of a number >= 0, whose order as integers is that of the numbers, digit by digit from the top.
+constexpr int rank_digit = 11, rank_bins = 1 << rank_digit;
+template <class T>
+using bits_of = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+template <class T>
+__device__ inline std::uint64_t distance_bits(T d) {
+  bits_of<T> bits;
+  std::memcpy(&bits, &d, sizeof d);
+  return bits;
+}
+template <class T>
+__device__ inline T distance_from_bits(std::uint64_t wide) {
+  const bits_of<T> bits = bits_of<T>(wide);
+  T d;
+  std::memcpy(&d, &bits, sizeof d);
+  return d;
+}
+
+/// What is known of the number looked for: its bits from `shift` on, and its rank among those that share them.
+struct rank_state {
+  std::uint64_t prefix;
+  unsigned long long rank;
+};
+/// Counts the next digit of all distances with the known prefix. Whole numbers: their order changes nothing.
+template <class T>
+__global__ void __launch_bounds__(block_threads) rank_digit_kernel(panel<T> p, const T* squared, int shift, int width,
+                                                                   const rank_state* state, unsigned long long* counts) {
+  unsigned* in_block = shared<unsigned>();
+  for (int b = int(threadIdx.x); b < rank_bins; b += block_threads) in_block[b] = 0;
+  __syncthreads();
+  for (index_t at = grid_thread(); at < p.ni * p.nj; at += grid_threads()) {
+    const index_t i = p.i0 + at / p.nj, j = p.j0 + at % p.nj;
+    if (i >= j) continue;
+    const T s = p.s[(i - p.i0) * p.stride + (j - p.j0)];
+    const std::uint64_t key = distance_bits(math::max(squared[i] + squared[j] - (s + s), T(0)));
+    if (shift + width < 64 && (key >> (shift + width)) != state->prefix) continue;
+    atomicAdd(&in_block[(key >> shift) & ((1u << width) - 1)], 1u);
+  }
+  __syncthreads();
+  for (int b = int(threadIdx.x); b < rank_bins; b += block_threads)
+    if (in_block[b] > 0) atomicAdd(&counts[b], (unsigned long long)(in_block[b]));
+}
+struct rank_digit_step {
+  const unsigned long long* counts;
+  int width;
+  rank_state* state;
+  __device__ void operator()(index_t) const {
+    unsigned b = 0;
+    for (; b + 1 < (1u << width) && state->rank >= counts[b]; ++b) state->rank -= counts[b];
+    state->prefix = state->prefix << width | b;
+  }
+};
+/// The first pair in the sample's order that has the distance found.
+template <class T>
+struct ranked_pair_step {
+  panel<T> p;
+  const T* squared;
+  index_t n;
+  const rank_state* state;
+  lowest_index* first;
+  __device__ void operator()(index_t at) const {
+    const index_t i = p.i0 + at / p.nj, j = p.j0 + at % p.nj;
+    if (i >= j) return;
+    const T s = p.s[(i - p.i0) * p.stride + (j - p.j0)];
+    if (distance_bits(math::max(squared[i] + squared[j] - (s + s), T(0))) == state->prefix)
+      atomicMin(first, lowest_index(i * n + j));
+  }
+};
+template <class T>
+struct ranked_distance_step {
+  const rank_state* state;
+  const lowest_index* first;
+  index_t n;
+  ranked_distance* out;
+  __device__ void operator()(index_t) const {
+    *out = {double(distance_from_bits<T>(state->prefix)), index_t(*first) / n, index_t(*first) % n};
+  }
+};
+template <class T>
+void cuda_engine::distance_of_rank(const rows<T>& x, index_t rank, ranked_distance* out) {
+  const workspace::frame inner(ctx_.scratch());
+  rank_state* state = take<rank_state>(1);
+  auto* counts = take<unsigned long long>(rank_bins);
+  lowest_index* first = take<lowest_index>(1);
+  each(1, fill_step<rank_state>{state, {0, (unsigned long long)(rank)}});
+  for (int known = int(sizeof(T)) * 8; known > 0;) {
+    const int width = std::min(rank_digit, known), shift = known - width;
+    clear(counts, rank_bins * sizeof *counts);
+    panels(x, x, true, [&](const panel<T>& p) {
+      launch("rank_digit", rank_digit_kernel<T>, std::min<index_t>(blocks_for(p.ni * p.nj), 8 * ctx_.processors()), 1,
+             block_threads, rank_bins * sizeof(unsigned), p, x.squared, shift, width, state, counts);
+    });
+    each(1, rank_digit_step{counts, width, state});
+    known = shift;
+  }
+  fill(first, 1, nowhere);
+  panels(x, x, true,
+         [&](const panel<T>& p) { each(p.ni * p.nj, ranked_pair_step<T>{p, x.squared, x.n, state, first}); });
+  each(1, ranked_distance_step<T>{state, first, x.n, out});
+}
+
+}  // namespace craft::engine

@@ -1,0 +1,219 @@
+// What verbs and engines hand to each other, whatever the device: names for arrays in the engine's memory (a verb passes
+// them on and never looks into them), and the small computations between two sweeps, which run where those arrays lie.
+//
+// A small computation is a struct with operator()(index): the engine's `each(count, step)` calls it for every index in
+// [0, count), on the host or on a GPU. `Number` is the engine's own kind of number: a double on the CPU; on a GPU a
+// double or the address of one.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "craft/engine/host_device.hpp"
+#include "craft/view.hpp"
+
+namespace craft::engine {
+
+// ---------------------------------------------------------------------------------------------------------
+// Arrays
+
+/// Packed rows: contiguous, with their squared norms.
+template <class T>
+struct rows {
+  T* data = nullptr;
+  index_t n = 0, d = 0;
+  T* squared = nullptr;
+};
+
+/// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself (in double: it meets
+/// all the other rows, and what it multiplies nearly cancels with the rest). A sweep with gradients has `self` on both
+/// sides; the side whose gradient nobody wants has no `gradient`.
+template <class T>
+struct pull {
+  T* gradient = nullptr;
+  double* self = nullptr;
+  bool wanted() const { return self != nullptr; }
+};
+
+/// Scaling of the columns of a group of rows to (z - low) / range, range = max - min + eps, and where the extremes stand.
+template <class T>
+struct column_range {
+  T *low = nullptr, *range = nullptr;
+  index_t *low_at = nullptr, *high_at = nullptr;
+};
+
+/// A squared distance, and a pair i < j of rows that has it.
+struct ranked_distance {
+  double value;
+  index_t i, j;
+};
+
+/// The weights of a quadratic form on a stacked sample: u_ij = w_i w_j times the factor of the blocks i and j are in.
+/// Equal weights are exactly 1, so that in float only the kernel's values round, not the 1/n^2.
+template <class T, class Number = double>
+struct form_weights {
+  T* per_row = nullptr;
+  Number within_x = 1, within_y = 1, across = -1;
+  bool pull_x = true, pull_y = true;  ///< whose gradient is wanted, where any is
+};
+
+/// One direction of a softmax cross-entropy: a softmax over the columns j for each of n rows i, with logits z_ij,
+///
+///     loss = sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
+///     t_ij = hit_i [id_i = other_id_j] + base        or, with soft targets,   t_ij = keep * soft_ij + base
+///
+/// log_sum_exp fills lse (the running maximum on the way) and target_dot = sum_j t_ij z_ij. Ids are equal for rows that
+/// belong together; the engine chooses their type.
+template <class T, class Id = T>
+struct softmax {
+  index_t n = 0;
+  const Id *id = nullptr, *other_id = nullptr;
+  const T* hit = nullptr;
+  const index_t* matches = nullptr;            ///< how many columns belong to each row
+  T base = 0, keep = 1;
+  const T* soft = nullptr;
+  index_t soft_stride = 0;
+  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij
+  T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
+};
+
+// ---------------------------------------------------------------------------------------------------------
+// Between the sweeps
+
+/// x_i = value
+template <class T>
+struct fill_step {
+  T* x;
+  T value;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const { x[i] = value; }
+};
+
+/// x_ik += mean_k, n x d
+template <class T>
+struct add_mean_step {
+  T* x;
+  const double* mean;
+  index_t d;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const { x[i] = T(double(x[i]) + mean[i % d]); }
+};
+
+/// s = exp(log_scale), clamped: out = {s, whether s moves with log_scale}.
+template <class Number>
+struct clamped_scale_step {
+  Number log_scale;
+  double max_scale;
+  double* out;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    const double s = std::exp(double(log_scale));
+    out[0] = s < max_scale ? s : max_scale;
+    out[1] = s < max_scale ? 1 : 0;
+    if (s != s) out[0] = s;  // a scale that is not a number must not pass for the largest one
+  }
+};
+
+/// The gradient by the scale is none where the clamp holds.
+template <class Number>
+struct clamped_scale_pullback_step {
+  double* by_scale;
+  Number moves;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    if (double(moves) == 0) *by_scale = 0;
+  }
+};
+
+/// The scale M of squared distances that a bandwidth rule found, and what its gradient needs: mean rules a factor, median
+/// rules the pairs that were in the middle.
+struct bandwidth_fit {
+  double scale, root, inverse_root;  ///< M, sqrt(M), 1 / sqrt(M)
+  double mean_factor;                ///< M = mean_factor * sum_i |z_i - mean|^2; 0: the gradient is not by the mean
+  double along;                      ///< sum_ik z_ik dL/dz_ik, once it is known
+  index_t pairs;                     ///< M = mean of this many of `pair`
+  ranked_distance pair[2];
+};
+
+/// M by a rule from the sum of squared distances from the mean, and for median rules from the pairs found. A median of 0
+/// falls back to the mean, and that to 1.
+template <class T>
+struct bandwidth_step {
+  bandwidth_fit* fit;
+  const double* spread;  ///< sum_i |z_i - mean|^2
+  const double* shift;   ///< what the rows were shifted by when they were centred, d numbers
+  index_t n, d, pairs;
+  bool without_diagonal;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    // Equal rows leave round-off of their common part behind when that is subtracted; such a spread is none.
+    double common = 0;
+    for (index_t k = 0; k < d; ++k) common += shift[k] * shift[k];
+    constexpr double eps = double(std::numeric_limits<T>::epsilon()), tiny = 1e3 * double(std::numeric_limits<T>::min());
+    const double round_off = 16 * eps * eps * common, least = round_off > tiny ? round_off : tiny;
+    double scale = 0;
+    fit->mean_factor = 0;
+    fit->pairs = pairs;
+    for (index_t p = 0; p < pairs; ++p) scale += fit->pair[p].value / double(pairs);
+    if (!(scale > least)) {
+      fit->pairs = 0;
+      fit->mean_factor = 2 / double(without_diagonal ? n - 1 : n);
+      scale = fit->mean_factor * *spread;
+    }
+    if (!(scale > least)) {
+      fit->mean_factor = 0;
+      scale = 1;
+    }
+    fit->scale = scale;
+    fit->root = std::sqrt(scale);
+    fit->inverse_root = 1 / fit->root;
+  }
+};
+
+/// g += dL/dM dM/dz for z = sqrt(M) times the rows given (they have been scaled already); `mean` is of unscaled rows.
+/// Since the loss sees z / sqrt(M) only, dL/dM = -along / (2 M).
+template <class T>
+struct bandwidth_pullback_step {
+  const bandwidth_fit* fit;
+  const T* scaled;
+  const double* mean;
+  index_t d;
+  T* g;
+  CRAFT_HOST_DEVICE void operator()(index_t at) const {
+    const index_t i = at / d, k = at % d;
+    const double by_scale = -fit->along / (2 * fit->scale);
+    if (fit->mean_factor != 0)
+      g[at] += T(2 * fit->mean_factor * by_scale * (fit->root * double(scaled[at]) - mean[k]));
+    for (index_t p = 0; p < fit->pairs; ++p) {
+      const ranked_distance& pair = fit->pair[p];
+      if (i != pair.i && i != pair.j) continue;
+      const index_t other = i == pair.i ? pair.j : pair.i;
+      g[at] += T(2 * fit->root * by_scale / double(fit->pairs)) * (scaled[at] - scaled[other * d + k]);
+    }
+  }
+};
+
+/// Factors {within_x, within_y} of a quadratic form whose weights are w_i n / sum w, given sum_i (w_i / sum w)^2 of both
+/// sides. Without the diagonal, sum_(i != j) a_i a_j = 1 - sum a_i^2.
+struct form_factors_step {
+  index_t n, m;
+  bool without_diagonal;
+  const double *x_squares, *y_squares;
+  double* out;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    out[0] = 1 / (double(n) * double(n) * (without_diagonal ? 1 - *x_squares : 1));
+    out[1] = 1 / (double(m) * double(m) * (without_diagonal ? 1 - *y_squares : 1));
+  }
+};
+
+/// The weighted sum of the terms of an objective, and the terms themselves.
+template <class T, class Values>
+struct objective_step {
+  const T* terms;
+  double text, image, batch, mmd;
+  Values* values;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    values->text = terms[0];
+    values->image = terms[1];
+    values->batch = terms[2];
+    values->mmd = terms[3];
+    values->total = T(text * double(terms[0]) + image * double(terms[1]) + batch * double(terms[2]) + mmd * double(terms[3]));
+  }
+};
+
+}  // namespace craft::engine
