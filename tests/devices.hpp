@@ -25,6 +25,9 @@
 
 #include "craft/context.hpp"
 #include "craft/view.hpp"
+#ifdef CRAFT_TEST_CUDA
+#include "craft/cuda.cuh"
+#endif
 
 namespace craft_test {
 
@@ -65,10 +68,41 @@ struct device {
   using storing = device<Backend, Q>;
 };
 
-using devices = std::tuple<device<cpu_backend, double>, device<cpu_backend, float>>;
+#ifdef CRAFT_TEST_CUDA
+/// A GPU, or its emulation (tests/emulated). Small panels, so that small samples make several; the environment says where
+/// the default ones run.
+struct cuda_backend {
+  using context = craft::cuda;
+  static constexpr craft::memory space = craft::memory::device;
+  static const char* name() { return "cuda"; }
+  static context make() {
+    context ctx;
+    ctx.blas_bytes(4096);
+    if (std::getenv("CRAFT_TEST_WHOLE_PANELS") == nullptr) ctx.tile(24, 40);
+    return ctx;
+  }
+  static void* allocate(std::size_t bytes) {
+    void* p = nullptr;
+    craft::engine::cuda_check(cudaMalloc(&p, bytes), "cudaMalloc");
+    return p;
+  }
+  static void release(void* p) { cudaFree(p); }
+  static void upload(void* to, const void* from, std::size_t bytes) {
+    craft::engine::cuda_check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+  }
+  static void download(void* to, const void* from, std::size_t bytes) {
+    craft::engine::cuda_check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+  }
+};
+using tested_backend = cuda_backend;
+#else
+using tested_backend = cpu_backend;
+#endif
+
+using devices = std::tuple<device<tested_backend, double>, device<tested_backend, float>>;
 /// Where finite differences are taken: the digits of float do not suffice for them.
-using double_devices = std::tuple<device<cpu_backend, double>>;
-using float_devices = std::tuple<device<cpu_backend, float>>;
+using double_devices = std::tuple<device<tested_backend, double>>;
+using float_devices = std::tuple<device<tested_backend, float>>;
 
 /// A matrix of S in the memory of D, `padding` unused numbers between its rows.
 template <class D, class S = typename D::scalar>

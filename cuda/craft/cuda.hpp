@@ -130,12 +130,13 @@ class cuda {
   }
 
   /// Rows and columns of dot products that are in memory at a time; 0: chosen to stay in the second-level cache.
-  index_t panel_rows() const { return panel_rows_ > 0 ? panel_rows_ : 2048; }
-  index_t panel_columns() const { return panel_columns_ > 0 ? panel_columns_ : 4096; }
-  cuda& panel(index_t rows, index_t columns) {
-    require<option_error>(rows >= 0 && columns >= 0, "cuda: panel sizes must not be negative, got ", rows, " and ", columns);
-    panel_rows_ = rows;
-    panel_columns_ = columns;
+  index_t tile_rows() const { return tile_rows_ > 0 ? tile_rows_ : 2048; }
+  index_t tile_columns() const { return tile_columns_ > 0 ? tile_columns_ : 4096; }
+  cuda& tile(index_t rows) { return tile(rows, rows); }
+  cuda& tile(index_t rows, index_t columns) {
+    require<option_error>(rows >= 0 && columns >= 0, "cuda: tile sizes must not be negative, got ", rows, " and ", columns);
+    tile_rows_ = rows;
+    tile_columns_ = columns;
     return *this;
   }
 
@@ -185,8 +186,8 @@ class cuda {
       : stream_(other.stream_),
         handle_(other.handle_),
         precision_(other.precision_),
-        panel_rows_(other.panel_rows_),
-        panel_columns_(other.panel_columns_),
+        tile_rows_(other.tile_rows_),
+        tile_columns_(other.tile_columns_),
         processors_(other.processors_),
         blas_bytes_(other.blas_bytes()),
         rehearses_(true) {
@@ -226,7 +227,7 @@ class cuda {
   std::unique_ptr<cublasContext, destroy> own_;
   craft::precision precision_ = craft::precision::strict;
   bool check_finite_ = false;
-  index_t panel_rows_ = 0, panel_columns_ = 0;
+  index_t tile_rows_ = 0, tile_columns_ = 0;
   int processors_ = 1;
   std::size_t blas_bytes_ = 0;
   bool rehearses_ = false;

@@ -41,13 +41,7 @@ struct objective_options {
   scalar upstream = 1.0;                                 ///< multiplies the gradients, not the values
 };
 
-/// The terms without their weights, and the weighted sum.
-template <class T>
-struct objective_values {
-  T text = 0, image = 0, batch = 0, mmd = 0, total = 0;
-};
-
-/// The place for them: a variable on the host, or a struct in device memory.
+/// The place for objective_values (text, image, batch, mmd without their weights, and total): a variable on the host, or a struct in device memory.
 template <class S, class Context>
 using objective_values_out = typename detail::value_place<objective_values<compute_t<S>>, Context>::type;
 
@@ -173,7 +167,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   e.store(da.to.data(), gradients.image_anchors, upstream);
   e.store(dg.to.data(), gradients.target_images, upstream);
   e.store(ds.to.data(), gradients.log_scale, upstream);
-  e.each(1, engine::objective_step<T, objective_values<T>>{terms, options.text, options.image, options.batch, options.mmd,
+  e.each(1, engine::objective_step<T>{terms, options.text, options.image, options.batch, options.mmd,
                                                            values.get()});
 }
 

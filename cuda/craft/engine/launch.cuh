@@ -31,6 +31,18 @@ __device__ inline T* shared() {
 __device__ inline index_t grid_thread() { return index_t(blockIdx.x) * index_t(blockDim.x) + index_t(threadIdx.x); }
 __device__ inline index_t grid_threads() { return index_t(gridDim.x) * index_t(blockDim.x); }
 
+/// Where element `at` of a matrix with d columns stands. Dividing 64-bit numbers is slow on a GPU, and seldom needed.
+struct cell {
+  index_t row, column;
+};
+__device__ inline cell cell_of(index_t at, index_t d) {
+  if (at < (index_t(1) << 32) && d < (index_t(1) << 32)) {
+    const unsigned row = unsigned(at) / unsigned(d);
+    return {index_t(row), index_t(unsigned(at) - row * unsigned(d))};
+  }
+  return {at / d, at % d};
+}
+
 /// Sum over the lanes of a warp, the same bits in every lane.
 template <class V>
 __device__ inline V warp_sum(V x) {

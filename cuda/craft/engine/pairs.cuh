@@ -31,40 +31,37 @@ struct pair_result {
 
 // ---------------------------------------------------------------------------------------------------------
 // Elements. row(i) and column(j) fetch what belongs to one row or column; totals: how many sums over all pairs there are.
-// add_row takes the sums of a row's values to the totals.
-
-/// Totals that are just those sums.
-struct plain_totals {
-  template <class Side, class T>
-  __device__ static void add_row(const Side&, T value, T second, double* totals) {
-    totals[0] += double(value);
-    totals[1] += double(second);
-  }
-};
+// The values of a row's pairs are summed first; where weighs_rows, add_row takes these sums to the totals.
 
 /// sum_ij u_ij k(z_i, z_j) over the upper triangle of panels: a pair beyond the panel's diagonal square (columns from
 /// `square_end` on) stands for its mirror image too.
 template <class T, class K>
 struct quadratic_element {  // values within a sample and across are summed apart, see add_row
   static constexpr int totals = 1;
-  static constexpr bool by_norms = true;
+  static constexpr bool by_norms = true, weighs_rows = true;
   K kernel;
   const T* squared;
   form_weights<T, device_number> weights;
   index_t split, square_end;
   bool skip_diagonal, gradient;
 
-  struct side {
+  struct column_side {
     T squared, weight;
     bool first;
   };
-  __device__ side row(index_t i) const { return {squared[i], weights.per_row[i], i < split}; }
-  __device__ side column(index_t j) const { return row(j); }
-  __device__ bool writes() const { return gradient; }
-  __device__ double factor(const side& a, bool across) const {
-    return double(across ? weights.across : a.first ? weights.within_x : weights.within_y);
+  /// With the factors of the row's own block and of the other one, times the row's weight.
+  struct row_side {
+    T squared;
+    bool first;
+    double within, across;
+  };
+  __device__ column_side column(index_t j) const { return {squared[j], weights.per_row[j], j < split}; }
+  __device__ row_side row(index_t i) const {
+    const double x = double(weights.within_x), y = double(weights.within_y), weight = double(weights.per_row[i]);
+    return {squared[i], i < split, weight * (i < split ? x : y), weight * double(weights.across)};
   }
-  __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
+  __device__ bool writes() const { return gradient; }
+  __device__ pair_result<T> operator()(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
     if (i == j) {
       if (skip_diagonal) return {};
       s = a.squared;  // a row is at distance exactly 0 from itself; known by its index, not by its numbers
@@ -76,20 +73,20 @@ struct quadratic_element {  // values within a sample and across are summed apar
       return {across ? T(0) : value, across ? value : T(0), T(0), T(0), T(0)};
     }
     const pair_partials<T> k = kernel.partials(s, a.squared, b.squared);
-    const T value = count * k.value, u = T(2 * factor(a, across) * double(a.weight)) * b.weight;
+    const T value = count * k.value, u = T(2 * (across ? a.across : a.within)) * b.weight;
     return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds};
   }
   /// Only here do 1 / n^2 and the like come in, which would cost a float its digits.
-  __device__ void add_row(const side& a, T within, T across, double* totals) const {
-    totals[0] += double(a.weight) * (factor(a, false) * double(within) + factor(a, true) * double(across));
+  __device__ void add_row(const row_side& a, T within, T across, double* totals) const {
+    totals[0] += a.within * double(within) + a.across * double(across);
   }
 };
 
 /// out_ij = scale k(x_i, y_j)
 template <class T, class K, class S>
-struct map_element : plain_totals {
+struct map_element {
   static constexpr int totals = 0;
-  static constexpr bool by_norms = false;
+  static constexpr bool by_norms = false, weighs_rows = false;
   K kernel;
   const T *x_squared, *y_squared;
   device_number scale;
@@ -99,6 +96,8 @@ struct map_element : plain_totals {
   struct side {
     T squared;
   };
+  using row_side = side;
+  using column_side = side;
   __device__ side row(index_t i) const { return {x_squared[i]}; }
   __device__ side column(index_t j) const { return {y_squared[j]}; }
   __device__ bool writes() const { return false; }
@@ -110,9 +109,9 @@ struct map_element : plain_totals {
 
 /// Its pull-back for dL/dout; the total is sum dout_ij out_ij.
 template <class T, class K, class S>
-struct map_pullback_element : plain_totals {
+struct map_pullback_element {
   static constexpr int totals = 1;
-  static constexpr bool by_norms = true;
+  static constexpr bool by_norms = true, weighs_rows = false;
   K kernel;
   const T *x_squared, *y_squared;
   device_number scale;
@@ -122,6 +121,8 @@ struct map_pullback_element : plain_totals {
   struct side {
     T squared;
   };
+  using row_side = side;
+  using column_side = side;
   __device__ side row(index_t i) const { return {x_squared[i]}; }
   __device__ side column(index_t j) const { return {y_squared[j]}; }
   __device__ bool writes() const { return true; }
@@ -141,15 +142,17 @@ __device__ inline T target(const softmax<T, index_t>& s, index_t i, index_t j) {
 
 /// Weights dL/dz_ij = w_i (mass_i exp(z_ij - lse_i) - t_ij), plus the same by columns.
 template <class T>
-struct softmax_pullback_element : plain_totals {
+struct softmax_pullback_element {
   static constexpr int totals = 0;
-  static constexpr bool by_norms = false;
+  static constexpr bool by_norms = false, weighs_rows = false;
   softmax<T, index_t> by_row, by_col;
   bool by_column;
 
   struct side {
     T lse, weight, mass;
   };
+  using row_side = side;
+  using column_side = side;
   __device__ side row(index_t i) const { return {by_row.lse[i], by_row.weight[i], by_row.mass[i]}; }
   __device__ side column(index_t j) const {
     return by_column ? side{by_col.lse[j], by_col.weight[j], by_col.mass[j]} : side{T(0), T(0), T(0)};
@@ -165,9 +168,9 @@ struct softmax_pullback_element : plain_totals {
 /// softplus(-l z), z = s + bias, l = +1 for equal ids and -1 otherwise; weights dL/ds = -l sigmoid(-l z) scale; the second
 /// total is their sum, the bias' gradient.
 template <class T>
-struct sigmoid_element : plain_totals {
+struct sigmoid_element {
   static constexpr int totals = 2;
-  static constexpr bool by_norms = false;
+  static constexpr bool by_norms = false, weighs_rows = false;
   const index_t *x_id, *y_id;
   device_number bias;
   T scale;
@@ -176,6 +179,8 @@ struct sigmoid_element : plain_totals {
   struct side {
     index_t id;
   };
+  using row_side = side;
+  using column_side = side;
   __device__ side row(index_t i) const { return {x_id[i]}; }
   __device__ side column(index_t j) const { return {y_id[j]}; }
   __device__ bool writes() const { return gradient; }
@@ -195,6 +200,10 @@ struct sigmoid_element : plain_totals {
 constexpr int rows_per_warp = 4, quads_per_lane = 2;
 constexpr int rows_per_block = rows_per_warp * block_warps, columns_per_block = quads_per_lane * 4 * warp_lanes;
 
+/// Blocks that share a multiprocessor's registers: doubles take twice as many.
+template <class T>
+constexpr int blocks_at_once = sizeof(T) == 8 ? 1 : 2;
+
 /// Sums of blocks: totals of each block; per row one for each block beside, per column one for each block below.
 template <class T>
 struct panel_sums {
@@ -207,12 +216,14 @@ template <class T>
 constexpr std::size_t panel_shared_bytes = std::size_t(block_warps) * columns_per_block * sizeof(T) + block_warps * sizeof(double);
 
 template <class T, class Element>
-__global__ void __launch_bounds__(block_threads) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
+__global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
   const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
   const index_t left = index_t(blockIdx.x) * columns_per_block, top = index_t(blockIdx.y) * rows_per_block;
-  typename Element::side columns[quads_per_lane][4];
+  typename Element::column_side columns[quads_per_lane][4];
   T column_sums[quads_per_lane][4];
+#pragma unroll
   for (int q = 0; q < quads_per_lane; ++q)
+#pragma unroll
     for (int c = 0; c < 4; ++c) {
       const index_t j = left + (q * warp_lanes + lane) * 4 + c;
       column_sums[q][c] = T(0);
@@ -222,17 +233,19 @@ __global__ void __launch_bounds__(block_threads) panel_kernel(panel<T> p, Elemen
   for (int r = 0; r < rows_per_warp; ++r) {
     const index_t i = top + warp * rows_per_warp + r;
     if (i >= p.ni) break;  // the whole warp
-    const typename Element::side row = element.row(p.i0 + i);
+    const typename Element::row_side row = element.row(p.i0 + i);
     T* line = p.s + i * p.stride;
     quad<T> s[quads_per_lane];
+#pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
       if (j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
     }
     T row_sum(0), row_value(0), row_second(0);
+#pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
-      if (j >= p.nj) continue;
+#pragma unroll
       for (int c = 0; c < 4; ++c) {
         if (j + c >= p.nj) continue;
         const pair_result<T> out = element(row, columns[q][c], p.i0 + i, p.j0 + j + c, s[q].v[c]);
@@ -242,9 +255,14 @@ __global__ void __launch_bounds__(block_threads) panel_kernel(panel<T> p, Elemen
         column_sums[q][c] += out.by_column;
         s[q].v[c] = out.weight;
       }
-      if (element.writes()) *reinterpret_cast<quad<T>*>(line + j) = s[q];
+      if (element.writes() && j < p.nj) *reinterpret_cast<quad<T>*>(line + j) = s[q];
     }
-    element.add_row(row, row_value, row_second, totals);
+    if constexpr (Element::weighs_rows) {
+      element.add_row(row, row_value, row_second, totals);
+    } else {
+      totals[0] += double(row_value);
+      totals[1] += double(row_second);
+    }
     if (Element::by_norms) {
       row_sum = warp_sum(row_sum);
       if (lane == 0) sums.rows[index_t(blockIdx.x) * p.ni + i] = row_sum;
@@ -252,7 +270,9 @@ __global__ void __launch_bounds__(block_threads) panel_kernel(panel<T> p, Elemen
   }
   T* in_block = shared<T>();
   if (Element::by_norms) {
+#pragma unroll
     for (int q = 0; q < quads_per_lane; ++q)
+#pragma unroll
       for (int c = 0; c < 4; ++c)
         in_block[warp * columns_per_block + (q * warp_lanes + lane) * 4 + c] = column_sums[q][c];
     __syncthreads();
@@ -263,6 +283,7 @@ __global__ void __launch_bounds__(block_threads) panel_kernel(panel<T> p, Elemen
     }
   }
   double* scratch = reinterpret_cast<double*>(in_block + block_warps * columns_per_block);
+#pragma unroll
   for (int q = 0; q < Element::totals; ++q) {
     const double total = block_sum(totals[q], scratch);
     if (threadIdx.x == 0) sums.totals[(index_t(blockIdx.y) * gridDim.x + blockIdx.x) * Element::totals + q] = total;
@@ -306,7 +327,7 @@ struct add_self_step {
   const T* x;
   index_t d;
   pull<T> g;
-  __device__ void operator()(index_t at) const { g.gradient[at] += T(2 * g.self[at / d]) * x[at]; }
+  __device__ void operator()(index_t at) const { g.gradient[at] += T(2 * g.self[cell_of(at, d).row]) * x[at]; }
 };
 template <class T>
 void cuda_engine::add_self(const rows<T>& x, const pull<T>& g) const {
@@ -317,7 +338,7 @@ void cuda_engine::add_self(const rows<T>& x, const pull<T>& g) const {
 // the diagonal. `kept`: room for all dot products, one panel after the other, which are there already if `known`.
 template <class T, class Visit>
 void cuda_engine::panels(const rows<T>& x, const rows<T>& y, bool triangle, const Visit& visit, T* kept, bool known) {
-  const index_t most_rows = std::min(ctx_.panel_rows(), x.n), most_columns = std::min(ctx_.panel_columns(), y.n);
+  const index_t most_rows = std::min(ctx_.tile_rows(), x.n), most_columns = std::min(ctx_.tile_columns(), y.n);
   const index_t stride = (most_columns + 31) / 32 * 32;
   T* memory = kept ? kept : take<T>(most_rows * stride);
   for (index_t i0 = 0; i0 < x.n; i0 += most_rows) {
@@ -344,7 +365,7 @@ template <class T, class Element>
 void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const Element& element, double* totals,
                         const pull<T>& gx, const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept) {
   const workspace::frame inner(ctx_.scratch());
-  const index_t most_rows = std::min(ctx_.panel_rows(), x.n), most_columns = std::min(ctx_.panel_columns(), y.n);
+  const index_t most_rows = std::min(ctx_.tile_rows(), x.n), most_columns = std::min(ctx_.tile_columns(), y.n);
   const index_t most_beside = (most_columns + columns_per_block - 1) / columns_per_block;
   const index_t most_below = (most_rows + rows_per_block - 1) / rows_per_block;
   const bool norms = Element::by_norms && gx.wanted();
@@ -392,20 +413,24 @@ __global__ void __launch_bounds__(block_threads) parameters_kernel(panel<T> p, E
   const int first = int(blockIdx.y) * parameters_at_once, weights = element.kernel.weights();
   const index_t per_block = rows_per_block * p.nj, begin = index_t(blockIdx.x) * per_block;
   for (index_t at = begin + index_t(threadIdx.x); at < begin + per_block; at += block_threads) {
-    const index_t i = at / p.nj, j = at % p.nj;
+    const cell c = cell_of(at, p.nj);
+    const index_t i = c.row, j = c.column;
     if (i >= p.ni) break;
-    const auto a = element.row(p.i0 + i), b = element.column(p.j0 + j);
+    const auto a = element.row(p.i0 + i);
+    const auto b = element.column(p.j0 + j);
     const bool same = p.i0 + i == p.j0 + j;
     if (same && element.skip_diagonal) continue;
     const T s = same ? a.squared : p.s[i * p.stride + j];
     const double u =
-        element.factor(a, a.first != b.first) * double(a.weight) * double(b.weight) * (p.j0 + j >= element.square_end ? 2 : 1);
+        (a.first != b.first ? a.across : a.within) * double(b.weight) * (p.j0 + j >= element.square_end ? 2 : 1);
     const auto add = [&](int q, T k) {
+#pragma unroll
       for (int c = 0; c < parameters_at_once; ++c)
         if (q == first + c) sums[c] += u * double(k);
     };
     element.kernel.parameters(s, a.squared, b.squared, add, [&](int q, T k) { add(weights + q, k); });
   }
+#pragma unroll
   for (int c = 0; c < parameters_at_once; ++c) {
     const double total = block_sum(sums[c], shared<double>());
     if (threadIdx.x == 0 && first + c < count) partial[index_t(blockIdx.x) * count + first + c] = total;
@@ -428,7 +453,7 @@ void cuda_engine::quadratic_form(const rows<T>& z, index_t split, const K& k, co
   const int count = parameters ? k.weights() + k.bandwidths() : 0;
   if (count > 0) {
     const workspace::frame inner(ctx_.scratch());
-    const index_t most_blocks = (std::min(ctx_.panel_rows(), z.n) + rows_per_block - 1) / rows_per_block;
+    const index_t most_blocks = (std::min(ctx_.tile_rows(), z.n) + rows_per_block - 1) / rows_per_block;
     double* partial = take<double>(most_blocks * count);
     panels(z, z, true, [&](const panel<T>& p) {
       element_type here = element;
@@ -474,7 +499,7 @@ void cuda_engine::sigmoid_loss(const rows<T>& x, const rows<T>& y, const index_t
 struct linear_pairs {
   index_t split, p;
   __device__ index_t first(index_t i, int q) const { return (q == 1 ? split : 0) + 2 * i + (q == 3 ? 1 : 0); }
-  __device__ index_t second(index_t i, int q) const { return (q == 0 || q == 3 ? 0 : split) + 2 * i + (q == 3 ? 0 : 1); }
+  __device__ index_t second(index_t i, int q) const { return (q == 0 ? 0 : split) + 2 * i + (q == 3 ? 0 : 1); }
   template <class T>
   __device__ T weight(int q) const {
     return T(q < 2 ? 1 : -1) / T(p);
@@ -537,7 +562,7 @@ struct lse_part {
 };
 template <class T>
 __device__ inline lse_part<T> join(const lse_part<T>& a, const lse_part<T>& b) {
-  const T lowest = -std::numeric_limits<T>::infinity(), highest = math::max(a.highest, b.highest);
+  const T lowest = -math::limits<T>::infinity, highest = math::max(a.highest, b.highest);
   const T by_a = a.highest == lowest ? T(0) : math::exp(a.highest - highest);
   const T by_b = b.highest == lowest ? T(0) : math::exp(b.highest - highest);
   return {highest, a.sum * by_a + b.sum * by_b, a.target + b.target};
@@ -552,28 +577,34 @@ template <class T>
 constexpr std::size_t lse_shared_bytes = std::size_t(block_warps) * columns_per_block * sizeof(lse_part<T>);
 
 template <class T>
-__global__ void __launch_bounds__(block_threads) log_sum_exp_kernel(panel<T> p, softmax<T, index_t> by_row,
+__global__ void __launch_bounds__(block_threads, blocks_at_once<T>) log_sum_exp_kernel(panel<T> p, softmax<T, index_t> by_row,
                                                                     softmax<T, index_t> by_col, bool by_column,
                                                                     lse_parts<T> parts) {
   const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
   const index_t left = index_t(blockIdx.x) * columns_per_block, top = index_t(blockIdx.y) * rows_per_block;
-  const T lowest = -std::numeric_limits<T>::infinity();
+  const T lowest = -math::limits<T>::infinity;
   T z[rows_per_warp][quads_per_lane * 4];
+#pragma unroll
   for (int r = 0; r < rows_per_warp; ++r) {
     const index_t i = top + warp * rows_per_warp + r;
+#pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
       quad<T> s{{lowest, lowest, lowest, lowest}};
       if (i < p.ni && j < p.nj) s = *reinterpret_cast<const quad<T>*>(p.s + i * p.stride + j);
+#pragma unroll
       for (int c = 0; c < 4; ++c) z[r][q * 4 + c] = i < p.ni && j + c < p.nj ? s.v[c] : lowest;
     }
   }
+#pragma unroll
   for (int r = 0; r < rows_per_warp; ++r) {
     const index_t i = top + warp * rows_per_warp + r;
     if (i >= p.ni) break;  // the whole warp
     lse_part<T> part{lowest, T(0), T(0)};
+#pragma unroll
     for (int c = 0; c < quads_per_lane * 4; ++c) part.highest = math::max(part.highest, z[r][c]);
     part.highest = warp_max(part.highest);
+#pragma unroll
     for (int c = 0; c < quads_per_lane * 4; ++c) {
       const index_t j = left + ((c / 4) * warp_lanes + lane) * 4 + c % 4;
       if (j >= p.nj) continue;
@@ -586,10 +617,13 @@ __global__ void __launch_bounds__(block_threads) log_sum_exp_kernel(panel<T> p, 
   }
   if (!by_column) return;  // the whole grid
   lse_part<T>* in_block = shared<lse_part<T>>();
+#pragma unroll
   for (int c = 0; c < quads_per_lane * 4; ++c) {
     const int at = ((c / 4) * warp_lanes + lane) * 4 + c % 4;
     lse_part<T> part{lowest, T(0), T(0)};
+#pragma unroll
     for (int r = 0; r < rows_per_warp; ++r) part.highest = math::max(part.highest, z[r][c]);
+#pragma unroll
     for (int r = 0; r < rows_per_warp; ++r) {
       const index_t i = top + warp * rows_per_warp + r;
       if (i >= p.ni || left + at >= p.nj) continue;
@@ -631,7 +665,7 @@ template <class T>
 T* cuda_engine::log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
                             bool by_column, bool again) {
   // Up to four panels' worth the products are kept, as on the CPU: that saves a quarter of the work.
-  const index_t most_rows = std::min(ctx_.panel_rows(), x.n), most_columns = std::min(ctx_.panel_columns(), y.n);
+  const index_t most_rows = std::min(ctx_.tile_rows(), x.n), most_columns = std::min(ctx_.tile_columns(), y.n);
   const index_t count = ((x.n + most_rows - 1) / most_rows) * ((y.n + most_columns - 1) / most_columns);
   const index_t numbers = count * most_rows * ((most_columns + 31) / 32 * 32);
   constexpr index_t few = index_t(1) << 22;  // 16 MB of float, which stay in the second-level cache
@@ -711,7 +745,7 @@ struct finish_nearest_step {
 template <class T>
 void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
   const workspace::frame inner(ctx_.scratch());
-  fill(distance, x.n, std::numeric_limits<T>::infinity());
+  fill(distance, x.n, math::limits<T>::infinity);
   fill(index, x.n, y.n);
   panels(x, y, false, [&](const panel<T>& p) {
     launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
@@ -751,7 +785,8 @@ __global__ void __launch_bounds__(block_threads) rank_digit_kernel(panel<T> p, c
   for (int b = int(threadIdx.x); b < rank_bins; b += block_threads) in_block[b] = 0;
   __syncthreads();
   for (index_t at = grid_thread(); at < p.ni * p.nj; at += grid_threads()) {
-    const index_t i = p.i0 + at / p.nj, j = p.j0 + at % p.nj;
+    const cell c = cell_of(at, p.nj);
+    const index_t i = p.i0 + c.row, j = p.j0 + c.column;
     if (i >= j) continue;
     const T s = p.s[(i - p.i0) * p.stride + (j - p.j0)];
     const std::uint64_t key = distance_bits(math::max(squared[i] + squared[j] - (s + s), T(0)));
@@ -781,7 +816,8 @@ struct ranked_pair_step {
   const rank_state* state;
   lowest_index* first;
   __device__ void operator()(index_t at) const {
-    const index_t i = p.i0 + at / p.nj, j = p.j0 + at % p.nj;
+    const cell c = cell_of(at, p.nj);
+    const index_t i = p.i0 + c.row, j = p.j0 + c.column;
     if (i >= j) return;
     const T s = p.s[(i - p.i0) * p.stride + (j - p.j0)];
     if (distance_bits(math::max(squared[i] + squared[j] - (s + s), T(0))) == state->prefix)

@@ -16,7 +16,7 @@ __global__ void each_kernel(index_t count, Step step) {
 
 /// step(i, lane) for every row i in [0, n), by a warp each.
 template <class Step>
-__global__ void __launch_bounds__(block_threads) row_kernel(index_t n, Step step) {
+__global__ void __launch_bounds__(block_threads, 1) row_kernel(index_t n, Step step) {
   const int lane = int(threadIdx.x) % warp_lanes;
   const index_t warps = grid_threads() / warp_lanes;
   for (index_t i = grid_thread() / warp_lanes; i < n; i += warps) step(i, lane);
@@ -33,11 +33,11 @@ __global__ void __launch_bounds__(block_threads) sum_kernel(index_t n, Term term
   if (threadIdx.x == 0) partial[blockIdx.x] = s;
 }
 /// out (=, +=) sum of the partial sums, by one block.
-__global__ inline void __launch_bounds__(block_threads) sum_partials_kernel(const double* partial, index_t count, bool accumulate,
-                                                                    double* out) {
-  double s = 0;
+template <class V>
+__global__ void __launch_bounds__(block_threads) sum_partials_kernel(const V* partial, index_t count, bool accumulate, V* out) {
+  V s(0);
   for (index_t i = index_t(threadIdx.x); i < count; i += block_threads) s += partial[i];
-  s = block_sum(s, shared<double>());
+  s = block_sum(s, shared<V>());
   if (threadIdx.x == 0) *out = accumulate ? *out + s : s;
 }
 
@@ -75,7 +75,7 @@ void cuda_engine::ordered_sum(index_t n, const Term& term, double* out, bool acc
   double* partial = take<double>(pieces);
   const std::size_t shared_bytes = block_warps * sizeof(double);
   launch("sum", sum_kernel<Term>, pieces, 1, block_threads, shared_bytes, n, term, partial);
-  launch("sum of partial sums", sum_partials_kernel, 1, 1, block_threads, shared_bytes, partial, pieces, accumulate, out);
+  launch("sum of partial sums", sum_partials_kernel<double>, 1, 1, block_threads, shared_bytes, partial, pieces, accumulate, out);
 }
 template <class Term>
 void cuda_engine::sum_columns(index_t n, index_t d, const Term& term, double* out, double divisor) {
@@ -94,7 +94,10 @@ struct load_step {
   const S* from;
   index_t d, stride;
   T* to;
-  __device__ void operator()(index_t at) const { to[at] = T(from[at / d * stride + at % d]); }
+  __device__ void operator()(index_t at) const {
+    const cell c = cell_of(at, d);
+    to[at] = T(from[c.row * stride + c.column]);
+  }
 };
 template <class T, class S>
 struct store_step {
@@ -105,7 +108,8 @@ struct store_step {
   bool accumulate;
   __device__ void operator()(index_t at) const {
     const T f = T(double(factor));
-    S& out = to[at / d * stride + at % d];
+    const cell c = cell_of(at, d);
+    S& out = to[c.row * stride + c.column];
     out = accumulate ? S(T(out) + f * from[at]) : S(f * from[at]);
   }
 };
@@ -167,7 +171,8 @@ struct find_not_finite {
   index_t d, stride;
   lowest_index* first;
   __device__ void operator()(index_t at) const {
-    const compute_t<S> v = compute_t<S>(x[at / d * stride + at % d]);
+    const cell c = cell_of(at, d);
+    const compute_t<S> v = compute_t<S>(x[c.row * stride + c.column]);
     if (!(v - v == compute_t<S>(0))) atomicMin(first, lowest_index(at));
   }
 };
@@ -211,10 +216,11 @@ struct gather_step {
   S* to;
   index_t to_stride;
   __device__ void operator()(index_t at) const {
-    const index_t i = index[at / d];
+    const cell c = cell_of(at, d);
+    const index_t i = index[c.row];
     // An index that nobody could check must not read elsewhere: it makes the row NaN.
-    to[at / d * to_stride + at % d] =
-        i >= 0 && i < n ? from[i * stride + at % d] : S(std::numeric_limits<float>::quiet_NaN());
+    to[c.row * to_stride + c.column] =
+        i >= 0 && i < n ? from[i * stride + c.column] : S(math::limits<float>::not_a_number);
   }
 };
 template <class S>
@@ -265,7 +271,7 @@ struct spread_term {
   const double* mean;
   index_t d;
   __device__ double operator()(index_t i) const {
-    const double c = double(x[i]) - mean[i % d];
+    const double c = double(x[i]) - mean[cell_of(i, d).column];
     return c * c;
   }
 };
@@ -296,7 +302,8 @@ struct group_means_step {
   T* means;
   index_t* counts;
   __device__ void operator()(index_t at) const {
-    const index_t c = at / d, k = at % d;
+    const cell to = cell_of(at, d);
+    const index_t c = to.row, k = to.column;
     double s = 0;
     index_t count = 0;
     for (index_t i = 0; i < n; ++i) {
@@ -345,7 +352,7 @@ __global__ void __launch_bounds__(block_threads) largest_kernel(const T* x, inde
   T* values = shared<T>();
   index_t* places = reinterpret_cast<index_t*>(values + block_threads);
   const int thread = int(threadIdx.x);
-  T best = -std::numeric_limits<T>::infinity();
+  T best = -math::limits<T>::infinity;
   index_t place = n;
   for (index_t i = thread; i < n; i += block_threads)
     if (x[i] > best) {
@@ -367,7 +374,7 @@ __global__ void __launch_bounds__(block_threads) largest_kernel(const T* x, inde
 template <class T>
 void cuda_engine::farthest_points(const rows<T>& x, index_t count, index_t* chosen) {
   T* distance = take<T>(x.n);
-  fill(distance, x.n, std::numeric_limits<T>::infinity());
+  fill(distance, x.n, math::limits<T>::infinity);
   for (index_t a = 1; a < count; ++a) {
     launch("lower_distances", row_kernel<lower_distances_step<T>>, blocks_for(x.n, block_warps), 1, block_threads, 0, x.n,
            lower_distances_step<T>{x.data, x.d, 0, chosen + a - 1, distance});
@@ -384,7 +391,7 @@ struct subtract_step {
   T* x;
   index_t d;
   const double* m;
-  __device__ void operator()(index_t at) const { x[at] = T(double(x[at]) - m[at % d]); }
+  __device__ void operator()(index_t at) const { x[at] = T(double(x[at]) - m[cell_of(at, d).column]); }
 };
 template <class T>
 struct scale_step {
@@ -397,7 +404,7 @@ struct scale_columns_step {
   T* x;
   index_t d;
   const double* factor;
-  __device__ void operator()(index_t at) const { x[at] = T(double(x[at]) * factor[at % d]); }
+  __device__ void operator()(index_t at) const { x[at] = T(double(x[at]) * factor[cell_of(at, d).column]); }
 };
 template <class T>
 struct square_norms_step {
@@ -460,7 +467,8 @@ struct unnormalise_step {
   index_t d;
   const T* inverse_norm;
   __device__ void operator()(index_t at) const {
-    if (inverse_norm[at / d] > T(0)) x[at] /= inverse_norm[at / d];
+    const T inverse = inverse_norm[cell_of(at, d).row];
+    if (inverse > T(0)) x[at] /= inverse;
   }
 };
 template <class T>
@@ -475,7 +483,7 @@ struct inverse_deviation_step {
   index_t n;
   double* out;
   __device__ void operator()(index_t k) const {
-    constexpr double eps = double(std::numeric_limits<T>::epsilon());
+    constexpr double eps = double(math::limits<T>::epsilon);
     const double deviation = std::sqrt(out[k] / double(n - 1)), centre = mean[k] < 0 ? -mean[k] : mean[k];
     out[k] = deviation > 16 * eps * centre ? 1 / deviation : 1;
   }
@@ -497,7 +505,7 @@ struct deviation_pullback_step {
   index_t m, d;
   const double* along;
   __device__ void operator()(index_t at) const {
-    gy[at] -= T(double(y[at]) * along[at % d] / double(m - 1));
+    gy[at] -= T(double(y[at]) * along[cell_of(at, d).column] / double(m - 1));
   }
 };
 template <class T>
@@ -596,7 +604,10 @@ struct scale_to_range_step {
   T* z;
   index_t d;
   column_range<T> range;
-  __device__ void operator()(index_t at) const { z[at] = (z[at] - range.low[at % d]) / range.range[at % d]; }
+  __device__ void operator()(index_t at) const {
+    const index_t k = cell_of(at, d).column;
+    z[at] = (z[at] - range.low[k]) / range.range[k];
+  }
 };
 template <class T>
 column_range<T> cuda_engine::scale_columns(T* z, index_t n, index_t d, T eps) {
@@ -610,7 +621,7 @@ struct range_pullback_step {
   T* g;
   index_t d;
   column_range<T> range;
-  __device__ void operator()(index_t at) const { g[at] /= range.range[at % d]; }
+  __device__ void operator()(index_t at) const { g[at] /= range.range[cell_of(at, d).column]; }
 };
 /// By the lowest (side 0: dz/dmin = (z - 1) / range) or the highest number (side 1: -z / range) of a column.
 template <class T>
@@ -777,7 +788,7 @@ struct label_targets_step {
     const bool out = id[i] == ignore, wrong = !out && (id[i] < 0 || id[i] >= classes);
     if (out) id[i] = classes;
     hit[i] = T(1 - smoothing);
-    mass[i] = wrong ? std::numeric_limits<T>::quiet_NaN() : T(1);
+    mass[i] = wrong ? math::limits<T>::not_a_number : T(1);
   }
 };
 template <class T>

@@ -12,6 +12,16 @@
 #include "craft/engine/host_device.hpp"
 #include "craft/view.hpp"
 
+namespace craft {
+
+/// What craft::objective gives: the terms without their weights, and the weighted sum.
+template <class T>
+struct objective_values {
+  T text = 0, image = 0, batch = 0, mmd = 0, total = 0;
+};
+
+}  // namespace craft
+
 namespace craft::engine {
 
 // ---------------------------------------------------------------------------------------------------------
@@ -144,7 +154,7 @@ struct bandwidth_step {
     // Equal rows leave round-off of their common part behind when that is subtracted; such a spread is none.
     double common = 0;
     for (index_t k = 0; k < d; ++k) common += shift[k] * shift[k];
-    constexpr double eps = double(std::numeric_limits<T>::epsilon()), tiny = 1e3 * double(std::numeric_limits<T>::min());
+    constexpr double eps = double(math::limits<T>::epsilon), tiny = 1e3 * double(math::limits<T>::smallest);
     const double round_off = 16 * eps * eps * common, least = round_off > tiny ? round_off : tiny;
     double scale = 0;
     fit->mean_factor = 0;
@@ -201,12 +211,12 @@ struct form_factors_step {
   }
 };
 
-/// The weighted sum of the terms of an objective, and the terms themselves.
-template <class T, class Values>
+/// The terms of an objective and their weighted sum.
+template <class T>
 struct objective_step {
   const T* terms;
   double text, image, batch, mmd;
-  Values* values;
+  objective_values<T>* values;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
     values->text = terms[0];
     values->image = terms[1];

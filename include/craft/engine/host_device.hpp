@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #if defined(__CUDACC__)
@@ -11,6 +12,13 @@
 #endif
 
 namespace craft::math {
+
+/// Constants of a type as numbers: a GPU cannot call std::numeric_limits.
+template <class T>
+struct limits {
+  static constexpr T infinity = std::numeric_limits<T>::infinity(), not_a_number = std::numeric_limits<T>::quiet_NaN();
+  static constexpr T epsilon = std::numeric_limits<T>::epsilon(), smallest = std::numeric_limits<T>::min();
+};
 
 // Elementary functions of a number, or of a register of numbers (engine/pack.hpp), which brings them as members.
 template <class V>
