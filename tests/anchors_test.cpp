@@ -660,7 +660,7 @@ TEMPLATE_LIST_TEST_CASE("anchors of rows stored in two bytes", "[anchors][storag
 
 TEMPLATE_LIST_TEST_CASE("anchors: errors say what was expected, and write nothing", "[anchors][errors]", devices) {
   using D = TestType;
-  const auto ctx = D::make();
+  const auto ctx = D::make_checking();
   const array<D> x(random_reals(8, 4, 93));
   array<D> out(3, 4), narrow(3, 3), dx(8, 4);
   const std::string untouched = out.bits(), untouched_dx = dx.bits();

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "craft/context.hpp"
+#include "craft/engine/contract.hpp"
 #include "craft/view.hpp"
 #ifdef CRAFT_TEST_CUDA
 #include "craft/cuda.cuh"
@@ -46,6 +47,7 @@ struct cpu_backend {
   static const char* name() { return "cpu"; }
   /// One thread: results do not depend on their number (threads_test.cpp), and a busy machine makes many wait.
   static context make() { return craft::cpu(1); }
+  static context make_checking() { return make(); }
   static void* allocate(std::size_t bytes) { return ::operator new(bytes); }
   static void release(void* p) { ::operator delete(p); }
   // memcpy takes no null pointer, not even for no bytes: what an empty vector has.
@@ -63,6 +65,8 @@ struct device {
   using context = typename Backend::context;
   static constexpr craft::memory space = Backend::space;
   static context make() { return Backend::make(); }
+  /// Looks also at labels and weights that the host cannot read without waiting.
+  static context make_checking() { return Backend::make_checking(); }
   /// The same device with inputs stored as Q.
   template <class Q>
   using storing = device<Backend, Q>;
@@ -79,6 +83,11 @@ struct cuda_backend {
     context ctx;
     ctx.blas_bytes(4096);
     if (std::getenv("CRAFT_TEST_WHOLE_PANELS") == nullptr) ctx.tile(24, 40);
+    return ctx;
+  }
+  static context make_checking() {
+    context ctx = make();
+    ctx.check_labels(true);
     return ctx;
   }
   static void* allocate(std::size_t bytes) {
@@ -172,6 +181,23 @@ class array {
 
   S* data_;
   index_t rows_, cols_, stride_;
+};
+
+/// A place for the values of the objective in the memory of D, full of NaN.
+template <class D>
+class objective_terms {
+ public:
+  using values = craft::objective_values<typename D::compute>;
+  craft::scalar_out<values, D::space> place() {
+    return craft::scalar_out<values, D::space>(reinterpret_cast<values*>(all_.out().data()));
+  }
+  craft::objective_values<double> get() const {
+    const reals v = all_.get();
+    return {v(0, 0), v(0, 1), v(0, 2), v(0, 3), v(0, 4)};
+  }
+
+ private:
+  array<D, typename D::compute> all_{1, 5};
 };
 
 /// Labels in the memory of D.

@@ -41,7 +41,7 @@ TEMPLATE_LIST_TEST_CASE("mmd: errors", "[errors][mmd]", devices) {
   using D = TestType;
   using S = typename D::scalar;
   using T = typename D::compute;
-  auto ctx = D::make();
+  auto ctx = D::make_checking();
   const index_t n = 6, m = 5, d = 4;
   array<D> x(random_reals(n, d, 101)), y(random_reals(m, d, 102));
   const array<D> narrow(random_reals(m, 3, 103)), none(reals(0, d)), flat(reals(n, 0)), one(random_reals(1, d, 104));
@@ -159,7 +159,7 @@ TEMPLATE_LIST_TEST_CASE("which overlaps are rejected and which are not", "[error
   using D = TestType;
   using S = typename D::scalar;
   using T = typename D::compute;
-  const auto ctx = D::make();
+  const auto ctx = D::make_checking();
   const index_t n = 6, d = 4;
   array<D, T> value(1, 1);
   const auto run = [&](view_on<D> x, view_on<D> y, view_on<D> dx, view_on<D> dy) {
@@ -237,7 +237,7 @@ TEMPLATE_LIST_TEST_CASE("relative: errors", "[errors][relative]", devices) {
   using D = TestType;
   using S = typename D::scalar;
   using T = typename D::compute;
-  auto ctx = D::make();
+  auto ctx = D::make_checking();
   const index_t n = 6, c = 3, d = 4;
   array<D> x(random_reals(n, d, 111)), a(random_reals(c, d, 112));
   const array<D> narrow(random_reals(c, 3, 113)), none(reals(0, d)), one(random_reals(1, d, 114));

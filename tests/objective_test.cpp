@@ -69,9 +69,10 @@ objective_result run_objective(const typename D::context& ctx, const problem& p,
   optional(p.batch_texts, in.batch_texts, batch_texts, g.batch_texts, d_batch_texts);
   optional(p.image_anchors, in.image_anchors, image_anchors, g.image_anchors, d_image_anchors);
   optional(p.target_images, in.target_images, target_images, g.target_images, d_target_images);
-  craft::objective_values<T> v{T(not_a_number), T(not_a_number), T(not_a_number), T(not_a_number), T(not_a_number)};
-  craft::objective(ctx, in, kernel, options, v, g);
-  objective_result out{double(v.text), double(v.image), double(v.batch), double(v.mmd), double(v.total), {}, 0};
+  objective_terms<D> terms;
+  craft::objective(ctx, in, kernel, options, terms.place(), g);
+  const auto v = terms.get();
+  objective_result out{v.text, v.image, v.batch, v.mmd, v.total, {}, 0};
   out.gradients = {d_images.get(),        d_class_texts.get(),   d_batch_texts.get(),
                    d_image_anchors.get(), d_target_images.get(), {}};
   out.log_scale = d_log_scale.number();
@@ -447,9 +448,9 @@ TEMPLATE_LIST_TEST_CASE("the objective accumulates where asked, and leaves the r
   g.class_texts = craft::accumulate(d_texts.out());
   g.target_images = {d_target.out(), craft::write::none};
   g.log_scale = craft::accumulate(d_scale.out());
-  craft::objective_values<T> v;
-  craft::objective(ctx, in, kernel, o, v, g);
-  CHECK(double(v.total) == want.total);
+  objective_terms<D> terms;
+  craft::objective(ctx, in, kernel, o, terms.place(), g);
+  CHECK(terms.get().total == want.total);
   // One addition more, and fewer gradients asked for may add them in another order.
   const auto close = [&](const reals& got, const reals& gradient) {
     const reals sum = gradient.array() + before;

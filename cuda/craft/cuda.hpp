@@ -121,11 +121,18 @@ class cuda {
     return *this;
   }
 
-  /// Looks for NaN and infinity in every input, and at labels and weights in device memory, before anything else, and throws
-  /// as on the CPU. Waits for the stream; off by default. Without it a wrong label in device memory makes the value NaN.
+  /// Looks for NaN and infinity in every input first, as on the CPU. Waits for the stream; off by default.
   bool check_finite() const { return check_finite_; }
   cuda& check_finite(bool on) {
     check_finite_ = on;
+    return *this;
+  }
+
+  /// Looks at labels and sample weights in device memory too, and throws as for those on the host. Waits for the stream; off by
+  /// default, and then a label outside its range makes the value NaN.
+  bool check_labels() const { return check_labels_; }
+  cuda& check_labels(bool on) {
+    check_labels_ = on;
     return *this;
   }
 
@@ -226,7 +233,7 @@ class cuda {
   cublasHandle_t handle_ = nullptr;
   std::unique_ptr<cublasContext, destroy> own_;
   craft::precision precision_ = craft::precision::strict;
-  bool check_finite_ = false;
+  bool check_finite_ = false, check_labels_ = false;
   index_t tile_rows_ = 0, tile_columns_ = 0;
   int processors_ = 1;
   std::size_t blas_bytes_ = 0;

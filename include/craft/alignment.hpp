@@ -204,11 +204,11 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
   engine::alignment_call<Context, S> call(ctx, "anchor_cross_entropy", "anchors", xv, av);
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
-  call.check.weights("weights", options.weights, n, false);
+  call.check.weights("weights", options.weights, n, false, e);
   auto s = call.take_softmax(n);
   if constexpr (by_label) {
     const labels y(target);
-    call.check.labels_of("labels", y, n, c, options.ignore_label);
+    call.check.labels_of("labels", y, n, c, options.ignore_label, e);
     call.check_common(options, value, gradients);
     e.label_targets(y, c, options.ignore_label, options.label_smoothing, s);
     e.row_weights(n, options.weights, &y, options.ignore_label, nullptr, options.reduce == reduction::mean, 1.0, s);
@@ -243,7 +243,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
   call.check_pairs(options.x_labels, options.y_labels);
-  call.check.weights("weights", options.weights, n, false);
+  call.check.weights("weights", options.weights, n, false, e);
   require<shape_error>(options.weights.empty() || !both || n == m,
                        "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
   call.check_common(options, value, gradients);

@@ -51,7 +51,7 @@ inline void draw(random_source& random, std::vector<index_t>& candidates, index_
 
 /// Rows of each class, in order. Throws label_error for a label outside [0, classes).
 inline std::vector<std::vector<index_t>> rows_by_class(const checks& check, const labels& y, index_t classes) {
-  check.labels_of("labels", y, y.size(), classes, 0);
+  check.each_label_of("labels", y, classes, 0);
   std::vector<std::vector<index_t>> members(classes);
   for (index_t i = 0; i < y.size(); ++i) members[y[i]].push_back(i);
   return members;
@@ -81,11 +81,10 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
   check.input("x", xv, e);
   require<shape_error>(classes > 0, "class_means: out has no rows, expected one per class");
   check.destination("out", to, classes, d);
-  check.label_count("labels", y, n);
-  check.labels_of("labels", y, n, classes, 0);
-  if (y.where() == memory::host) {
+  check.labels_of("labels", y, n, classes, 0, e);
+  if (const labels seen = e.seen(y); !seen.empty()) {
     index_t* rows = e.template host_zeros<index_t>(classes);
-    for (index_t i = 0; i < n; ++i) ++rows[y[i]];
+    for (index_t i = 0; i < n; ++i) ++rows[seen[i]];
     for (index_t c = 0; c < classes; ++c)
       require<label_error>(rows[c] > 0, "class_means: class ", c, " has no rows");
   }
@@ -322,7 +321,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   require<option_error>(options.start.empty(), "kmeans_per_class: takes no rows to start from");
   check.destination("centres", to, to.rows(), d);
   check.label_count("labels", y, xv.rows());
-  const auto members = engine::rows_by_class(check, y, classes);
+  const auto members = engine::rows_by_class(check, e.seen(y, true), classes);
   for (index_t c = 0; c < classes; ++c)
     require<label_error>(index_t(members[c].size()) >= per_class, "kmeans_per_class: class ", c, " has ",
                          members[c].size(), " rows, expected at least ", per_class);
@@ -398,6 +397,7 @@ inline std::vector<index_t> stratified_anchors(const labels& y, index_t classes,
                                                std::uint64_t step = 0) {
   require<shape_error>(classes >= 1 && per_class >= 0, "stratified_anchors: expected at least one class, got ", classes,
                        ", and no negative count, got ", per_class);
+  require<option_error>(y.where() == memory::host, "stratified_anchors: labels must lie in host memory");
   auto members = engine::rows_by_class(engine::checks("stratified_anchors"), y, classes);
   engine::random_source random(seed, step);
   std::vector<index_t> out;

@@ -82,9 +82,9 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   kernel.check();
   require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty()),
                         "mmd: the linear-time estimator takes no sample weights");
-  check.weights("x_weights", options.x_weights, n, true);
-  check.weights("y_weights", options.y_weights, m, true);
-  require<option_error>(!unbiased || (check.shared_weights(options.x_weights) && check.shared_weights(options.y_weights)),
+  check.weights("x_weights", options.x_weights, n, true, e);
+  check.weights("y_weights", options.y_weights, m, true, e);
+  require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
                         "mmd: the unbiased estimator needs at least two positive weights in each sample");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
                         "mmd: column_eps must be positive, got ", options.column_eps);

@@ -39,6 +39,11 @@ class cuda_engine {
     return s.pointer() == nullptr ? number(s.value()) : number(1, s.pointer(), s.is_double());
   }
   static number number_at(const double* p) { return {1, p, true}; }
+  labels seen(const labels& y, bool always = false) {
+    if (y.where() == memory::host) return y;
+    return (always || ctx_.check_labels()) && !rehearses() ? labels(on_host(indices(y), y.size()), y.size()) : labels();
+  }
+  numbers seen(const numbers& w);
   /// A copy on the host, which lasts as long as the engine. Waits for the stream.
   template <class T>
   T* on_host(T* p, index_t n) {

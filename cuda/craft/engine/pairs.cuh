@@ -740,7 +740,11 @@ template <class T>
 struct finish_nearest_step {
   const T* x_squared;
   T* distance;
-  __device__ void operator()(index_t i) const { distance[i] = math::max(T(0), distance[i] + x_squared[i]); }
+  index_t *index, m;
+  __device__ void operator()(index_t i) const {
+    distance[i] = math::max(T(0), distance[i] + x_squared[i]);
+    if (index[i] >= m) index[i] = 0;  // where no distance is a number, any row will do
+  }
 };
 template <class T>
 void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
@@ -751,7 +755,7 @@ void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T*
     launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
            nearest_step<T>{p, y.squared, distance, index});
   });
-  each(x.n, finish_nearest_step<T>{x.squared, distance});
+  each(x.n, finish_nearest_step<T>{x.squared, distance, index, y.n});
 }
 
 // The bits of a number >= 0, whose order as integers is that of the numbers, digit by digit from the top.

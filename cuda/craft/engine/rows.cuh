@@ -369,7 +369,7 @@ __global__ void __launch_bounds__(block_threads) largest_kernel(const T* x, inde
     values[thread] = values[other];
     places[thread] = places[other];
   }
-  if (thread == 0) *at = places[0];
+  if (thread == 0) *at = places[0] < n ? places[0] : 0;  // where no distance is a number, any row will do
 }
 template <class T>
 void cuda_engine::farthest_points(const rows<T>& x, index_t count, index_t* chosen) {
@@ -681,6 +681,11 @@ const T* cuda_engine::device_weights(const numbers& w) {
     each(w.size(), convert_step<T, float>{static_cast<const float*>(w.data()), to});
   }
   return to;
+}
+inline numbers cuda_engine::seen(const numbers& w) {
+  if (w.where() == memory::host) return w;
+  if (!ctx_.check_labels() || w.empty() || rehearses()) return {};
+  return numbers(on_host(const_cast<double*>(device_weights<double>(w)), w.size()), w.size());
 }
 template <class T>
 struct share_weights_step {

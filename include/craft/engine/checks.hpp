@@ -74,10 +74,17 @@ class checks {
   void value(const scalar_out<T, M>& to) {
     remember("value", to.get(), 1, 1, 1, sizeof(T), true);
   }
-  /// Labels: as many as rows, each in [0, classes) or equal to `ignore`. What the host cannot read is not looked at.
-  void labels_of(const char* name, const labels& y, index_t rows, index_t classes, index_t ignore) const {
+  /// Labels: as many as rows, each in [0, classes) or equal to `ignore`. Those that the host cannot read are looked at if the
+  /// engine's context asks for it.
+  template <class Engine>
+  void labels_of(const char* name, const labels& y, index_t rows, index_t classes, index_t ignore, Engine& engine) const {
     label_count(name, y, rows);
-    if (y.where() != memory::host) return;
+    const labels seen = engine.seen(y);
+    if (!seen.empty()) each_label_of(name, seen, classes, ignore);
+  }
+  /// Labels in host memory.
+  void each_label_of(const char* name, const labels& y, index_t classes, index_t ignore) const {
+    const index_t rows = y.size();
     for (index_t i = 0; i < rows; ++i)
       require<label_error>((y[i] >= 0 && y[i] < classes) || y[i] == ignore, verb_, ": ", name, "[", i, "] is ", y[i],
                            ", expected 0 to ", classes - 1);
@@ -86,10 +93,12 @@ class checks {
     require<shape_error>(y.size() == rows, verb_, ": ", name, " must be ", rows, " labels, got ", y.size());
   }
   /// Weights: none, or one per row, finite, not negative; `some_positive`: not all zero.
-  void weights(const char* name, const numbers& w, index_t rows, bool some_positive) const {
+  template <class Engine>
+  void weights(const char* name, const numbers& given, index_t rows, bool some_positive, Engine& engine) const {
+    if (given.empty()) return;
+    require<shape_error>(given.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", given.size());
+    const numbers w = engine.seen(given);
     if (w.empty()) return;
-    require<shape_error>(w.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", w.size());
-    if (w.where() != memory::host) return;
     double sum = 0;
     for (index_t i = 0; i < rows; ++i) {
       require<option_error>(std::isfinite(w[i]) && w[i] >= 0, verb_, ": ", name, "[", i,
@@ -99,8 +108,10 @@ class checks {
     require<option_error>(!some_positive || sum > 0, verb_, ": ", name, " must not all be zero");
   }
   /// Whether weights (that have been checked) are more than one row's, as far as the host can tell.
-  bool shared_weights(const numbers& w) const {
-    if (w.where() != memory::host || w.empty()) return true;
+  template <class Engine>
+  bool shared_weights(const numbers& given, Engine& engine) const {
+    const numbers w = engine.seen(given);
+    if (w.empty()) return true;
     double sum = 0, shares = 0;
     for (index_t i = 0; i < w.size(); ++i) sum += w[i];
     for (index_t i = 0; i < w.size(); ++i) shares += (w[i] / sum) * (w[i] / sum);

@@ -36,6 +36,11 @@ class cpu_engine {
   static bool known(const scalar&) { return true; }
   static double read(const scalar& s) { return s.value(); }
   static double number_at(const double* p) { return *p; }
+  /// Labels and weights as the host can look at them; none if that would mean to wait, unless `always`.
+  template <class Numbers>
+  static Numbers seen(const Numbers& given, bool = false) {
+    return given;
+  }
   /// What the host can read and write: n numbers of the engine's memory, and the way back of those that it changed.
   template <class T>
   static T* on_host(T* p, index_t) {
