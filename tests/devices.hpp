@@ -73,8 +73,8 @@ struct device {
 };
 
 #ifdef CRAFT_TEST_CUDA
-/// A GPU, or its emulation (tests/emulated). Small panels, so that small samples make several; the environment says where
-/// the default ones run.
+/// A GPU, or its emulation (tests/emulated). Small tiles, so that small samples make several, and no fused sweeps; the
+/// environment says where the context is left as users find it.
 struct cuda_backend {
   using context = craft::cuda;
   static constexpr craft::memory space = craft::memory::device;
@@ -82,7 +82,7 @@ struct cuda_backend {
   static context make() {
     context ctx;
     ctx.blas_bytes(4096);
-    if (std::getenv("CRAFT_TEST_WHOLE_PANELS") == nullptr) ctx.tile(24, 40);
+    if (std::getenv("CRAFT_TEST_AS_USERS_FIND_IT") == nullptr) ctx.tile(24, 40).fused(0);
     return ctx;
   }
   static context make_checking() {

@@ -5,3 +5,4 @@
 #include "craft/engine/launch.cuh"
 #include "craft/engine/rows.cuh"
 #include "craft/engine/pairs.cuh"
+#include "craft/engine/fused.cuh"

@@ -59,10 +59,13 @@ struct device_number {
 
 /// How products of float matrices are made on a GPU. Double always runs in double; float, half and bfloat16 inputs are
 /// computed in float. What each costs in accuracy is measured in docs/cuda.md.
+///
+/// Where pair functions look at distances, the rows themselves are rounded once, so that |x|^2, |y|^2 and x . y belong to the
+/// same points and distances of near points keep their digits.
 enum class precision {
   strict,   ///< float32 multiplications and sums
-  tf32,     ///< tensor cores, inputs rounded to 10 bits after the leading one
-  bfloat16  ///< tensor cores, inputs rounded to 7 bits after the leading one
+  tf32,     ///< tensor cores, factors rounded to 10 bits after the leading one
+  bfloat16  ///< tensor cores, factors rounded to 7 bits after the leading one (fused sweeps: rows to 7, weights to 10)
 };
 
 /// Number of CUDA devices: 0 without a driver and without a device. Throws device_error for any other failure.
@@ -105,6 +108,10 @@ class cuda {
                               "cudaDeviceGetAttribute(compute capability)");
     craft::engine::cuda_check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device),
                               "cudaDeviceGetAttribute(multiprocessors)");
+    int shared_bytes = 0;
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+                              "cudaDeviceGetAttribute(shared memory of a block)");
+    shared_bytes_ = std::size_t(shared_bytes);
     blas_bytes_ = (major >= 9 ? std::size_t(32) : std::size_t(4)) << 20;
     use_stream_ordered_memory();
   }
@@ -113,7 +120,9 @@ class cuda {
 
   cudaStream_t stream() const { return stream_; }
   cublasHandle_t handle() const { return handle_; }
+  /// Multiprocessors of the device, and bytes of shared memory that a block may ask for.
   int processors() const { return processors_; }
+  std::size_t shared_bytes() const { return shared_bytes_; }
 
   craft::precision precision() const { return precision_; }
   cuda& precision(craft::precision p) {
@@ -144,6 +153,15 @@ class cuda {
     require<option_error>(rows >= 0 && columns >= 0, "cuda: tile sizes must not be negative, got ", rows, " and ", columns);
     tile_rows_ = rows;
     tile_columns_ = columns;
+    return *this;
+  }
+
+  /// Rows of up to this many numbers (at most 128, in double 64) are swept by one kernel that leaves no dot product in memory;
+  /// 0: never.
+  index_t fused() const { return fused_; }
+  cuda& fused(index_t longest) {
+    require<option_error>(longest >= 0, "cuda: the longest fused rows must not be negative, got ", longest);
+    fused_ = longest;
     return *this;
   }
 
@@ -195,7 +213,9 @@ class cuda {
         precision_(other.precision_),
         tile_rows_(other.tile_rows_),
         tile_columns_(other.tile_columns_),
+        fused_(other.fused_),
         processors_(other.processors_),
+        shared_bytes_(other.shared_bytes_),
         blas_bytes_(other.blas_bytes()),
         rehearses_(true) {
     // Addresses that are never looked at, one after another.
@@ -234,8 +254,9 @@ class cuda {
   std::unique_ptr<cublasContext, destroy> own_;
   craft::precision precision_ = craft::precision::strict;
   bool check_finite_ = false, check_labels_ = false;
-  index_t tile_rows_ = 0, tile_columns_ = 0;
+  index_t tile_rows_ = 0, tile_columns_ = 0, fused_ = 128;
   int processors_ = 1;
+  std::size_t shared_bytes_ = 0;
   std::size_t blas_bytes_ = 0;
   bool rehearses_ = false;
   mutable workspace scratch_;

@@ -14,6 +14,8 @@ namespace craft::engine {
 /// Where kernels leave the sums of a panel before they are added, in a fixed order, to what a sweep sums up.
 template <class T>
 struct panel_sums;
+template <class T>
+struct fused_sweep;
 
 class cuda_engine {
  public:
@@ -268,6 +270,13 @@ class cuda_engine {
   template <class T, class Element>
   void sweep(const rows<T>& x, const rows<T>& y, bool triangle, const Element& element, double* totals, const pull<T>& gx,
              const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept = nullptr);
+  template <class T>
+  bool fuses(index_t d) const;
+  template <class T, class Element>
+  void fused(const rows<T>& z, const Element& element, double* totals, const pull<T>& g, index_t first_wanted,
+             index_t last_wanted);
+  template <class T, class Element, int D>
+  void launch_fused(index_t blocks, index_t splits, const fused_sweep<T>& f, const Element& element) const;
   template <class T, class Visit>
   void panels(const rows<T>& x, const rows<T>& y, bool triangle, const Visit& visit, T* kept = nullptr,
               bool known = false);

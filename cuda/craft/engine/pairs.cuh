@@ -464,7 +464,11 @@ void cuda_engine::quadratic_form(const rows<T>& z, index_t split, const K& k, co
       each(count, fold_parameters_step{partial, blocks, count, totals + 1});
     });
   }
-  sweep(z, z, true, element, totals, g, g, w.pull_x ? 0 : split, w.pull_y ? z.n : split);
+  const index_t first = w.pull_x ? 0 : split, last = w.pull_y ? z.n : split;
+  if (fuses<T>(z.d))
+    fused(z, element, totals, g, first, last);
+  else
+    sweep(z, z, true, element, totals, g, g, first, last);
   add_self(z, g);
 }
 
