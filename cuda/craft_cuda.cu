@@ -61,6 +61,7 @@ using std::int64_t;
 CRAFT_FOR_COMPUTED(double)
 CRAFT_FOR_COMPUTED(float)
 template void cuda_engine::fill<index_t>(index_t*, index_t, index_t) const;
+template double* cuda_engine::device_weights<double>(const numbers&);
 template void cuda_engine::each<clamped_scale_step<device_number>>(index_t, const clamped_scale_step<device_number>&) const;
 template void cuda_engine::each<clamped_scale_pullback_step<device_number>>(
     index_t, const clamped_scale_pullback_step<device_number>&) const;

@@ -166,7 +166,7 @@ class cuda {
   }
 
   /// What cuBLAS may use of the scratch memory, if the handle is the context's own: by default what it wants on this device.
-  std::size_t blas_bytes() const { return own_ ? blas_bytes_ : 0; }
+  std::size_t blas_bytes() const { return own_ || rehearses_ ? blas_bytes_ : 0; }
   cuda& blas_bytes(std::size_t bytes) {
     blas_bytes_ = bytes;
     return *this;

@@ -45,7 +45,11 @@ class cuda_engine {
     if (y.where() == memory::host) return y;
     return (always || ctx_.check_labels()) && !rehearses() ? labels(on_host(indices(y), y.size()), y.size()) : labels();
   }
-  numbers seen(const numbers& w);
+  numbers seen(const numbers& w) {
+    if (w.where() == memory::host) return w;
+    if (!ctx_.check_labels() || w.empty() || rehearses()) return {};
+    return numbers(on_host(device_weights<double>(w), w.size()), w.size());
+  }
   /// A copy on the host, which lasts as long as the engine. Waits for the stream.
   template <class T>
   T* on_host(T* p, index_t n) {
@@ -262,7 +266,7 @@ class cuda_engine {
   template <class Term>
   void sum_columns(index_t n, index_t d, const Term& term, double* out, double divisor = 1);
   template <class T>
-  const T* device_weights(const numbers& w);
+  T* device_weights(const numbers& w);
   template <class T>
   void share_targets(const index_t* id, const index_t* other_id, const index_t* matches, index_t n, index_t m,
                      double smoothing, softmax<T>& s);

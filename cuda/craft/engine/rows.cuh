@@ -25,15 +25,16 @@ __global__ void __launch_bounds__(block_threads, 1) row_kernel(index_t n, Step s
   for (index_t i = grid_thread() / warp_lanes; i < n; i += warps) step(i, lane);
 }
 
-/// One number per block: the sum of term(i) over its piece of [0, n). Pieces do not depend on the device.
+/// One number per block: the sum of term(i) over its piece of [0, n), which it writes or adds. Pieces do not depend on the
+/// device.
 constexpr index_t sum_piece = 16 * block_threads;
 template <class Term>
-__global__ void __launch_bounds__(block_threads) sum_kernel(index_t n, Term term, double* partial) {
+__global__ void __launch_bounds__(block_threads) sum_kernel(index_t n, Term term, bool accumulate, double* partial) {
   const index_t begin = index_t(blockIdx.x) * sum_piece, end = begin + sum_piece < n ? begin + sum_piece : n;
   double s = 0;
   for (index_t i = begin + index_t(threadIdx.x); i < end; i += block_threads) s += term(i);
   s = block_sum(s, shared<double>());
-  if (threadIdx.x == 0) partial[blockIdx.x] = s;
+  if (threadIdx.x == 0) partial[blockIdx.x] = accumulate ? partial[blockIdx.x] + s : s;
 }
 /// out (=, +=) sum of the partial sums, by one block.
 template <class V>
@@ -44,15 +45,15 @@ __global__ void __launch_bounds__(block_threads) sum_partials_kernel(const V* pa
   if (threadIdx.x == 0) *out = accumulate ? *out + s : s;
 }
 
-/// partial_(piece, k) = sum of term(i, k) over a piece of the rows, a thread for each column.
+/// partial_(piece, k) = sum of term(i, k) / divisor over a piece of the rows, a thread for each column.
 template <class Term>
-__global__ void column_kernel(index_t n, index_t d, index_t rows_per_piece, Term term, double* partial) {
+__global__ void column_kernel(index_t n, index_t d, index_t rows_per_piece, Term term, double divisor, double* partial) {
   const index_t k = grid_thread(), begin = index_t(blockIdx.y) * rows_per_piece;
   const index_t end = begin + rows_per_piece < n ? begin + rows_per_piece : n;
   if (k >= d) return;
   double s = 0;
   for (index_t i = begin; i < end; ++i) s += term(i, k);
-  partial[index_t(blockIdx.y) * d + k] = s;
+  partial[index_t(blockIdx.y) * d + k] = s / divisor;
 }
 struct column_finish {
   const double* partial;
@@ -75,18 +76,23 @@ template <class T, class Term>
 void cuda_engine::ordered_sum(index_t n, const Term& term, double* out, bool accumulate) {
   const workspace::frame inner(ctx_.scratch());
   const index_t pieces = (n + sum_piece - 1) / sum_piece;
-  double* partial = take<double>(pieces);
   const std::size_t shared_bytes = block_warps * sizeof(double);
-  launch("sum", sum_kernel<Term>, pieces, 1, block_threads, shared_bytes, n, term, partial);
+  if (pieces == 1) {
+    launch("sum", sum_kernel<Term>, pieces, 1, block_threads, shared_bytes, n, term, accumulate, out);
+    return;
+  }
+  double* partial = take<double>(pieces);
+  launch("sum", sum_kernel<Term>, pieces, 1, block_threads, shared_bytes, n, term, false, partial);
   launch("sum of partial sums", sum_partials_kernel<double>, 1, 1, block_threads, shared_bytes, partial, pieces, accumulate, out);
 }
 template <class Term>
 void cuda_engine::sum_columns(index_t n, index_t d, const Term& term, double* out, double divisor) {
   const workspace::frame inner(ctx_.scratch());
   const index_t per_piece = std::max<index_t>(64, (n + 255) / 256), pieces = (n + per_piece - 1) / per_piece;
-  double* partial = take<double>(pieces * d);
-  launch("column sums", column_kernel<Term>, blocks_for(d, 64), pieces, 64, 0, n, d, per_piece, term, partial);
-  each(d, column_finish{partial, pieces, d, divisor, out});
+  double* partial = pieces == 1 ? out : take<double>(pieces * d);
+  launch("column sums", column_kernel<Term>, blocks_for(d, 64), pieces, 64, 0, n, d, per_piece, term,
+         pieces == 1 ? divisor : 1.0, partial);
+  if (pieces > 1) each(d, column_finish{partial, pieces, d, divisor, out});
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -688,7 +694,7 @@ struct convert_step {
 };
 /// Weights in device memory, as they are.
 template <class T>
-const T* cuda_engine::device_weights(const numbers& w) {
+T* cuda_engine::device_weights(const numbers& w) {
   T* to = take<T>(w.size());
   if (w.where() == memory::host) {
     std::vector<T> host(static_cast<std::size_t>(w.size()));
@@ -700,11 +706,6 @@ const T* cuda_engine::device_weights(const numbers& w) {
     each(w.size(), convert_step<T, float>{static_cast<const float*>(w.data()), to});
   }
   return to;
-}
-inline numbers cuda_engine::seen(const numbers& w) {
-  if (w.where() == memory::host) return w;
-  if (!ctx_.check_labels() || w.empty() || rehearses()) return {};
-  return numbers(on_host(const_cast<double*>(device_weights<double>(w)), w.size()), w.size());
 }
 template <class T>
 struct share_weights_step {
@@ -764,11 +765,12 @@ inline void cuda_engine::count_matches(const index_t* id, index_t n, const index
 
 template <class T>
 struct share_targets_step {
-  const index_t* matches;
+  const index_t* matches;  ///< null: one each
   double smoothing;
   T *hit, *mass;
   __device__ void operator()(index_t i) const {
-    hit[i] = matches[i] > 0 ? T((1 - smoothing) / double(matches[i])) : T(0);
+    const index_t count = matches ? matches[i] : 1;
+    hit[i] = count > 0 ? T((1 - smoothing) / double(count)) : T(0);
     mass[i] = T(1);
   }
 };
@@ -788,12 +790,11 @@ template <class T>
 void cuda_engine::pair_targets(const labels& x, const labels& y, index_t n, index_t m, double smoothing,
                                softmax<T>& by_row, softmax<T>& by_col) {
   index_t *x_id = take<index_t>(n), *y_id = take<index_t>(m);
-  index_t *x_matches = take<index_t>(n), *y_matches = take<index_t>(m);
+  index_t *x_matches = nullptr, *y_matches = nullptr;
   pair_ids(x, y, n, m, x_id, y_id);
-  if (x.empty()) {
-    fill(x_matches, n, index_t(1));
-    fill(y_matches, m, index_t(1));
-  } else {
+  if (!x.empty()) {
+    x_matches = take<index_t>(n);
+    y_matches = take<index_t>(m);
     count_matches(x_id, n, y_id, m, x_matches);
     count_matches(y_id, m, x_id, n, y_matches);
   }
@@ -876,12 +877,13 @@ struct scaled_weight_step {
 template <class T>
 void cuda_engine::row_weights(index_t n, const numbers& w, const labels* y, index_t ignore, const index_t* positives,
                               bool mean, double share, softmax<T>& s) {
+  T* weight = take<T>(n);
+  s.weight = weight;
+  if (w.empty() && y == nullptr && positives == nullptr) return fill(weight, n, T(mean ? share / double(n) : share));
   double *all = take<double>(n), *sum = take<double>(1);
   each(n, row_weight_step{w.empty() ? nullptr : device_weights<double>(w), y ? indices(*y) : nullptr, positives, ignore, all});
   if (mean) ordered_sum<double>(n, term_of<double>{all}, sum);
-  T* weight = take<T>(n);
   each(n, scaled_weight_step<T>{all, mean ? sum : nullptr, share, weight});
-  s.weight = weight;
 }
 
 }  // namespace craft::engine

@@ -79,7 +79,7 @@ struct softmax {
   index_t n = 0;
   const Id *id = nullptr, *other_id = nullptr;
   const T* hit = nullptr;
-  const index_t* matches = nullptr;            ///< how many columns belong to each row
+  const index_t* matches = nullptr;            ///< how many columns belong to each row; null: one
   T base = 0, keep = 1;
   const T* soft = nullptr;
   index_t soft_stride = 0;
