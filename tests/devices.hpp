@@ -45,6 +45,7 @@ struct cpu_backend {
   using context = craft::cpu;
   static constexpr craft::memory space = craft::memory::host;
   static const char* name() { return "cpu"; }
+  static constexpr index_t tile_unit = 1;
   /// One thread: results do not depend on their number (threads_test.cpp), and a busy machine makes many wait.
   static context make() { return craft::cpu(1); }
   static context make_checking() { return make(); }
@@ -65,6 +66,8 @@ struct device {
   using context = typename Backend::context;
   static constexpr craft::memory space = Backend::space;
   static context make() { return Backend::make(); }
+  /// What tests mean by a tile of so many rows.
+  static index_t tile(index_t rows) { return rows * Backend::tile_unit; }
   /// Looks also at labels and weights that the host cannot read without waiting.
   static context make_checking() { return Backend::make_checking(); }
   /// The same device with inputs stored as Q.
@@ -79,6 +82,7 @@ struct cuda_backend {
   using context = craft::cuda;
   static constexpr craft::memory space = craft::memory::device;
   static const char* name() { return "cuda"; }
+  static constexpr index_t tile_unit = 8;  ///< five launches a tile: single rows would take minutes under emulation
   static context make() {
     context ctx;
     ctx.blas_bytes(4096);

@@ -45,7 +45,7 @@ void equals_double_loop(const Case& c) {
       for (int k = 0; k < 2; ++k) {
         const index_t tile = tiles[turn++ % tiles.size()];
         INFO(name_of(f) << ", n " << s.n << ", m " << s.m << ", d " << s.d << ", tile " << tile);
-        ctx.tile(tile);
+        ctx.tile(D::tile(tile));
         check_close(run_mmd<D>(ctx, X, Y, kernel, options), want, allowed);
       }
     }
@@ -78,7 +78,7 @@ TEMPLATE_LIST_TEST_CASE("MMD equals a double loop at every tile size", "[mmd]", 
     craft::mmd_options options = options_of(f);
     for (const index_t tile : {1, 2, 3, 7, 8, 16, 31, 32, 33, 64, 69, 70, 71, 103, 128, 1000}) {
       INFO(name_of(f) << ", tile " << tile);
-      ctx.tile(tile);
+      ctx.tile(D::tile(tile));
       check_close(run_mmd<D>(ctx, X, Y, c.kernel(), options), want, allowed);
     }
   }
