@@ -80,7 +80,8 @@ inline int cuda_devices() {
   return count;
 }
 
-/// A GPU: the current device, a stream of the caller's, a cuBLAS handle, scratch memory.
+/// A GPU: the device that is current when the context is made, and must be in every call; a stream of the caller's, a cuBLAS
+/// handle, scratch memory.
 ///
 /// Scratch memory is stream-ordered (cudaMallocAsync) and kept between calls, unless the caller brings functions
 /// (scratch().use) or one buffer (memory). Two calls of one context must be in one stream, or ordered by the caller.

@@ -3,6 +3,7 @@
 
 #include "craft/alignment.hpp"
 #include "craft/anchors.hpp"
+#include "craft/any_device.hpp"
 #include "craft/bandwidth.hpp"
 #include "craft/context.hpp"
 #include "craft/error.hpp"
