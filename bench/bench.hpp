@@ -46,7 +46,41 @@ struct arithmetic {
   double exponentials = 0;  ///< one per kernel evaluation or logit
   index_t n = 0, m = 0, d = 0;  ///< extents of the products, which the engine cuts into tiles
   double dots = 1, pulls = 2;   ///< how many products of each kind: X Y', and weights times rows
+  double bytes = 0;             ///< to be moved, where that is what limits a case
 };
+
+/// A matrix in the memory of D: not filled with anything in particular, with normal numbers, or with numbers of the
+/// host's. A device that fills its own memory faster than the host could send it specialises this.
+template <class D, class S = typename D::scalar>
+struct matrix_on : array<D, S> {
+  matrix_on(index_t rows, index_t cols) : array<D, S>(rows, cols) {}
+  matrix_on(index_t rows, index_t cols, std::uint64_t seed, double shift)
+      : array<D, S>(random_reals(rows, cols, seed, shift)) {}
+  explicit matrix_on(const reals& values) : array<D, S>(values) {}
+};
+
+/// The same matrix of inputs several times: a case may go from set to set, so that no call finds its own inputs in a
+/// cache.
+template <class D>
+class inputs {
+ public:
+  inputs(index_t sets, index_t rows, index_t cols, std::uint64_t seed, double shift = 0) {
+    for (index_t set = 0; set < sets; ++set)
+      all_.push_back(std::make_unique<matrix_on<D>>(rows, cols, seed + 100 * std::uint64_t(set), shift));
+  }
+  inputs(index_t sets, const reals& values) {
+    for (index_t set = 0; set < sets; ++set) all_.push_back(std::make_unique<matrix_on<D>>(values));
+  }
+  auto operator[](index_t set) const { return std::as_const(*all_[std::size_t(set)]).in(); }
+
+ private:
+  std::vector<std::unique_ptr<matrix_on<D>>> all_;
+};
+template <class D>
+using outputs = matrix_on<D>;
+/// Of the computing type: values and gradients of parameters.
+template <class D>
+using results = matrix_on<D, typename D::compute>;
 
 /// The limits of a device. A new device specialises this.
 template <class Backend, class T>
@@ -130,17 +164,24 @@ struct limits<cpu_backend, T> {
   matrix<T> left_, right_, result_;
 };
 
-/// The context of a case, with what it measures.
+/// The context of a case, with what it measures. A new device specialises this, with a `how` of its own.
 template <class D>
 class run {
  public:
   typename D::context ctx = D::make();
 
-  run(benchmark::State& state, int threads) : state_(state) {
-    if constexpr (std::is_same_v<typename D::context, craft::cpu>) ctx.threads(threads);
-  }
+  /// How a case is measured on this device: the end of its name.
+  struct how {
+    int threads, iterations;
+  };
 
-  /// Runs `call` and the limits in turn and sets the counters:
+  run(benchmark::State& state, const how& h) : state_(state) { ctx.threads(h.threads); }
+
+  /// How many sets of inputs of so many bytes are wanted: calls here are long, and their inputs small beside scratch
+  /// memory.
+  index_t sets(double) const { return 1; }
+
+  /// Runs `call(set of inputs)` and the limits in turn and sets the counters:
   ///   seconds              median time of a call
   ///   flops                useful operations per second
   ///   of_tiles, of_large   the same as a fraction of the rate at the tile's shape, and of a large square product
@@ -150,12 +191,12 @@ class run {
   ///   extra_bytes          memory beyond inputs and outputs
   template <class Call>
   void operator()(const arithmetic& a, Call&& call) {
-    call();  // takes its memory
+    call(index_t(0));  // takes its memory
     limits<typename D::backend, typename D::compute> limit(ctx, a);
     std::vector<double> took, of_tiles, of_large, fraction, of_larger, overhead;
     for (auto _ : state_) {
       const double tiles = limit.tiles(), large = limit.large(), exponentials = limit.exponentials();
-      const double t = seconds(call, 0.02);
+      const double t = seconds([&] { call(index_t(0)); }, 0.02);
       state_.SetIterationTime(t);
       const double rate = a.flops / t, products_alone = a.flops / tiles, exponentials_alone = a.exponentials / exponentials;
       took.push_back(t);
@@ -181,16 +222,19 @@ class run {
   benchmark::State& state_;
 };
 
-/// Registers a case. Name: header/what/scalar/n/m/d and so on, in the order given, then threads.
-template <class D, class Body>
-void add(const std::string& name, int threads, int iterations, Body body) {
+template <class D>
+using how = typename run<D>::how;
+
+/// Registers a case. Name: header/what/scalar/n/m/d and so on, in the order given, then how it is measured.
+template <class D, class Body, std::enable_if_t<std::is_same_v<typename D::backend, cpu_backend>, int> = 0>
+void add(const std::string& name, const how<D>& h, Body body) {
   const std::string scalar = sizeof(typename D::scalar) == 4 ? "float" : "double";
-  benchmark::RegisterBenchmark((name + "/" + scalar + "/threads:" + std::to_string(threads)).c_str(),
+  benchmark::RegisterBenchmark((name + "/" + scalar + "/threads:" + std::to_string(h.threads)).c_str(),
                                [=](benchmark::State& state) {
-                                 run<D> r(state, threads);
+                                 run<D> r(state, h);
                                  body(r);
                                })
-      ->Iterations(iterations)
+      ->Iterations(h.iterations)
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond);
 }
@@ -201,7 +245,23 @@ inline std::string sizes(index_t n, index_t m, index_t d) {
 using cpu_float = device<cpu_backend, float>;
 using cpu_double = device<cpu_backend, double>;
 
-/// Every file's cases; `threads` is 1, and then as many as the machine has.
+}  // namespace craft_bench
+
+#ifdef CRAFT_BENCH_CUDA
+#include "gpu.hpp"
+#endif
+
+namespace craft_bench {
+
+/// Every file's cases, the bodies of which are the same on all devices; lists of sizes differ.
+#ifdef CRAFT_BENCH_CUDA
+void add_mmd(const gpu_list& list);
+void add_alignment(const gpu_list& list);
+void add_relative(const gpu_list& list);
+void add_anchors(const gpu_list& list);
+void add_objective(const gpu_list& list);
+#else
+/// `threads` is 1, and then as many as the machine has.
 void add_mmd(int threads);
 void add_alignment(int threads);
 void add_relative(int threads);
@@ -209,5 +269,6 @@ void add_anchors(int threads);
 void add_objective(int threads);
 /// The products of a tile, ours and others'; one thread.
 void add_product();
+#endif
 
 }  // namespace craft_bench

@@ -62,6 +62,15 @@ CRAFT_FOR_COMPUTED(double)
 CRAFT_FOR_COMPUTED(float)
 template void cuda_engine::fill<index_t>(index_t*, index_t, index_t) const;
 template double* cuda_engine::device_weights<double>(const numbers&);
+
+// Members that are no templates: inline functions whose address is taken are there for others to link.
+struct plain_members {
+  index_t* (cuda_engine::*indices)(const labels&) = &cuda_engine::indices;
+  void (cuda_engine::*pair_ids)(const labels&, const labels&, index_t, index_t, index_t*, index_t*) =
+      &cuda_engine::pair_ids;
+};
+extern const plain_members cuda_plain_members;
+const plain_members cuda_plain_members;
 template void cuda_engine::each<clamped_scale_step<device_number>>(index_t, const clamped_scale_step<device_number>&) const;
 template void cuda_engine::each<clamped_scale_pullback_step<device_number>>(
     index_t, const clamped_scale_pullback_step<device_number>&) const;

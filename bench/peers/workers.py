@@ -182,7 +182,7 @@ def info_nce_loss(x, y, log_scale):
     import torch.nn.functional as F
 
     logits = log_scale.exp() * F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
-    labels = torch.arange(len(x))
+    labels = torch.arange(len(x), device=x.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
@@ -262,25 +262,25 @@ def torch_tuned_farthest(case, data):
 # ---- KeOps ----
 
 
-def keops_mmd(case, data):
+def keops_mmd_loss(x, y, gammas, factor):
     """Symbolic matrices, reduced without being stored. The gammas are a vector, so that KeOps writes every distance
     once; for a sum of five exponentials it writes it five times, which for large d nobody cleans up."""
     import torch
     from pykeops.torch import LazyTensor
 
-    x, y = leaves(data)
-    gammas = torch.tensor(gammas_of(case))
+    gammas = torch.tensor(gammas, device=x.device)
 
     def mean_kernel(a, b):
         distances = ((LazyTensor(a[:, None, :]) - LazyTensor(b[None, :, :])) ** 2).sum(-1)
         kernel = (LazyTensor(-gammas[None, None, :]) * distances).exp().sum(-1)
         return kernel.sum(1).sum() / (len(a) * len(b))
 
-    def loss():
-        within = twice_by_one_side(mean_kernel, x) + twice_by_one_side(mean_kernel, y)
-        return case["factor"] * (within - 2 * mean_kernel(x, y))
+    within = twice_by_one_side(mean_kernel, x) + twice_by_one_side(mean_kernel, y)
+    return factor * (within - 2 * mean_kernel(x, y))
 
-    return lambda: backward(loss, x=x, y=y)
+
+def keops_mmd(case, data):
+    return torch_mmd(case, data, keops_mmd_loss)
 
 
 # ---- geomloss ----

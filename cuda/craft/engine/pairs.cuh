@@ -413,8 +413,8 @@ __global__ void __launch_bounds__(block_threads) parameters_kernel(panel<T> p, E
   const int first = int(blockIdx.y) * parameters_at_once, weights = element.kernel.weights();
   const index_t per_block = rows_per_block * p.nj, begin = index_t(blockIdx.x) * per_block;
   for (index_t at = begin + index_t(threadIdx.x); at < begin + per_block; at += block_threads) {
-    const cell c = cell_of(at, p.nj);
-    const index_t i = c.row, j = c.column;
+    const cell where = cell_of(at, p.nj);
+    const index_t i = where.row, j = where.column;
     if (i >= p.ni) break;
     const auto a = element.row(p.i0 + i);
     const auto b = element.column(p.j0 + j);
