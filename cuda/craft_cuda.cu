@@ -82,7 +82,7 @@ template void cuda_engine::each<form_factors_step>(index_t, const form_factors_s
   template void cuda_engine::store<T, S>(const T*, const destination<S>&, const number&) const;                       \
   template index_t cuda_engine::first_not_finite<S>(const input<S>&);                                                 \
   template void cuda_engine::gather<S>(const input<S>&, const index_t*, const place<S>&) const;                       \
-  template void cuda_engine::scatter_add<T, S>(const input<S>&, const index_t*, T*) const;
+  template void cuda_engine::scatter_add<T, S>(const input<S>&, const index_t*, T*, index_t) const;
 
 CRAFT_FOR_STORED(double, double)
 CRAFT_FOR_STORED(float, float)

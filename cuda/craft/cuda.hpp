@@ -191,7 +191,8 @@ class cuda {
     return *this;
   }
 
-  /// Bytes of scratch memory that `call(context)` needs: the call is gone through without touching the device.
+  /// Bytes of scratch memory that `call(context)` needs: the call is gone through without touching the device. What
+  /// kmeans_per_class needs depends on its labels, which must lie on the host then.
   ///
   ///     bytes = ctx.workspace_bytes([&](const craft::cuda& c) { craft::mmd(c, x, y, kernel, options, value, gradients); });
   template <class Call>
@@ -212,6 +213,8 @@ class cuda {
       : stream_(other.stream_),
         handle_(other.handle_),
         precision_(other.precision_),
+        check_finite_(other.check_finite_),
+        check_labels_(other.check_labels_),
         tile_rows_(other.tile_rows_),
         tile_columns_(other.tile_columns_),
         fused_(other.fused_),

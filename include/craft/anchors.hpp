@@ -476,7 +476,7 @@ void gather_pullback(const Context& ctx, const U& dout, const std::vector<index_
     require<option_error>(i >= 0 && i < n, "gather_pullback: index ", i, " is not in [0, ", n, ")");
   check.no_overlap();
   T* g = e.template zeros<T>(n * d);
-  e.scatter_add(uv, e.indices(indices), g);
+  e.scatter_add(uv, e.indices(indices), g, n);
   e.store(g, dx, 1.0);
 }
 

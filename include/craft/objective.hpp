@@ -159,7 +159,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
       relative_pullback(ctx, target, t, dot_product<>(), o, g.y.to, relative_gradients<T, M>{dg, dt, ds});
   }
 
-  if (class_of && du.wanted()) e.scatter_add(matrix_view<const T, M>(du.to), class_of, dt.to.data());
+  if (class_of && du.wanted()) e.scatter_add(matrix_view<const T, M>(du.to), class_of, dt.to.data(), c);
   const auto upstream = e.read(options.upstream);
   e.store(df.to.data(), gradients.images, upstream);
   e.store(dt.to.data(), gradients.class_texts, upstream);

@@ -25,7 +25,6 @@ class cuda_engine {
   }
   cuda_engine(const cuda_engine&) = delete;
   cuda_engine& operator=(const cuda_engine&) = delete;
-  ~cuda_engine() { product_.end(); }
 
   const cuda& context() const { return ctx_; }
 
@@ -43,12 +42,17 @@ class cuda_engine {
   static number number_at(const double* p) { return {1, p, true}; }
   labels seen(const labels& y, bool always = false) {
     if (y.where() == memory::host) return y;
-    return (always || ctx_.check_labels()) && !rehearses() ? labels(on_host(indices(y), y.size()), y.size()) : labels();
+    if (!always && !ctx_.check_labels()) return {};
+    require<option_error>(!always || !rehearses(),
+                          "cuda: how much scratch memory this needs depends on labels that the host cannot read");
+    index_t* copy = on_host(indices(y), y.size());
+    return rehearses() ? labels() : labels(copy, y.size());
   }
   numbers seen(const numbers& w) {
     if (w.where() == memory::host) return w;
-    if (!ctx_.check_labels() || w.empty() || rehearses()) return {};
-    return numbers(on_host(device_weights<double>(w), w.size()), w.size());
+    if (!ctx_.check_labels() || w.empty()) return {};
+    double* copy = on_host(device_weights<double>(w), w.size());
+    return rehearses() ? numbers() : numbers(copy, w.size());
   }
   /// A copy on the host, which lasts as long as the engine. Waits for the stream.
   template <class T>
@@ -125,7 +129,7 @@ class cuda_engine {
   template <class S>
   void gather(const input<S>& x, const index_t* index, const place<S>& out) const;
   template <class T, class S>
-  void scatter_add(const input<S>& u, const index_t* index, T* g) const;
+  void scatter_add(const input<S>& u, const index_t* index, T* g, index_t rows) const;
 
   // ---- rows: sums over a sample, in a fixed order
   template <class T>

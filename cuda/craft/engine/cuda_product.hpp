@@ -13,6 +13,11 @@ namespace craft::engine {
 
 class cuda_product {
  public:
+  cuda_product() = default;
+  cuda_product(const cuda_product&) = delete;
+  cuda_product& operator=(const cuda_product&) = delete;
+  ~cuda_product() { end(); }  // also where begin itself failed half-way
+
   /// Puts the handle into the state the engine needs; `memory`: what cuBLAS may use, null to leave that as it is. Only the
   /// outermost of nested engines does so.
   void begin(const cuda& ctx, std::byte* memory, bool outermost) {
@@ -29,13 +34,6 @@ class cuda_product {
     changed_ = true;
     cublas_check(cublasSetMathMode(ctx.handle(), CUBLAS_DEFAULT_MATH), "cublasSetMathMode");
     cublas_check(cublasSetPointerMode(ctx.handle(), CUBLAS_POINTER_MODE_HOST), "cublasSetPointerMode");
-  }
-  /// And back. Nobody could do anything about a failure here.
-  void end() {
-    if (!changed_) return;
-    cublasSetMathMode(ctx_->handle(), math_);
-    cublasSetPointerMode(ctx_->handle(), pointers_);
-    changed_ = false;
   }
 
   /// s (ni x nj, rows `stride` apart) = x y', x: ni x d, y: nj x d.
@@ -55,6 +53,14 @@ class cuda_product {
   }
 
  private:
+  // And back. Nobody could do anything about a failure here.
+  void end() {
+    if (!changed_) return;
+    cublasSetMathMode(ctx_->handle(), math_);
+    cublasSetPointerMode(ctx_->handle(), pointers_);
+    changed_ = false;
+  }
+
   // c (m x n) = op(a) op(b) + beta c, all column-major.
   template <class T>
   void multiply(const char* name, cublasOperation_t op_a, cublasOperation_t op_b, index_t m, index_t n, index_t k,

@@ -245,14 +245,15 @@ struct scatter_step {
   index_t n, d, stride;
   const index_t* index;
   T* g;
+  index_t rows;
   __device__ void operator()(index_t k) const {
     for (index_t a = 0; a < n; ++a)
-      if (index[a] >= 0) g[index[a] * d + k] += T(u[a * stride + k]);
+      if (index[a] >= 0 && index[a] < rows) g[index[a] * d + k] += T(u[a * stride + k]);
   }
 };
 template <class T, class S>
-void cuda_engine::scatter_add(const input<S>& u, const index_t* index, T* g) const {
-  each(u.cols(), scatter_step<T, S>{u.data(), u.rows(), u.cols(), u.stride(), index, g});
+void cuda_engine::scatter_add(const input<S>& u, const index_t* index, T* g, index_t rows) const {
+  each(u.cols(), scatter_step<T, S>{u.data(), u.rows(), u.cols(), u.stride(), index, g, rows});
 }
 
 // ---------------------------------------------------------------------------------------------------------

@@ -180,9 +180,9 @@ class cpu_engine {
       for (index_t a = begin; a < end; ++a) std::copy_n(x.row(index[a]), x.cols(), out.row(a));
     });
   }
-  /// g_(index_a) += u_a, in the order of a.
+  /// g_(index_a) += u_a, in the order of a; g has `rows` rows.
   template <class T, class S>
-  void scatter_add(const matrix_view<const S>& u, const index_t* index, T* g) const {
+  void scatter_add(const matrix_view<const S>& u, const index_t* index, T* g, index_t) const {
     columns(u.rows(), u.cols(), [&](index_t begin, index_t end) {
       for (index_t a = 0; a < u.rows(); ++a)
         for (index_t k = begin; k < end; ++k) g[index[a] * u.cols() + k] += T(u.row(a)[k]);

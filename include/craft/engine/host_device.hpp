@@ -42,10 +42,11 @@ CRAFT_HOST_DEVICE inline V sqrt(V x) {
   else
     return x.sqrt();
 }
+/// The larger; x where they cannot be compared, so that an x that is not a number stays one.
 template <class V>
 CRAFT_HOST_DEVICE inline V max(V x, V y) {
   if constexpr (std::is_floating_point_v<V>)
-    return x > y ? x : y;
+    return x < y ? y : x;
   else
     return x.max(y);
 }

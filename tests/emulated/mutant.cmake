@@ -1,0 +1,70 @@
+# Puts one fault into a copy of cuda/craft and builds mutants.cpp against it: that must fail in at least one order of
+# threads, or the tests of the emulated device would let such a fault through. The copy without a fault must pass in all.
+cmake_minimum_required(VERSION 3.21)
+
+if(mutant STREQUAL "no_barrier_in_panel")  # column sums are read while other warps still write theirs
+  set(file engine/pairs.cuh)
+  set(from [==[ = column_sums[q][c];
+    __syncthreads();
+]==])
+  set(to [==[ = column_sums[q][c];
+]==])
+elseif(mutant STREQUAL "no_barrier_in_block_sum")  # the sums of other warps are not there yet
+  set(file engine/launch.cuh)
+  set(from [==[  __syncthreads();
+  V total(0);
+]==])
+  set(to [==[  V total(0);
+]==])
+elseif(mutant STREQUAL "swapped_leading_dimensions")  # right for square operands
+  set(file engine/cuda_product.hpp)
+  set(from "y, d, w, stride, T(1), c, d)")
+  set(to "y, stride, w, d, T(1), c, d)")
+elseif(mutant STREQUAL "one_row_too_many")  # writes a row beyond the panel, and its sum over another block's
+  set(file engine/pairs.cuh)
+  set(from [==[if (i >= p.ni) break;  // the whole warp
+    const typename Element::row_side row]==])
+  set(to [==[if (i > p.ni) break;  // the whole warp
+    const typename Element::row_side row]==])
+elseif(NOT mutant STREQUAL "none")
+  message(FATAL_ERROR "no mutant ${mutant}")
+endif()
+
+file(REMOVE_RECURSE "${work}")
+file(COPY "${source}/cuda/craft" DESTINATION "${work}/cuda")
+if(NOT mutant STREQUAL "none")
+  set(file "${work}/cuda/craft/${file}")
+  file(READ "${file}" text)
+  string(FIND "${text}" "${from}" first)
+  string(FIND "${text}" "${from}" last REVERSE)
+  if(first EQUAL -1 OR NOT first EQUAL last)
+    message(FATAL_ERROR "${file} must contain this once:\n${from}")
+  endif()
+  string(REPLACE "${from}" "${to}" text "${text}")
+  file(WRITE "${file}" "${text}")
+endif()
+
+set(program "${work}/mutants")
+execute_process(COMMAND "${compiler}" -std=c++${standard} ${flags} -DCRAFT_TEST_CUDA -I "${source}/tests/emulated/include"
+                        -I "${source}/tests/emulated" -I "${source}/tests" -I "${source}/include" -I "${work}/cuda"
+                        -isystem "${eigen}" "${source}/tests/emulated/mutants.cpp" -o "${program}"
+                RESULT_VARIABLE status ERROR_VARIABLE output)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "it does not compile:\n${output}")
+endif()
+
+set(noticed)
+foreach(order IN ITEMS forward reverse shuffled)
+  set(ENV{CRAFT_EMULATED_ORDER} ${order})
+  execute_process(COMMAND "${program}" RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT status EQUAL 0)
+    list(APPEND noticed ${order})
+    message("${order}: ${status}\n${output}")
+  endif()
+endforeach()
+if(mutant STREQUAL "none" AND noticed)
+  message(FATAL_ERROR "fails without a fault: ${noticed}")
+elseif(NOT mutant STREQUAL "none" AND NOT noticed)
+  message(FATAL_ERROR "the fault went unnoticed")
+endif()
+message("noticed in: ${noticed}")
