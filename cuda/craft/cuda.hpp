@@ -5,7 +5,8 @@
 //     craft::cuda ctx(stream);                                      // a cuBLAS handle of its own
 //     craft::mmd(ctx, device_x, device_y, kernel, options, craft::scalar_out<float, craft::memory::device>(value), gradients);
 //
-// Inputs, values and gradients lie in device memory; labels, sample weights and single numbers may lie on either side.
+// Inputs, values and gradients lie in device memory; labels and sample weights may lie on either side; single numbers are
+// given by value or lie in device memory.
 // Nothing waits for the GPU but what returns numbers to the host (docs/cuda.md has the list).
 #pragma once
 
@@ -246,7 +247,9 @@ class cuda {
           craft::engine::cuda_check(cudaMallocAsync(&memory, bytes, stream), "cudaMallocAsync(", bytes, " bytes)");
           return memory;
         },
-        [stream](void* memory, std::size_t) { cudaFreeAsync(memory, stream); });
+        [stream](void* memory, std::size_t) {
+          if (cudaFreeAsync(memory, stream) != cudaSuccess) cudaGetLastError();  // nobody could do anything about it
+        });
   }
 
   struct destroy {

@@ -77,8 +77,8 @@ struct quadratic_element {  // values within a sample and across are summed apar
     return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds};
   }
   /// Only here do 1 / n^2 and the like come in, which would cost a float its digits.
-  __device__ void add_row(const row_side& a, T within, T across, double* totals) const {
-    totals[0] += a.within * double(within) + a.across * double(across);
+  __device__ void add_row(const row_side& a, T within, T across, double* to) const {
+    to[0] += a.within * double(within) + a.across * double(across);
   }
 };
 

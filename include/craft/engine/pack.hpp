@@ -3,6 +3,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <type_traits>
 
 #include "craft/engine/host_device.hpp"
 #include "craft/view.hpp"
@@ -23,7 +24,8 @@ struct pack {
 
   pack() = default;
   pack(T x) : v(Eigen::internal::pset1<packet>(x)) {}  // NOLINT: a number is a register of equal numbers
-  pack(packet p) : v(p) {}                             // NOLINT
+  template <class P, class = std::enable_if_t<std::is_same_v<P, packet> && !std::is_same_v<P, T>>>
+  pack(P p) : v(p) {}  // NOLINT: where Eigen does not vectorise, a register is the number itself
   static pack load(const T* p) { return Eigen::internal::ploadu<packet>(p); }
   void store(T* p) const { Eigen::internal::pstoreu(p, v); }
 
