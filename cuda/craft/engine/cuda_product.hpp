@@ -1,13 +1,14 @@
 // Matrix products of row-major panels by cuBLAS, which counts columns first: the one place where the two meet. A row-major
 // n x d matrix is a column-major d x n one, so every product is asked for transposed.
-#pragma once
+#include "craft/cuda.hpp"  // before the guard: it comes back here when the context is known
+
+#ifndef CRAFT_ENGINE_CUDA_PRODUCT_HPP
+#define CRAFT_ENGINE_CUDA_PRODUCT_HPP
 
 #include <cublas_v2.h>
 
 #include <algorithm>
 #include <cstddef>
-
-#include "craft/cuda.hpp"
 
 namespace craft::engine {
 
@@ -96,3 +97,5 @@ class cuda_product {
 };
 
 }  // namespace craft::engine
+
+#endif

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "craft/engine/launch.cuh"
+#include "craft/engine/rows.cuh"
 #include "craft/kernels.hpp"
 
 namespace craft::engine {
@@ -408,7 +408,7 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
 /// rows of the panel. The pair function is gone through once for every eight of its parameters.
 constexpr int parameters_at_once = 8;
 template <class T, class Element>
-__global__ void __launch_bounds__(block_threads) parameters_kernel(panel<T> p, Element element, int count, double* partial) {
+__global__ void __launch_bounds__(block_threads, 1) parameters_kernel(panel<T> p, Element element, int count, double* partial) {
   double sums[parameters_at_once] = {};
   const int first = int(blockIdx.y) * parameters_at_once, weights = element.kernel.weights();
   const index_t per_block = rows_per_block * p.nj, begin = index_t(blockIdx.x) * per_block;
