@@ -262,7 +262,8 @@ TEMPLATE_LIST_TEST_CASE("objective: errors", "[errors][objective]", devices) {
     using Error = decltype(error);
     rejects<Error>(all, run(change, kernel), parts);
     const auto v = values.get();
-    for (const double term : {v.text, v.image, v.batch, v.mmd, v.total}) CHECK(std::isnan(term));
+    const double terms_of[] = {v.text, v.image, v.batch, v.mmd, v.total};
+    for (const double term : terms_of) CHECK(std::isnan(term));
   };
   const craft::shape_error shape("");
   const craft::option_error option("");
@@ -366,7 +367,8 @@ TEMPLATE_LIST_TEST_CASE("a collapsed batch gives finite values and gradients", "
       objective_terms<D> terms;
       craft::objective(ctx, in, craft::gaussians<>{1.0, 2.0} + craft::energy<>(), o, terms.place(), g);
       const auto v = terms.get();
-      for (const double term : {v.text, v.image, v.batch, v.mmd, v.total}) CHECK(std::isfinite(term));
+      const double terms_of[] = {v.text, v.image, v.batch, v.mmd, v.total};
+      for (const double term : terms_of) CHECK(std::isfinite(term));
       CHECK(dx.get().allFinite());
       CHECK(dt.get().allFinite());
       CHECK(da.get().allFinite());

@@ -193,18 +193,18 @@ template <class T>
 struct smoothed_distance {
   static constexpr bool translation_invariant = true;
   template <class V>
-  V value(V s, V a, V b) const {
+  CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
     return -distance(s, a, b);
   }
   template <class V>
-  craft::pair_partials<V> partials(V s, V a, V b) const {
+  CRAFT_HOST_DEVICE craft::pair_partials<V> partials(V s, V a, V b) const {
     const V r = distance(s, a, b), slope = V(T(-0.5)) / r;
     return {-r, slope * V(T(-2)), slope, slope};
   }
-  int weights() const { return 0; }
-  int bandwidths() const { return 0; }
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 0; }
   template <class V, class W, class B>
-  void parameters(V, V, V, W&&, B&&) const {}
+  CRAFT_HOST_DEVICE void parameters(V, V, V, W&&, B&&) const {}
   template <class U>
   smoothed_distance<U> as() const {
     return {};
@@ -213,7 +213,7 @@ struct smoothed_distance {
 
  private:
   template <class V>
-  static V distance(V s, V a, V b) {
+  CRAFT_HOST_DEVICE static V distance(V s, V a, V b) {
     return craft::math::sqrt(craft::math::max(a + b - (s + s), V(T(0))) + V(T(1e-5)));
   }
 };
