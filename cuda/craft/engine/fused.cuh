@@ -30,18 +30,6 @@ struct fused_sweep {
   T* partial;      ///< splits x n x d
 };
 
-/// Takes the values of one row's pairs to the totals.
-template <class Element, class T>
-__device__ inline void add_values(const Element& element, const typename Element::row_side& row, T value, T second,
-                                  double* totals) {
-  if constexpr (Element::weighs_rows) {
-    element.add_row(row, value, second, totals);
-  } else {
-    totals[0] += double(value);
-    totals[1] += double(second);
-  }
-}
-
 template <class Element, class T>
 __device__ inline void store_totals(const fused_sweep<T>& f, const double* totals, double* scratch) {
   for (int q = 0; q < Element::totals; ++q) {

@@ -215,6 +215,18 @@ struct panel_sums {
 template <class T>
 constexpr std::size_t panel_shared_bytes = std::size_t(block_warps) * columns_per_block * sizeof(T) + block_warps * sizeof(double);
 
+/// Takes the values of one row's pairs to the totals.
+template <class Element, class T>
+__device__ inline void add_values(const Element& element, const typename Element::row_side& row, T value, T second,
+                                  double* totals) {
+  if constexpr (Element::weighs_rows) {
+    element.add_row(row, value, second, totals);
+  } else {
+    totals[0] += double(value);
+    totals[1] += double(second);
+  }
+}
+
 template <class T, class Element>
 __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
   const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
@@ -257,12 +269,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
       }
       if (element.writes() && j < p.nj) *reinterpret_cast<quad<T>*>(line + j) = s[q];
     }
-    if constexpr (Element::weighs_rows) {
-      element.add_row(row, row_value, row_second, totals);
-    } else {
-      totals[0] += double(row_value);
-      totals[1] += double(row_second);
-    }
+    add_values(element, row, row_value, row_second, totals);
     if (Element::by_norms) {
       row_sum = warp_sum(row_sum);
       if (lane == 0) sums.rows[index_t(blockIdx.x) * p.ni + i] = row_sum;

@@ -197,11 +197,11 @@ index_t cuda_engine::first_not_finite(const input<S>& x) {
 // ---------------------------------------------------------------------------------------------------------
 // By index
 
-template <class I>
-struct load_indices_step {
-  const I* from;
-  index_t* to;
-  __device__ void operator()(index_t i) const { to[i] = index_t(from[i]); }
+template <class T, class F>
+struct convert_step {
+  const F* from;
+  T* to;
+  __device__ void operator()(index_t i) const { to[i] = T(from[i]); }
 };
 inline index_t* cuda_engine::indices(const labels& y) {
   index_t* to = take<index_t>(y.size());
@@ -210,9 +210,9 @@ inline index_t* cuda_engine::indices(const labels& y) {
     for (index_t i = 0; i < y.size(); ++i) host[std::size_t(i)] = y[i];
     from_host(host.data(), y.size(), to);
   } else if (y.wide()) {
-    each(y.size(), load_indices_step<std::int64_t>{static_cast<const std::int64_t*>(y.data()), to});
+    each(y.size(), convert_step<index_t, std::int64_t>{static_cast<const std::int64_t*>(y.data()), to});
   } else {
-    each(y.size(), load_indices_step<std::int32_t>{static_cast<const std::int32_t*>(y.data()), to});
+    each(y.size(), convert_step<index_t, std::int32_t>{static_cast<const std::int32_t*>(y.data()), to});
   }
   return to;
 }
@@ -687,12 +687,6 @@ void cuda_engine::scale_columns_pullback(const T* z, index_t n, index_t d, const
 // ---------------------------------------------------------------------------------------------------------
 // Weights and targets
 
-template <class T, class F>
-struct convert_step {
-  const F* from;
-  T* to;
-  __device__ void operator()(index_t i) const { to[i] = T(from[i]); }
-};
 /// Weights in device memory, as they are.
 template <class T>
 T* cuda_engine::device_weights(const numbers& w) {
