@@ -264,6 +264,26 @@ inline auto composed_functions() {
         {w0, w1},
         {}};
   };
+  const auto any = [](std::vector<double> weights, std::vector<double> bandwidths) {
+    return pair_case<craft::any_kernel<>>{
+        "any kernel: all families",
+        [](const P& p, const parameters& w, const parameters& h) {
+          return w[0] * formula::gaussian(p.D, h[0]) + w[1] * exp(-sqrt(at_least(p.D, 0.25)) / h[1]) +
+                 w[2] * h[2] * h[2] / (h[2] * h[2] + p.D) + w[3] * pow(1 + p.D / (2 * h[4] * h[3] * h[3]), -h[4]) -
+                 w[4] * sqrt(p.D);
+        },
+        [](numbers_in w, numbers_in h) {
+          using family = craft::kernel_family;
+          return craft::any_kernel<>({{family::gaussian, w[0], h[0]},
+                                      {family::laplacian, w[1], h[1], 0.25},
+                                      {family::inverse_multiquadric, w[2], h[2]},
+                                      {family::rational_quadratic, w[3], h[3], h[4]},
+                                      {family::energy, w[4]}});
+        },
+        std::move(weights),
+        std::move(bandwidths),
+        false};
+  };
   const auto matern = [](double length) {
     return pair_case<matern32<double>>{"matern 3/2",
                                        [](const P& p, const parameters&, const parameters& h) {
@@ -281,7 +301,8 @@ inline auto composed_functions() {
       gaussian_series("gaussians, ratio 2", {1, 2 * r2, 0.5, r2, 2, 1 / r2}, {0.3, 1.5, 0.7, 1, 0.4, 0.9}),
       gaussian_series("gaussians, ratio 3", {r3, 1, 3, 1 / r3}, {1, 0.5, 0.25, 2}),
       gaussian_series("gaussians, no ratio", {0.6, 1, 1.7}, {0.2, 0.5, -0.3}),
-      gaussian_series("gaussians, one", {0.9}, {1.5}), sum(0.7, 1.6, 1.2, 0.8), mixed(0.4, 2.5), matern(1.4));
+      gaussian_series("gaussians, one", {0.9}, {1.5}), sum(0.7, 1.6, 1.2, 0.8), mixed(0.4, 2.5), matern(1.4),
+      any({0.3, 0.8, 1.2, 0.5, 0.6}, {0.9, 1.3, 0.8, 1.1, 0.7}));
 }
 
 /// Calls f(pair_case) for each case of a list.

@@ -26,6 +26,12 @@ class option_error : public error {
   using error::error;
 };
 
+/// An element type that does not fit, where types are known only when the program runs (adapters/runtime.hpp).
+class type_error : public error {
+ public:
+  using error::error;
+};
+
 /// A label outside [0, classes).
 class label_error : public error {
  public:

@@ -521,6 +521,95 @@ struct kernel_sum {
   }
 };
 
+/// The kernels of the distance by name, for programs that learn the kernel when they run.
+enum class kernel_family { gaussian, laplacian, inverse_multiquadric, rational_quadratic, energy };
+
+/// Weighted sum of at most 16 kernels of the distance whose families are known when the program runs:
+/// k = sum_q weight_q k_q. Its weights are those of its members and its bandwidths theirs, in the order given.
+template <class T = double>
+struct any_kernel : detail::distance_kernel<any_kernel<T>> {
+  static constexpr int capacity = 16;
+  struct member {
+    kernel_family family = kernel_family::gaussian;
+    T weight = T(1);
+    T bandwidth = T(1);  ///< sigma, sigma, c, length; none for energy
+    T shape = T(0);      ///< rational_quadratic: alpha; laplacian and energy: floor; inverse_multiquadric: eps
+  };
+  int count = 0;
+  member members[capacity];
+
+  explicit any_kernel(const std::vector<member>& given) {
+    require<option_error>(!given.empty() && given.size() <= capacity, "any_kernel: expected 1 to ", int(capacity),
+                          " kernels, got ", given.size());
+    for (const member& m : given) members[count++] = m;
+    check();
+  }
+
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
+    detail::radial<V> sum{V(T(0)), V(T(0))};
+    for (int q = 0; q < count; ++q) {
+      const V w(members[q].weight);
+      visit(members[q], [&](const auto& k) {
+        const detail::radial<V> one = k.at(D);
+        sum.value = sum.value + w * one.value;
+        sum.slope = sum.slope + w * one.slope;
+      });
+    }
+    return sum;
+  }
+  CRAFT_HOST_DEVICE int weights() const { return count; }
+  CRAFT_HOST_DEVICE int bandwidths() const {
+    int total = 0;
+    for (int q = 0; q < count; ++q) visit(members[q], [&](const auto& k) { total += k.bandwidths(); });
+    return total;
+  }
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& weight, B&& bandwidth) const {
+    int first = 0;
+    for (int q = 0; q < count; ++q) {
+      const V w(members[q].weight);
+      visit(members[q], [&](const auto& k) {
+        weight(q, k.value(s, a, b));
+        k.parameters(
+            s, a, b, [](int, V) {}, [&](int p, V slope) { bandwidth(first + p, w * slope); });
+        first += k.bandwidths();
+      });
+    }
+  }
+  template <class U>
+  any_kernel<U> as() const {
+    any_kernel<U> other;
+    other.count = count;
+    for (int q = 0; q < count; ++q)
+      other.members[q] = {members[q].family, U(members[q].weight), U(members[q].bandwidth), U(members[q].shape)};
+    return other;
+  }
+  void check() const {
+    for (int q = 0; q < count; ++q) {
+      require<option_error>(std::isfinite(double(members[q].weight)), "any_kernel: weights must be finite, got ",
+                            double(members[q].weight));
+      visit(members[q], [](const auto& k) { k.check(); });
+    }
+  }
+
+ private:
+  template <class>
+  friend struct any_kernel;
+  any_kernel() = default;  // for as()
+
+  template <class F>
+  CRAFT_HOST_DEVICE static void visit(const member& m, const F& f) {
+    switch (m.family) {
+      case kernel_family::gaussian: return f(gaussian<T>(m.bandwidth));
+      case kernel_family::laplacian: return f(laplacian<T>(m.bandwidth, m.shape));
+      case kernel_family::inverse_multiquadric: return f(inverse_multiquadric<T>(m.bandwidth, m.shape));
+      case kernel_family::rational_quadratic: return f(rational_quadratic<T>(m.bandwidth, m.shape));
+      case kernel_family::energy: return f(negative_distance<T>(m.shape));
+    }
+  }
+};
+
 /// Whether K is a pair function: what the verbs ask of a kernel, also of a caller's own.
 template <class K, class = void>
 struct is_pair_function : std::false_type {};

@@ -1,0 +1,159 @@
+// Runtime: the verbs for hosts that learn element type, device and kernel when the program runs. Adapters of frameworks
+// translate their tensors into these descriptions and their errors out of craft's, and do nothing else.
+//
+//     craft::runtime::matrix x{pointer, n, d, stride, craft::runtime::dtype::float16};
+//     craft::runtime::mmd(device, x, y, craft::runtime::kernel("gaussian", {0.5, 1, 2}), options, &value, {to_dx});
+//
+// Nothing is copied and nothing is kept: a description is looked at during the call only. Everything is what the verb of the
+// same name does (craft/mmd.hpp, craft/alignment.hpp, ...), with its options, errors and cost, on the device given; there it
+// runs on the caller's thread and threads of the context, or in the stream of the context.
+//
+// Values, gradients and other results have the computing type of the inputs: float64 of float64, else float32. So half
+// gradients never underflow: hosts that want them narrower convert at the end.
+//
+// These functions are compiled once: link craft::runtime, or include craft/adapters/runtime_bodies.hpp in one source.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "craft/anchors.hpp"
+#include "craft/any_device.hpp"
+#include "craft/objective.hpp"
+
+namespace craft::runtime {
+
+enum class dtype { float64, float32, float16, bfloat16 };
+
+/// "float64", "float32", "float16", "bfloat16"; the other way throws type_error for another name.
+const char* name(dtype type);
+dtype dtype_named(const std::string& name);
+/// The type that numbers stored as `type` are computed in.
+constexpr dtype computing(dtype type) { return type == dtype::float64 ? dtype::float64 : dtype::float32; }
+
+/// Options by the names of their enumerators, as in named<estimator>("unbiased"): estimator, bandwidth_rule, bandwidth_sample,
+/// column_scaling, direction, reduction, anchor_statistics, metric. Throws option_error, with the names there are.
+template <class Enum>
+Enum named(const std::string& name);
+template <>
+estimator named(const std::string& name);
+template <>
+bandwidth_rule named(const std::string& name);
+template <>
+bandwidth_sample named(const std::string& name);
+template <>
+column_scaling named(const std::string& name);
+template <>
+direction named(const std::string& name);
+template <>
+reduction named(const std::string& name);
+template <>
+anchor_statistics named(const std::string& name);
+template <>
+metric named(const std::string& name);
+
+/// A host's matrix: rows are samples, `stride` elements apart, the numbers of a row side by side.
+struct matrix {
+  const void* data = nullptr;
+  index_t rows = 0, cols = 0, stride = 0;
+  dtype type = dtype::float32;
+  memory where = memory::host;
+  bool empty() const { return rows == 0 || cols == 0; }
+};
+
+/// Where a gradient or another matrix of numbers goes, and what to do there; default: not wanted.
+struct place {
+  void* data = nullptr;
+  index_t rows = 0, cols = 0, stride = 0;
+  dtype type = dtype::float32;
+  memory where = memory::host;
+  write mode = write::none;
+};
+
+/// A kernel or similarity by name: "dot_product", "cosine", or a weighted sum of kernels of the distance.
+class kernel {
+ public:
+  using member = any_kernel<double>::member;
+  enum class form { dot_product, cosine, distance };
+
+  kernel() = default;  ///< a Gaussian, sigma = 1
+  /// Of the distance: at most 16 of any family, or 64 Gaussians.
+  explicit kernel(std::vector<member> members);
+  /// family: "gaussian", "laplacian", "inverse_multiquadric", "rational_quadratic", "energy", "dot_product" or "cosine" (also
+  /// "negative_distance" for energy). bandwidths: one kernel each (sigma, sigma, c, length); empty for those that have none.
+  /// weights: one each, or none for 1 each. shape: alpha of rational_quadratic, floor or eps of the others.
+  /// Throws option_error for an unknown name or sizes that do not fit.
+  kernel(const std::string& family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
+         double shape = 0);
+
+  craft::runtime::kernel::form form() const { return form_; }
+  const std::vector<member>& members() const { return members_; }
+  /// Sizes of the gradients by weights and bandwidths.
+  index_t weights() const;
+  index_t bandwidths() const;
+
+ private:
+  enum form form_ = form::distance;
+  std::vector<member> members_ = {member{}};
+};
+
+/// Options of others by name: "craft_rbf", "craft_multiscale", "tllib" (n: rows of each sample), "transferlearning", "cmmd",
+/// "geomloss_gaussian", "geomloss_laplacian" (blur), "geomloss_energy", "alibi_detect". Throws option_error for another.
+struct preset {
+  runtime::kernel kernel;
+  mmd_options options;
+};
+preset preset_named(const std::string& name, index_t n, double blur = 0.05);
+
+struct mmd_outputs {
+  place x{}, y{}, weights{}, bandwidths{};
+};
+struct alignment_outputs {
+  place x{}, y{}, log_scale{}, bias{};
+};
+struct relative_outputs {
+  place x{}, anchors{}, log_scale{};
+};
+struct objective_inputs {
+  matrix images{}, class_texts{};
+  labels targets{};
+  matrix batch_texts{}, image_anchors{}, target_images{};
+};
+struct objective_outputs {
+  place images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{}, log_scale{};
+};
+
+// `value`: the address of one number of the computing type, in the device's memory; of objective five (text, image, batch,
+// mmd, total). All throw what the verb throws; type_error for types that differ; device_error for memory of another device.
+
+void mmd(const any_device& device, const matrix& x, const matrix& y, const kernel& kernel, const mmd_options& options,
+         void* value, const mmd_outputs& gradients = {});
+void anchor_cross_entropy(const any_device& device, const matrix& x, const matrix& anchors, const labels& targets,
+                          const cross_entropy_options& options, void* value, const alignment_outputs& gradients = {});
+/// soft_targets: n x C of the computing type.
+void anchor_cross_entropy(const any_device& device, const matrix& x, const matrix& anchors, const matrix& soft_targets,
+                          const cross_entropy_options& options, void* value, const alignment_outputs& gradients = {});
+void info_nce(const any_device& device, const matrix& x, const matrix& y, const contrastive_options& options, void* value,
+              const alignment_outputs& gradients = {});
+void sigmoid_contrastive(const any_device& device, const matrix& x, const matrix& y, const sigmoid_options& options,
+                         void* value, const alignment_outputs& gradients = {});
+/// out: n x C, overwritten.
+void relative(const any_device& device, const matrix& x, const matrix& anchors, const kernel& similarity,
+              const relative_options& options, const place& out);
+/// dout: n x C of the computing type.
+void relative_pullback(const any_device& device, const matrix& x, const matrix& anchors, const kernel& similarity,
+                       const relative_options& options, const matrix& dout, const relative_outputs& gradients);
+void objective(const any_device& device, const objective_inputs& inputs, const kernel& kernel,
+               const objective_options& options, void* values, const objective_outputs& gradients = {});
+
+double bandwidth_scale(const any_device& device, const matrix& x, const matrix& y, const bandwidth& rule);
+void class_means(const any_device& device, const matrix& x, const labels& y, const class_means_options& options,
+                 const place& out);
+kmeans_result kmeans(const any_device& device, const matrix& x, const kmeans_options& options, const place& centres);
+kmeans_result kmeans_per_class(const any_device& device, const matrix& x, const labels& y, index_t classes,
+                               const kmeans_options& options, const place& centres);
+std::vector<index_t> medoids(const any_device& device, const matrix& x, const matrix& centres);
+std::vector<index_t> farthest_point_anchors(const any_device& device, const matrix& x, index_t count, index_t start,
+                                            metric distance);
+
+}  // namespace craft::runtime
