@@ -1606,7 +1606,7 @@ void check_text(const failure& f, bool in_cublas) {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("every call of the runtime is checked, and a failure leaves the context usable",
-                        "[cuda][errors]", devices) {
+                        "[cuda][errors][long]", devices) {
   // One tile: the same calls stand in the same places, but fewer of them.
   every_device_verb<TestType> all(5, 6, 3, 2);
   const char* const verbs[] = {"mmd, biased",
@@ -1653,7 +1653,7 @@ TEMPLATE_LIST_TEST_CASE("every call of the runtime is checked, and a failure lea
 // Nobody hears of memory that could not be given back, nor of the one piece that a context tries to take after a call
 // that needed several; everything else of a first call is reported too. The caller's functions know which it was.
 TEMPLATE_LIST_TEST_CASE("a failure in a context's first call is reported, but for what happens after it",
-                        "[cuda][errors]", devices) {
+                        "[cuda][errors][long]", devices) {
   every_device_verb<TestType> all(5, 6, 3, 2);
   const craft::cuda direct = make(way::tiles);
   for (const char* name : {"mmd, biased", "info_nce, symmetric", "relative, standardising", "objective"})
@@ -1741,7 +1741,7 @@ TEST_CASE("memory that runs out is a device_error that says how much was wanted"
 
 // The caller's handle gets its modes back whichever call of cuBLAS fails; only where putting them back is itself what
 // fails, that one mode stays.
-TEST_CASE("the caller's cuBLAS handle is left as it was by calls that fail", "[cuda][cublas][errors]") {
+TEST_CASE("the caller's cuBLAS handle is left as it was by calls that fail", "[cuda][cublas][errors][long]") {
   using D = device<cuda_backend, float>;
   every_device_verb<D> all(5, 6, 3, 2);
   const stream_owner stream;
@@ -2030,7 +2030,7 @@ TEMPLATE_LIST_TEST_CASE("weights in device memory are looked at where the contex
 // ---------------------------------------------------------------------------------------------------------
 // The same bits
 
-TEMPLATE_LIST_TEST_CASE("every verb gives the same bits on every run", "[cuda][determinism]", devices) {
+TEMPLATE_LIST_TEST_CASE("every verb gives the same bits on every run", "[cuda][determinism][long]", devices) {
   every_device_verb<TestType> all;
 #ifdef CRAFT_EMULATED_CUDA
   const order_keeper keeper;
@@ -2060,7 +2060,7 @@ TEMPLATE_LIST_TEST_CASE("every verb gives the same bits on every run", "[cuda][d
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("the tiles' size and fused sweeps change only the last digits", "[cuda][determinism]",
+TEMPLATE_LIST_TEST_CASE("the tiles' size and fused sweeps change only the last digits", "[cuda][determinism][long]",
                         devices) {
   using D = TestType;
   every_device_verb<D> all;
@@ -2405,7 +2405,7 @@ TEMPLATE_LIST_TEST_CASE("rows some numbers apart are the same rows", "[cuda][sto
 // ---------------------------------------------------------------------------------------------------------
 // Awkward sizes
 
-TEMPLATE_LIST_TEST_CASE("sizes around those of warps, blocks and tiles", "[cuda][sizes]", devices) {
+TEMPLATE_LIST_TEST_CASE("sizes around those of warps, blocks and tiles", "[cuda][sizes][long]", devices) {
   using D = TestType;
   using exact = device<cpu_backend, double>;
   struct size {
