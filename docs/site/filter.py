@@ -91,9 +91,9 @@ def header(path):
             out[-1] = line = ""
         if line == "#pragma once":  # stands behind the top comment, and makes up for the line that came in there
             continue
-        if line == "namespace craft {":
+        if re.match(r"namespace craft(::(?!detail|engine)\w+)* \{$", line):
             line += f" /** @addtogroup {group} */ /** @{{ */"
-        elif line == "}  // namespace craft":
+        elif re.match(r"\}  // namespace craft(::(?!detail|engine)\w+)*$", line):
             line = "/** @} */ " + line
         elif line.strip().startswith("///"):
             comment.append(line.strip()[3:])

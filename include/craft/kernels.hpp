@@ -548,16 +548,18 @@ enum class kernel_family { gaussian, laplacian, inverse_multiquadric, rational_q
 /// k = sum_q weight_q k_q. Its weights are those of its members and its bandwidths theirs, in the order given.
 template <class T = double>
 struct any_kernel : detail::distance_kernel<any_kernel<T>> {
-  static constexpr int capacity = 16;
+  static constexpr int capacity = 16;  ///< the most members
+  /// One of the kernels, and its weight.
   struct member {
-    kernel_family family = kernel_family::gaussian;
-    T weight = T(1);
+    kernel_family family = kernel_family::gaussian;  ///< which one
+    T weight = T(1);                                 ///< what it is multiplied by
     T bandwidth = T(1);  ///< sigma, sigma, c, length; none for energy
     T shape = T(0);      ///< rational_quadratic: alpha; laplacian and energy: floor; inverse_multiquadric: eps
   };
-  int count = 0;
-  member members[capacity];
+  int count = 0;             ///< members
+  member members[capacity];  ///< in the order given
 
+  /// 1 to 16 of them. Throws option_error for another number of them, or a parameter outside its range.
   explicit any_kernel(const std::vector<member>& given) {
     require<option_error>(!given.empty() && given.size() <= capacity, "any_kernel: expected 1 to ", int(capacity),
                           " kernels, got ", given.size());
