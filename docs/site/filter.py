@@ -26,6 +26,10 @@ def page_id(path):
     return "page_" + re.sub(r"\W", "_", path.relative_to(ROOT).with_suffix("").as_posix())
 
 
+def named_page(name):
+    return f'@ref {page_id(ROOT / name)} "{name}"'
+
+
 # ---- headers ----
 
 SENTENCE = r"(^|(?<=[.;:)] ))"
@@ -40,7 +44,7 @@ def words(text):
         return text
     body = text.lstrip()
     body = THROWS.sub(r"<p><b>\2</b>", KEYWORD.sub(r"<p><b>\2</b>", body))
-    body = PAGE.sub(lambda m: f'@ref {page_id(ROOT / m.group())} "{m.group()}"', body)
+    body = PAGE.sub(lambda m: named_page(m.group()), body)
     return text[: len(text) - len(text.lstrip())] + body
 
 
@@ -189,6 +193,7 @@ def page_text(path, subpages=False):
             line = re.sub(r"```(\w+)$", lambda m: "```" + LANGUAGES.get(m.group(1), ""), line)
         elif not fence and not line.startswith("    "):
             line = re.sub(r"(?<!!)\[([^]]*)\]\(([^)\s]+)\)", lambda m: link(path, m.group(1), m.group(2), subpages), line)
+            line = re.sub(r"(?<![\w/`\"\[(])" + PAGE.pattern + "(?!`)", lambda m: named_page(m.group()), line)
             heading = re.match(r"(#+) (.*)", line)
             if heading:
                 name = slug(heading.group(2))
