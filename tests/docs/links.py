@@ -44,8 +44,8 @@ def is_there(root, page, name, headers):
         # A name alone is one of ours if it looks like a header or a page.
         return not re.search(r"\.(hpp|cuh|md)$", name) or name in headers
     bases = [root, page.path.parent, root / "include", root / "include/craft", root / "cuda", root / "cuda/craft"]
-    if first == "build" or not any((base / first).exists() for base in bases):
-        return True  # made by a build, or no path of ours: n/m, an owner and a repository
+    if first == "build" or not any((base / first).exists() for base in bases) or re.search(r"/[\d.]+$", name):
+        return True  # made by a build, or no path of ours: n/m, an owner and a repository, a name and a version
     return any((base / name).exists() for base in bases)
 
 
