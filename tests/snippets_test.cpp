@@ -58,7 +58,8 @@ TEST_CASE("the guide's call: one gradient overwritten, one added to", "[snippets
   float value;
   craft::mmd(ctx, X, Y, craft::gaussians<>{0.5, 1, 2}, craft::mmd_options{}, value, d);
 
-  const double expected = by_definition(X, Y, [](double D) { return std::exp(-2 * D) + std::exp(-D / 2) + std::exp(-D / 8); });
+  const auto k = [](double D) { return std::exp(-2 * D) + std::exp(-D / 2) + std::exp(-D / 8); };
+  const double expected = by_definition(X, Y, k);
   CHECK(double(value) == Approx(expected).epsilon(1e-5));
   // A common shift of all rows changes nothing, so that the gradients of all rows sum to zero.
   dY.array() -= 100;

@@ -33,7 +33,8 @@ def named_page(name):
 # ---- headers ----
 
 SENTENCE = r"(^|(?<=[.;:)] ))"
-KEYWORD = re.compile(SENTENCE + r"((?:Units|Cost|Memory|Accuracy|Precision|Copies|Lifetime|Sources?)(?=:| beyond| of the ideas))")
+KEYWORD = re.compile(
+    SENTENCE + r"((?:Units|Cost|Memory|Accuracy|Precision|Copies|Lifetime|Sources?)(?=:| beyond| of the ideas))")
 THROWS = re.compile(SENTENCE + r"(Throws)(?= [a-z_]+)")
 PAGE = re.compile(r"\bdocs/[\w/]+\.md\b")
 
@@ -79,7 +80,7 @@ def header(path):
     for line in lines[:head]:
         entry = re.match(r"// {3,}(\w+)(?:<\w+>)?(?:\([^)]*\))? {2,}(\S.*)", line)
         if entry:
-            listed[entry.group(1)] = entry.group(2)[0].upper() + entry.group(2)[1:] + "."
+            listed[entry.group(1)] = re.sub(r"^[a-z](?=[a-z])", lambda m: m.group().upper(), entry.group(2)) + "."
 
     out = []
     scopes = []       # for every open brace: whether declarations stand in it
@@ -115,7 +116,8 @@ def header(path):
             for c in code:
                 if c == "{":
                     before = code[: code.index("{")]
-                    kind = re.search(r"\b(namespace|class|struct|enum)\b", before if not scopes or before.strip() else lines[i - 1])
+                    named = before if not scopes or before.strip() else lines[i - 1]
+                    kind = re.search(r"\b(namespace|class|struct|enum)\b", named)
                     scopes.append(bool(kind) and "(" not in before)
                 elif c == "}":
                     scopes.pop()
@@ -185,25 +187,30 @@ def link(path, text, target, subpages):
     return f"[{text}](@ref {'pages' if to == LIST else 'index' if to == FRONT else page_id(to)})"
 
 
+def heading(path, line):
+    found = re.match(r"(#+) (.*)", line)
+    if not found:
+        return line
+    line = line.replace("`", "")  # would come out as <tt>
+    if len(found.group(1)) == 1:
+        return f"{line} {{#{'mainpage' if path == FRONT else page_id(path)}}}"
+    # The front page's chapters would stand among the pages in the navigation.
+    return line if path == FRONT else f"{line} {{#{anchor(path, slug(found.group(2)))}}}"
+
+
 def page_text(path, subpages=False):
-    out, fence = [], False
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        if line.lstrip().startswith("```"):
-            fence = not fence
-            line = re.sub(r"```(\w+)$", lambda m: "```" + LANGUAGES.get(m.group(1), ""), line)
-        elif not fence and not line.startswith("    "):
-            line = re.sub(r"(?<!!)\[([^]]*)\]\(([^)\s]+)\)", lambda m: link(path, m.group(1), m.group(2), subpages), line)
-            line = re.sub(r"(?<![\w/`\"\[(])" + PAGE.pattern + "(?!`)", lambda m: named_page(m.group()), line)
-            heading = re.match(r"(#+) (.*)", line)
-            if heading:
-                name = slug(heading.group(2))
-                line = line.replace("`", "")  # would come out as <tt>
-                if len(heading.group(1)) == 1:
-                    line += f" {{#{'mainpage' if path == FRONT else page_id(path)}}}"
-                elif path != FRONT:  # whose chapters would stand among the pages in the navigation
-                    line += f" {{#{anchor(path, name)}}}"
-        out.append(line)
-    return "\n".join(out)
+    """Code, in fences or single backticks, stays as it is."""
+    out = []
+    for part in re.split(r"(^ *```.*?^ *```$)", path.read_text(encoding="utf-8"), flags=re.M | re.S):
+        if part.lstrip().startswith("```"):
+            part = re.sub(r"```(\w+)$", lambda m: "```" + LANGUAGES.get(m.group(1), ""), part, count=1, flags=re.M)
+        else:
+            part = re.sub(r"(?<!!)\[([^][]*)\]\(([^)\s]+)\)", lambda m: link(path, m.group(1), m.group(2), subpages), part)
+            words = re.split(r"(`[^`]*`|@(?:ref|subpage) \S+ \"[^\"]*\"|\[[^][]*\]\([^)]*\))", part)
+            words[::2] = [PAGE.sub(lambda m: named_page(m.group()), text) for text in words[::2]]
+            part = "\n".join(heading(path, line) for line in "".join(words).split("\n"))
+        out.append(part)
+    return "".join(out)
 
 
 def page(path):

@@ -1,6 +1,6 @@
-# Runs what the pages say about linking: every folder here with a CMakeLists.txt is a project in which such lines stand. It is
-# configured with craft installed, and with the sources at craft and third_party/craft; then built, and its trainer run.
-#   cmake -D source=PROJECT -D build=ITS_BUILD -D work=FOLDER -D generator=G -D compiler=CXX -D standard=17 -P link_it.cmake
+# Runs what the pages say about linking: every folder here with a CMakeLists.txt is a project in which such lines stand. It
+# is configured with craft installed, and with the sources at craft and third_party/craft; then built, its trainer run.
+#   cmake -D source=PROJECT -D build=ITS_BUILD -D work=DIR -D generator=G -D compiler=CXX -D standard=17 -P link_it.cmake
 cmake_minimum_required(VERSION 3.21)
 function(run)
   execute_process(COMMAND ${ARGV} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)

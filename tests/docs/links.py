@@ -54,7 +54,8 @@ def main(root):
     all_pages = pages(root)
     by_path = {page.path.resolve(): page for page in all_pages}
     headers = {file.name for folder in ("include", "cuda", "docs", "examples", "tests", "bench")
-               for pattern in ("*.hpp", "*.cuh", "*.md") for file in (root / folder).rglob(pattern)} | {"README.md", "CHANGELOG.md"}
+               for pattern in ("*.hpp", "*.cuh", "*.md") for file in (root / folder).rglob(pattern)}
+    headers |= {file.name for file in root.glob("*.md")}
     linked = set()
     for page in all_pages:
         for number, line in page.text:

@@ -1,8 +1,8 @@
 """Every snippet of the pages is code that runs: python3 snippets.py ROOT
 
-A block marked cpp, python or cmake must stand in a source of tests/, examples/ or bench/ (or in python/), line for line; a
-common indentation may differ. Those are compiled and run by the tests, which have a check of their own that no source is
-left out. In a block marked console, the scripts that lines beginning with $ call must be there, and know their options.
+A block marked cpp, python or cmake must stand in a source of tests/, examples/, bench/ or python/, line for line; a common
+indentation may differ. Those are compiled and run by the tests, which check that no source is left out. In a block marked
+console, the scripts that lines beginning with $ call must be there, and know their options.
 """
 import pathlib
 import re
