@@ -92,8 +92,8 @@ inline int cuda_devices() {
 /// give labels and weights in device memory. Throws device_error: no device, or a CUDA or cuBLAS call that failed.
 class cuda {
  public:
-  static constexpr craft::memory space = craft::memory::device;
-  using engine = craft::engine::cuda_engine;
+  static constexpr craft::memory space = craft::memory::device;  ///< where inputs and outputs lie
+  using engine = craft::engine::cuda_engine;                     ///< what the verbs run on
 
   /// handle: null for one of the context's own; else it must be on the same stream, and its workspace is the caller's
   /// business. Its math and pointer modes are changed during a call and put back.
@@ -117,15 +117,15 @@ class cuda {
     blas_bytes_ = (major >= 9 ? std::size_t(32) : std::size_t(4)) << 20;
     use_stream_ordered_memory();
   }
-  cuda(cuda&&) = default;
-  cuda& operator=(cuda&&) = default;
+  cuda(cuda&&) = default;             ///< with its handle and its scratch memory
+  cuda& operator=(cuda&&) = default;  ///< with its handle and its scratch memory
 
-  cudaStream_t stream() const { return stream_; }
-  cublasHandle_t handle() const { return handle_; }
-  /// Multiprocessors of the device, and bytes of shared memory that a block may ask for.
-  int processors() const { return processors_; }
-  std::size_t shared_bytes() const { return shared_bytes_; }
+  cudaStream_t stream() const { return stream_; }             ///< where everything is launched
+  cublasHandle_t handle() const { return handle_; }           ///< the caller's or its own
+  int processors() const { return processors_; }              ///< multiprocessors of the device
+  std::size_t shared_bytes() const { return shared_bytes_; }  ///< of shared memory that a block may ask for
 
+  /// How products of float matrices are made; strict by default.
   craft::precision precision() const { return precision_; }
   cuda& precision(craft::precision p) {
     precision_ = p;
@@ -147,9 +147,11 @@ class cuda {
     return *this;
   }
 
-  /// Rows and columns of dot products that are in memory at a time; 0: chosen to stay in the second-level cache.
+  /// Rows of dot products that are in memory at a time; 0: chosen to stay in the second-level cache.
   index_t tile_rows() const { return tile_rows_ > 0 ? tile_rows_ : 2048; }
+  /// Columns of dot products that are in memory at a time; 0: chosen to stay in the second-level cache.
   index_t tile_columns() const { return tile_columns_ > 0 ? tile_columns_ : 4096; }
+  /// Sets both; one number serves rows and columns. Throws option_error for a negative one.
   cuda& tile(index_t rows) { return tile(rows, rows); }
   cuda& tile(index_t rows, index_t columns) {
     require<option_error>(rows >= 0 && columns >= 0, "cuda: tile sizes must not be negative, got ", rows, " and ", columns);
@@ -205,6 +207,7 @@ class cuda {
   /// Whether this is such a rehearsal, in which nothing is launched.
   bool rehearses() const { return rehearses_; }
 
+  /// Scratch memory. Owned by the context, used by its calls.
   workspace& scratch() const { return scratch_; }
   /// How many engines are open: a verb that calls verbs opens several.
   int& depth() const { return depth_; }

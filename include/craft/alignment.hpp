@@ -2,9 +2,9 @@
 //
 //     z_ij = s cos(x_i, y_j),   s = min(exp(log_scale), max_scale)
 //
-// anchor_cross_entropy   softmax over static anchors (class texts, class means) against labels
-// info_nce               softmax over the other modality's batch (stochastic anchors), one way or both
-// sigmoid_contrastive    every pair on its own
+//     anchor_cross_entropy   softmax over static anchors (class texts, class means) against labels
+//     info_nce               softmax over the other modality's batch (stochastic anchors), one way or both
+//     sigmoid_contrastive    every pair on its own
 //
 // The logits are never stored whole, but for the smallest batches (up to 2^18 of them, which saves a quarter of the
 // work). Gradients go to both sides, log_scale and bias. With normalise = false the rows are taken as they are (dot
@@ -24,45 +24,48 @@ namespace craft {
 /// Gradients of an alignment loss: x (n x d), y (the anchors or the other modality, m x d), log_scale and bias.
 template <class S, memory M = memory::host>
 struct alignment_gradients {
-  output<S, M> x{}, y{};
-  output<compute_t<S>, M> log_scale{}, bias{};
+  output<S, M> x{}, y{};                        ///< n x d and m x d
+  output<compute_t<S>, M> log_scale{}, bias{};  ///< one number each; bias is 0 but for sigmoid_contrastive
 };
 
 /// mean: sum of weighted row losses over the sum of the weights that take part; sum: not divided.
 enum class reduction { mean, sum };
 
+/// How anchor_cross_entropy is computed.
 struct cross_entropy_options {
-  scalar log_scale = std::log(100.0);
-  double max_scale = std::numeric_limits<double>::infinity();
-  bool normalise = true;
-  double label_smoothing = 0;    ///< in [0, 1]: targets become (1 - e) t + e / C
-  index_t ignore_label = -100;   ///< rows with this label take no part
-  numbers weights{};             ///< per row, >= 0
-  reduction reduce = reduction::mean;
+  scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  bool normalise = true;               ///< divide all rows by their norm; a zero row stays zero
+  double label_smoothing = 0;          ///< in [0, 1]: targets become (1 - e) t + e / C
+  index_t ignore_label = -100;         ///< rows with this label take no part
+  numbers weights{};                   ///< per row, >= 0
+  reduction reduce = reduction::mean;  ///< mean or sum over the rows
   scalar upstream = 1.0;  ///< multiplies the gradients, not the value
 };
 
 /// One-way: x_i finds its y. Symmetric: the mean of that and of y_j finding its x.
 enum class direction { one_way, symmetric };
 
+/// How info_nce is computed.
 struct contrastive_options {
-  scalar log_scale = std::log(100.0);
-  double max_scale = std::numeric_limits<double>::infinity();
-  bool normalise = true;
-  craft::direction direction = direction::symmetric;
+  scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  bool normalise = true;                              ///< divide all rows by their norm; a zero row stays zero
+  craft::direction direction = direction::symmetric;  ///< x finds its y, or that and the way back
   labels x_labels{}, y_labels{};  ///< both: all pairs with equal labels are positives, with equal shares; none: row i and row i
-  double label_smoothing = 0;
+  double label_smoothing = 0;     ///< in [0, 1]: targets become (1 - e) t + e / m
   numbers weights{};  ///< per row of x, and by the same index of y in the symmetric form, which then needs n = m
-  scalar upstream = 1.0;
+  scalar upstream = 1.0;  ///< multiplies the gradients, not the value
 };
 
+/// How sigmoid_contrastive is computed.
 struct sigmoid_options {
-  scalar log_scale = std::log(10.0);
-  scalar bias = -10.0;
-  double max_scale = std::numeric_limits<double>::infinity();
-  bool normalise = true;
+  scalar log_scale = std::log(10.0);                           ///< s = exp(log_scale) ...
+  scalar bias = -10.0;                                         ///< added to every logit
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... s is at most this; no gradient beyond
+  bool normalise = true;          ///< divide all rows by their norm; a zero row stays zero
   labels x_labels{}, y_labels{};  ///< both: l = +1 for equal labels; none: for equal indices
-  scalar upstream = 1.0;
+  scalar upstream = 1.0;          ///< multiplies the gradients, not the value
 };
 
 namespace engine {

@@ -62,6 +62,7 @@ inline std::vector<std::vector<index_t>> rows_by_class(const checks& check, cons
 // ---------------------------------------------------------------------------------------------------------
 // Centres
 
+/// How class_means are taken.
 struct class_means_options {
   bool normalise = false;  ///< divide the rows by their norm first, and the means by theirs
 };
@@ -101,8 +102,9 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
   e.store(means, overwrite(to), 1.0);
 }
 
+/// How kmeans and kmeans_per_class run.
 struct kmeans_options {
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;        ///< the same seed gives the same centres
   index_t restarts = 10;         ///< runs from different k-means++ seeds; the one of least inertia is kept
   index_t max_iterations = 300;  ///< per run
   double tolerance = 0;          ///< stop when the inertia falls by less than this share; 0: when no row changes its centre
@@ -110,6 +112,7 @@ struct kmeans_options {
   std::vector<index_t> start{};  ///< rows to start from instead of k-means++; then there is one run
 };
 
+/// What kmeans and kmeans_per_class found, besides the centres.
 struct kmeans_result {
   std::vector<index_t> assignment;  ///< centre of each row
   double inertia = 0;               ///< sum of squared distances to it (of unit rows if spherical)

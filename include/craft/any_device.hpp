@@ -23,6 +23,7 @@
 
 namespace craft {
 
+/// Whether this build knows CUDA.
 #if __has_include("craft/cuda.hpp")
 constexpr bool built_with_cuda = true;
 #else
@@ -32,7 +33,7 @@ constexpr bool built_with_cuda = false;
 /// One of the contexts. Movable; the context inside keeps its scratch memory from call to call.
 class any_device {
  public:
-  explicit any_device(cpu context) : context_(std::move(context)) {}
+  explicit any_device(cpu context) : context_(std::move(context)) {}  ///< the CPU, with this context
 
   /// "cpu" or "cuda" (the current device, on the default stream). Throws option_error for another name, device_error where
   /// the build has no CUDA or the machine no device.
@@ -46,6 +47,7 @@ class any_device {
 #endif
   }
 
+  /// Where the views of its calls must lie.
   memory space() const { return context_.index() == 0 ? memory::host : memory::device; }
 
   /// f(context), with the context's own type.
@@ -55,7 +57,7 @@ class any_device {
   }
 
 #if __has_include("craft/cuda.hpp")
-  explicit any_device(cuda context) : context_(std::move(context)) {}
+  explicit any_device(cuda context) : context_(std::move(context)) {}  ///< the GPU, with this context
 
  private:
   std::variant<cpu, cuda> context_;

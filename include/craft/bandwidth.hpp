@@ -27,9 +27,9 @@ enum class bandwidth_sample { pooled, x };
 /// Cost: mean rules O(N d); median rules a few sweeps over the pairs, O(N^2 d) operations, without storing distances.
 /// Source: A. Gretton et al., JMLR 13 (2012), section 8, for the median heuristic.
 struct bandwidth {
-  bandwidth_rule rule = bandwidth_rule::fixed;
-  bandwidth_sample sample = bandwidth_sample::pooled;
-  bool gradient = false;
+  bandwidth_rule rule = bandwidth_rule::fixed;         ///< how M is found
+  bandwidth_sample sample = bandwidth_sample::pooled;  ///< over which rows
+  bool gradient = false;                               ///< whether the gradient runs through M
 };
 
 namespace engine {

@@ -27,10 +27,12 @@ class cpu_engine;
 class workspace {
  public:
   using allocate_function = std::function<void*(std::size_t bytes)>;  ///< 64-byte aligned, or throws
-  using deallocate_function = std::function<void(void* memory, std::size_t bytes)>;
+  using deallocate_function = std::function<void(void* memory, std::size_t bytes)>;  ///< of what the other one gave
 
-  workspace() = default;
+  workspace() = default;  ///< holds nothing yet
+  /// Exchanges the memory and the functions of the two.
   workspace(workspace&& other) noexcept { swap(other); }
+  /// Exchanges the memory and the functions of the two.
   workspace& operator=(workspace&& other) noexcept {
     swap(other);
     return *this;
@@ -45,9 +47,8 @@ class workspace {
     deallocate_ = std::move(deallocate);
   }
 
-  /// Bytes held now, and the most that any call so far has used.
-  std::size_t bytes_held() const { return held_; }
-  std::size_t bytes_used() const { return most_; }
+  std::size_t bytes_held() const { return held_; }  ///< held now
+  std::size_t bytes_used() const { return most_; }  ///< the most that any call so far has used
   /// Takes at least `bytes` in one piece, so that no later call within it allocates.
   void reserve(std::size_t bytes) {
     if (taken_ == 0 && held_ < bytes) {
@@ -59,6 +60,7 @@ class workspace {
   /// One call's memory: everything taken since its construction goes back when it ends. Frames nest.
   class frame {
    public:
+    /// Begins a call's memory in w, which must outlive the frame.
     explicit frame(workspace& w) : w_(w), at_(w.at_), used_(w.used_), taken_(w.taken_) { ++w_.frames_; }
     frame(const frame&) = delete;
     frame& operator=(const frame&) = delete;
@@ -157,15 +159,17 @@ class workspace {
 /// Results are bit-for-bit the same for any number of threads.
 class cpu {
  public:
-  static constexpr memory space = memory::host;
-  using engine = craft::engine::cpu_engine;
-  using body_function = std::function<void(index_t)>;
+  static constexpr memory space = memory::host;        ///< where inputs and outputs lie
+  using engine = craft::engine::cpu_engine;            ///< what the verbs run on
+  using body_function = std::function<void(index_t)>;  ///< one task, by its number
   /// Calls body(0) ... body(count - 1), in any order and at the same time if it likes, and returns when all are done.
   using parallel_for_function = std::function<void(index_t count, const body_function& body)>;
 
-  cpu() : cpu(default_threads()) {}
+  cpu() : cpu(default_threads()) {}  ///< OpenMP's threads where the build has OpenMP, else one
+  /// At most that many threads. Throws option_error below one.
   explicit cpu(int threads) { this->threads(threads); }
 
+  /// The most threads that a call uses, at least one.
   int threads() const { return threads_; }
   cpu& threads(int n) {
     require<option_error>(n >= 1, "cpu: expected at least one thread, got ", n);

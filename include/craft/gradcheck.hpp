@@ -37,46 +37,42 @@ enum class verdict { agrees, disagrees, unresolved };
 /// (features, a bandwidth, a bias) belong in blocks of their own.
 template <class T>
 struct gradient_block {
-  std::string name;
-  T* values = nullptr;
-  index_t size = 0;
-  const T* gradient = nullptr;
+  std::string name;             ///< for the report
+  T* values = nullptr;          ///< where f reads them
+  index_t size = 0;             ///< how many
+  const T* gradient = nullptr;  ///< df/dvalues, as many
 };
 
-/// How to check. tolerance: allowed relative error (0: 1e-7 for double, 2e-3 for float blocks). step: 0 searches for
-/// every coordinate; otherwise the largest of three steps, in the units of the numbers (for directions: of their
-/// length). directions: 0 checks every coordinate, otherwise that many random directions drawn from `seed`, the same on
-/// every platform. worst: how many entries the report lists.
+/// How to check.
 struct gradcheck_options {
-  double tolerance = 0;
-  double step = 0;
-  index_t directions = 0;
-  std::uint64_t seed = 0;
-  index_t worst = 5;
+  double tolerance = 0;    ///< allowed relative error; 0: 1e-7 for double, 2e-3 for float blocks
+  double step = 0;         ///< 0: searched for; else the largest of three, in units of the numbers (of their length)
+  index_t directions = 0;  ///< 0: every coordinate; else that many random directions
+  std::uint64_t seed = 0;  ///< of the directions; the same on every platform
+  index_t worst = 5;       ///< how many entries the report lists
 };
 
-/// One comparison. name and index: the block and the coordinate, or "direction" and its number.
-/// absolute = |analytic - numeric|; relative = absolute / scale, with the scale explained at gradcheck(), so that
-/// relative > tolerance means that more than allowed is missing. step: the smallest of the steps that numeric was
-/// extrapolated from. uncertainty: how far numeric itself may be off, in the units of the gradient.
+/// One comparison.
 struct gradcheck_entry {
-  std::string name;
-  index_t index = 0;
-  double analytic = 0, numeric = 0, absolute = 0, relative = 0, step = 0, uncertainty = 0;
-  verdict result = verdict::unresolved;
+  std::string name;                      ///< the block, or "direction"
+  index_t index = 0;                     ///< of the coordinate in it, or of the direction
+  double analytic = 0,                   ///< the slope by the gradient given
+      numeric = 0,                       ///< the slope of f
+      absolute = 0,                      ///< |analytic - numeric|
+      relative = 0,                      ///< absolute / scale (see gradcheck()): over the tolerance is too much
+      step = 0,                          ///< the smallest of the steps that numeric was extrapolated from
+      uncertainty = 0;                   ///< how far numeric itself may be off, in the units of the gradient
+  verdict result = verdict::unresolved;  ///< of this entry
 };
 
-/// Outcome of a check. verdict: disagrees if any entry does, else unresolved if any entry is, else agrees.
-/// same_bits: whether two calls at the same point returned the same bits (it does not enter the verdict).
-/// cosine and norm_ratio (|analytic| / |numeric|) of the two gradients over the entries where both are finite; 1 and 1
-/// if both gradients are zero, cosine 0 if one of them is. checked: entries compared. worst: disagreeing entries first,
-/// then unresolved ones, then the rest; within each by relative error.
+/// Outcome of a check. cosine and norm_ratio are those of the two gradients over the entries where both are finite; 1 and
+/// 1 if both gradients are zero, cosine 0 if one of them is.
 struct gradcheck_report {
-  craft::verdict verdict = craft::verdict::unresolved;
-  bool same_bits = false;
-  double cosine = 0, norm_ratio = 0;
-  index_t checked = 0;
-  std::vector<gradcheck_entry> worst;
+  craft::verdict verdict = craft::verdict::unresolved;  ///< disagrees if any entry does, else unresolved if any is
+  bool same_bits = false;              ///< whether two calls at one point returned the same bits; not in the verdict
+  double cosine = 0, norm_ratio = 0;   ///< of the gradients: cosine, |analytic| / |numeric|
+  index_t checked = 0;                 ///< entries compared
+  std::vector<gradcheck_entry> worst;  ///< disagreeing first, then unresolved, then the rest; each by relative error
 
   /// All of the above as a table for people.
   std::string text() const;

@@ -1,4 +1,4 @@
-// Pair functions: everything the method knows about a pair (x, y), as a function of three scalars
+// Pair functions: everything the method knows about a pair (x, y), as a function of three scalars.
 //
 //     s = x . y      a = |x|^2      b = |y|^2
 //
@@ -7,13 +7,19 @@
 // V is float, double, or a register of them.
 //
 // What a pair function provides (docs/add_a_kernel.md walks through one):
-//   value(s, a, b)                          k
-//   partials(s, a, b)                       k and its derivatives by s, a and b
-//   weights(), bandwidths()                 how many parameters of each kind it has
-//   parameters(s, a, b, weight, bandwidth)  calls weight(q, dk/dweight_q) and bandwidth(q, dk/dbandwidth_q)
-//   as<U>()                                 itself with parameters stored as U
-//   check()                                 throws option_error for a parameter outside its range
-//   translation_invariant                   depends on D = |x - y|^2 only, so that data may be centred
+//
+//     value(s, a, b)                          k
+//     partials(s, a, b)                       k and its derivatives by s, a and b
+//     weights()                               how many weights it has
+//     bandwidths()                            how many bandwidths it has
+//     parameters(s, a, b, weight, bandwidth)  calls weight(q, dk/dweight_q) and bandwidth(q, dk/dbandwidth_q)
+//     as<U>()                                 itself with parameters stored as U
+//     check()                                 throws option_error for a parameter outside its range
+//     translation_invariant                   whether it depends on D = |x - y|^2 only, so that data may be centred
+//
+// Of a function of D alone, detail::distance_kernel makes value and partials out of
+//
+//     at(D)                                   k and dk/dD
 //
 // Sums and weighted sums of pair functions are pair functions: `0.5 * gaussian(1.0) + energy()`.
 //
@@ -37,7 +43,10 @@ namespace craft {
 /// A pair function's value and its derivatives by s = x.y, a = |x|^2 and b = |y|^2.
 template <class V>
 struct pair_partials {
-  V value, ds, da, db;
+  V value,  ///< k
+      ds,   ///< dk/ds
+      da,   ///< dk/da
+      db;   ///< dk/db
 };
 
 namespace detail {
@@ -100,7 +109,8 @@ struct no_parameters {
 /// write exp(-D / sigma^2) or exp(-gamma D); see docs/math.md.
 template <class T = double>
 struct gaussian : detail::distance_kernel<gaussian<T>> {
-  T sigma;
+  T sigma;  ///< bandwidth 0
+  /// sigma > 0.
   explicit gaussian(T sigma_) : sigma(sigma_) {}
 
   template <class V>
@@ -131,7 +141,9 @@ gaussian(T) -> gaussian<detail::parameter_t<T>>;
 /// at D = 0. floor (default 0) is there for peers that clamp.
 template <class T = double>
 struct laplacian : detail::distance_kernel<laplacian<T>> {
-  T sigma, floor;
+  T sigma,    ///< bandwidth 0, in the units of x
+      floor;  ///< of D, in squared units of x
+  /// sigma > 0, floor >= 0.
   explicit laplacian(T sigma_, T floor_ = T(0)) : sigma(sigma_), floor(floor_) {}
 
   template <class V>
@@ -168,7 +180,9 @@ laplacian(T, T) -> laplacian<detail::parameter_t<T>>;
 /// Inverse multiquadric: k = c^2 / (c^2 + D + eps). eps (default 0) is there for Craft's "multiscale" (1e-8).
 template <class T = double>
 struct inverse_multiquadric : detail::distance_kernel<inverse_multiquadric<T>> {
-  T c, eps;
+  T c,      ///< bandwidth 0, in the units of x
+      eps;  ///< in squared units of x
+  /// c > 0, eps >= 0.
   explicit inverse_multiquadric(T c_, T eps_ = T(0)) : c(c_), eps(eps_) {}
 
   template <class V>
@@ -207,7 +221,9 @@ inverse_multiquadric(T, T) -> inverse_multiquadric<detail::parameter_t<T>>;
 /// alpha = 1/2, l = c gives the inverse multiquadric of exponent one half, (1 + D / c^2)^(-1/2).
 template <class T = double>
 struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
-  T length, alpha;
+  T length,   ///< bandwidth 0: l, in the units of x
+      alpha;  ///< bandwidth 1: the exponent
+  /// length > 0, alpha > 0.
   rational_quadratic(T length_, T alpha_) : length(length_), alpha(alpha_) {}
 
   template <class V>
@@ -250,7 +266,8 @@ rational_quadratic(T, T) -> rational_quadratic<detail::parameter_t<T>>;
 /// similarity of relative representations it is "-distance". Derivative where D <= floor: 0, so also at D = 0.
 template <class T = double>
 struct negative_distance : detail::distance_kernel<negative_distance<T>>, detail::no_parameters {
-  T floor;
+  T floor;  ///< of D, in squared units of x
+  /// floor >= 0.
   explicit negative_distance(T floor_ = T(0)) : floor(floor_) {}
 
   template <class V>
@@ -327,11 +344,14 @@ struct cosine : detail::no_parameters {
 /// descending order of sigma inside for that; `order` remembers where each one stood.
 template <class T = double>
 struct gaussians : detail::distance_kernel<gaussians<T>> {
-  static constexpr int capacity = 64;
-  int count = 0;
-  int ratio = 0;  ///< of successive inverse variances if integer and constant, else 0
-  T gamma[capacity], beta[capacity], beta_gamma[capacity], sigma[capacity];
-  int order[capacity];
+  static constexpr int capacity = 64;  ///< the most members
+  int count = 0;                       ///< members
+  int ratio = 0;                       ///< of successive inverse variances if integer and constant, else 0
+  T gamma[capacity],                   ///< 1 / (2 sigma^2)
+      beta[capacity],                  ///< weights
+      beta_gamma[capacity],            ///< their products
+      sigma[capacity];                 ///< bandwidths, in the units of x
+  int order[capacity];                 ///< where each of the above stood in the list given
 
   /// Weighted sum; sigma and beta of the same size, 1 to 64.
   gaussians(const std::vector<T>& sigmas, const std::vector<T>& betas) {
@@ -451,8 +471,8 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 template <class T, class K>
 struct scaled {
   static constexpr bool translation_invariant = K::translation_invariant;
-  T weight;
-  K kernel;
+  T weight;  ///< its weight 0
+  K kernel;  ///< the pair function that is scaled
 
   template <class V>
   CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
@@ -488,8 +508,8 @@ struct scaled {
 template <class A, class B>
 struct kernel_sum {
   static constexpr bool translation_invariant = A::translation_invariant && B::translation_invariant;
-  A first;
-  B second;
+  A first;   ///< its parameters come first
+  B second;  ///< then come those of this one
 
   template <class V>
   CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
@@ -528,16 +548,18 @@ enum class kernel_family { gaussian, laplacian, inverse_multiquadric, rational_q
 /// k = sum_q weight_q k_q. Its weights are those of its members and its bandwidths theirs, in the order given.
 template <class T = double>
 struct any_kernel : detail::distance_kernel<any_kernel<T>> {
-  static constexpr int capacity = 16;
+  static constexpr int capacity = 16;  ///< the most members
+  /// One of the kernels, and its weight.
   struct member {
-    kernel_family family = kernel_family::gaussian;
-    T weight = T(1);
+    kernel_family family = kernel_family::gaussian;  ///< which one
+    T weight = T(1);                                 ///< what it is multiplied by
     T bandwidth = T(1);  ///< sigma, sigma, c, length; none for energy
     T shape = T(0);      ///< rational_quadratic: alpha; laplacian and energy: floor; inverse_multiquadric: eps
   };
-  int count = 0;
-  member members[capacity];
+  int count = 0;             ///< members
+  member members[capacity];  ///< in the order given
 
+  /// 1 to 16 of them. Throws option_error for another number of them, or a parameter outside its range.
   explicit any_kernel(const std::vector<member>& given) {
     require<option_error>(!given.empty() && given.size() <= capacity, "any_kernel: expected 1 to ", int(capacity),
                           " kernels, got ", given.size());
@@ -621,10 +643,12 @@ struct is_pair_function<
                    decltype(std::declval<const K&>().check()), decltype(std::declval<const K&>().template as<float>()),
                    decltype(K::translation_invariant)>> : std::true_type {};
 
+/// The sum of two pair functions is a pair function.
 template <class A, class B, class = std::enable_if_t<is_pair_function<A>::value && is_pair_function<B>::value>>
 kernel_sum<A, B> operator+(const A& first, const B& second) {
   return {first, second};
 }
+/// A pair function times a number is a pair function.
 template <class K, class = std::enable_if_t<is_pair_function<K>::value>>
 scaled<double, K> operator*(double weight, const K& kernel) {
   return {weight, kernel};

@@ -22,12 +22,13 @@ enum class estimator { biased, unbiased, linear };
 /// minimum and maximum; or both by the common ones.
 enum class column_scaling { none, minmax_separate, minmax_joint };
 
+/// How mmd is computed.
 struct mmd_options {
-  craft::estimator estimator = estimator::biased;
-  craft::bandwidth bandwidth{};
-  column_scaling columns = column_scaling::none;
-  bool column_gradient = true;  ///< whether the gradient runs through minimum and maximum
-  double column_eps = 1e-8;
+  craft::estimator estimator = estimator::biased;  ///< which means
+  craft::bandwidth bandwidth{};                    ///< the scale M of the squared distances
+  column_scaling columns = column_scaling::none;   ///< scaling of the features before anything else
+  bool column_gradient = true;                     ///< whether the gradient runs through minimum and maximum
+  double column_eps = 1e-8;                        ///< > 0: what a constant column is divided by
   numbers x_weights{}, y_weights{};  ///< sample weights >= 0, divided by their sum inside; not with the linear estimator
   scalar upstream = 1.0;             ///< dL/dvalue: multiplies every gradient, not the value
   double factor = 1, offset = 0;     ///< value = factor * MMD^2 + offset, for the conventions of others
@@ -38,8 +39,8 @@ struct mmd_options {
 /// The bandwidths' gradient holds the scale M of `bandwidth` fixed.
 template <class S, memory M = memory::host>
 struct mmd_gradients {
-  output<S, M> x{}, y{};
-  output<compute_t<S>, M> weights{}, bandwidths{};
+  output<S, M> x{}, y{};                            ///< n x d and m x d
+  output<compute_t<S>, M> weights{}, bandwidths{};  ///< as many numbers as the kernel has parameters of that kind
 };
 
 /// MMD^2 of x (n x d) against y (m x d) in one sweep over the pairs, with the gradients asked for.
@@ -170,8 +171,8 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
 /// A kernel and options that together reproduce somebody's convention.
 template <class Kernel>
 struct mmd_preset {
-  Kernel kernel;
-  mmd_options options;
+  Kernel kernel;        ///< the pair function
+  mmd_options options;  ///< everything else
 };
 
 /// Conventions in use, to 1e-10 in double. Exponents and estimators differ between all of them; docs/math.md has the table.
@@ -221,18 +222,21 @@ inline mmd_preset<gaussian<double>> cmmd() {
   return {gaussian<double>(10.0), o};
 }
 
-/// geomloss' kernel losses: half the biased value; weights as x_weights and y_weights. Its dense backend takes no
-/// squared distance (in units of blur^2 for the Laplacian) below 1e-8, which these reproduce.
+/// geomloss' loss "gaussian": half the biased value with exp(-D / (2 blur^2)); its weights are x_weights and y_weights.
 inline mmd_preset<gaussian<double>> geomloss_gaussian(double blur = 0.05) {
   mmd_options o;
   o.factor = 0.5;
   return {gaussian<double>(blur), o};
 }
+/// geomloss' loss "laplacian": half the biased value with exp(-sqrt(D) / blur). Its dense backend takes no D below
+/// 1e-8 blur^2, which this reproduces.
 inline mmd_preset<laplacian<double>> geomloss_laplacian(double blur = 0.05) {
   mmd_options o;
   o.factor = 0.5;
   return {laplacian<double>(blur, 1e-8 * blur * blur), o};
 }
+/// geomloss' loss "energy": half the biased value with -sqrt(D). Its dense backend takes no D below 1e-8, which this
+/// reproduces.
 inline mmd_preset<energy<double>> geomloss_energy() {
   mmd_options o;
   o.factor = 0.5;

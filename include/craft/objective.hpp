@@ -30,10 +30,11 @@ struct objective_inputs {
   matrix_view<const S, M> target_images{};  ///< m x d; empty: no discrepancy
 };
 
+/// How the objective is computed.
 struct objective_options {
   double text = 1, image = 1, batch = 1, mmd = 1;  ///< weights of the terms, >= 0; 0: not computed
-  scalar log_scale = std::log(100.0);
-  double max_scale = std::numeric_limits<double>::infinity();
+  scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
   double label_smoothing = 0;                            ///< of the text and image terms
   craft::direction direction = direction::one_way;       ///< of the batch term; the released code is one-way
   bool same_class_positives = false;                     ///< batch term: all pairs of one class belong together
@@ -41,15 +42,16 @@ struct objective_options {
   scalar upstream = 1.0;                                 ///< multiplies the gradients, not the values
 };
 
-/// The place for objective_values (text, image, batch, mmd without their weights, and total): a variable on the host, or a struct in device memory.
+/// The place for objective_values (text, image, batch, mmd without their weights, and total): a variable on the host, or a
+/// struct in device memory.
 template <class S, class Context>
 using objective_values_out = typename detail::value_place<objective_values<compute_t<S>>, Context>::type;
 
 /// Gradients of the total. Not wanted unless set.
 template <class S, memory M = memory::host>
 struct objective_gradients {
-  output<S, M> images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{};
-  output<compute_t<S>, M> log_scale{};
+  output<S, M> images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{};  ///< of the input's shape
+  output<compute_t<S>, M> log_scale{};                                                    ///< one number
 };
 
 /// All terms and all gradients in one call. kernel: of the discrepancy, see mmd.

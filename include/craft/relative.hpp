@@ -19,9 +19,10 @@ namespace craft {
 /// the anchors' standard deviation per column (C - 1 in the denominator; a constant column is not divided).
 enum class anchor_statistics { none, centre, standardise };
 
+/// How relative and relative_pullback are computed.
 struct relative_options {
   bool normalise = true;  ///< divide rows and anchors by their Euclidean norm, after the statistics; a zero row stays zero
-  anchor_statistics statistics = anchor_statistics::none;
+  anchor_statistics statistics = anchor_statistics::none;  ///< fitted on the anchors
   bool statistics_gradient = true;  ///< whether the anchors' gradient runs through the statistics too
   scalar log_scale = 0.0;           ///< r is multiplied by exp(log_scale) ...
   double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this; no gradient beyond
@@ -30,8 +31,8 @@ struct relative_options {
 /// Gradients of a loss of r: to x (n x d), the anchors (C x d) and log_scale. Not wanted unless set.
 template <class S, memory M = memory::host>
 struct relative_gradients {
-  output<S, M> x{}, anchors{};
-  output<compute_t<S>, M> log_scale{};
+  output<S, M> x{}, anchors{};          ///< n x d and C x d
+  output<compute_t<S>, M> log_scale{};  ///< one number
 };
 
 namespace engine {

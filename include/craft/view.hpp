@@ -47,10 +47,11 @@ class matrix_view {
                 "craft: a matrix view holds float, double, or a two-byte float type such as Eigen::bfloat16");
 
  public:
-  using scalar_type = std::remove_const_t<S>;
-  static constexpr memory space = M;
+  using scalar_type = std::remove_const_t<S>;  ///< the type of the numbers, without const
+  static constexpr memory space = M;           ///< where they lie
 
-  matrix_view() = default;
+  matrix_view() = default;  ///< empty
+  /// rows x cols numbers at `data`, rows `stride` elements apart (default: cols).
   matrix_view(S* data, index_t rows, index_t cols) : matrix_view(data, rows, cols, cols) {}
   matrix_view(S* data, index_t rows, index_t cols, index_t stride)
       : data_(data), rows_(rows), cols_(cols), stride_(stride) {
@@ -65,12 +66,12 @@ class matrix_view {
   matrix_view(const matrix_view<Q, M>& other)
       : data_(other.data()), rows_(other.rows()), cols_(other.cols()), stride_(other.stride()) {}
 
-  S* data() const { return data_; }
-  index_t rows() const { return rows_; }
-  index_t cols() const { return cols_; }
-  index_t stride() const { return stride_; }
-  bool empty() const { return rows_ == 0 || cols_ == 0; }
-  S* row(index_t i) const { return data_ + i * stride_; }
+  S* data() const { return data_; }                        ///< the first number of row 0
+  index_t rows() const { return rows_; }                   ///< samples
+  index_t cols() const { return cols_; }                   ///< numbers of a sample
+  index_t stride() const { return stride_; }               ///< elements from one row to the next
+  bool empty() const { return rows_ == 0 || cols_ == 0; }  ///< whether there is no number
+  S* row(index_t i) const { return data_ + i * stride_; }  ///< the first number of row i; i is not checked
 
  private:
   S* data_ = nullptr;
@@ -150,11 +151,13 @@ matrix_view<S, M> view(const matrix_view<S, M>& v) {
   return v;
 }
 
-/// The view type of an argument, its scalar as stored, and the scalar it is computed in.
+/// The view type of an argument.
 template <class X>
 using view_of = decltype(view(std::declval<const X&>()));
+/// The scalar of an argument as it is stored.
 template <class X>
 using storage_of = typename view_of<X>::scalar_type;
+/// The scalar that an argument is computed in.
 template <class X>
 using compute_of = compute_t<storage_of<X>>;
 
@@ -164,15 +167,17 @@ using compute_of = compute_t<storage_of<X>>;
 /// A scalar that is read when the verb runs: a number, or a pointer to one.
 class scalar {
  public:
+  /// A number.
   scalar(double value = 0) : value_(value) {}  // NOLINT: 0.5 is a scalar
+  /// A number at an address: read when the verb runs, so it must stay until then.
   template <class T, class = std::enable_if_t<std::is_same_v<T, float> || std::is_same_v<T, double>>>
   explicit scalar(const T* at, memory where = memory::host)
       : at_(at), is_double_(std::is_same_v<T, double>), where_(where) {}
 
   /// Where the number lies; a number given by value can be read anywhere.
   bool readable_in(memory m) const { return at_ == nullptr || where_ == m; }
-  const void* pointer() const { return at_; }
-  bool is_double() const { return is_double_; }
+  const void* pointer() const { return at_; }      ///< the address; null for a number given by value
+  bool is_double() const { return is_double_; }    ///< whether a double lies there, else a float
   /// The number, for those given by value or in host memory.
   double value() const {
     if (at_ == nullptr) return value_;
@@ -189,7 +194,8 @@ class scalar {
 /// A vector of numbers that is read: weights. From float or double memory; empty means "not given".
 class numbers {
  public:
-  numbers() = default;
+  numbers() = default;  ///< not given
+  /// `size` numbers side by side. Not copied.
   template <class T, class = std::enable_if_t<std::is_same_v<T, float> || std::is_same_v<T, double>>>
   numbers(const T* data, index_t size, memory where = memory::host)
       : data_(data), size_(size), is_double_(std::is_same_v<T, double>), where_(where) {}
@@ -198,11 +204,12 @@ class numbers {
             class = std::enable_if_t<std::is_floating_point_v<std::remove_const_t<T>>>>
   numbers(const C& c) : numbers(c.data(), index_t(c.size())) {}  // NOLINT: a vector is a list of numbers
 
-  bool empty() const { return size_ == 0; }
-  index_t size() const { return size_; }
-  memory where() const { return where_; }
-  const void* data() const { return data_; }
-  bool is_double() const { return is_double_; }
+  bool empty() const { return size_ == 0; }      ///< whether they were not given
+  index_t size() const { return size_; }         ///< how many
+  memory where() const { return where_; }        ///< where they lie
+  const void* data() const { return data_; }     ///< the first of them
+  bool is_double() const { return is_double_; }  ///< whether they are doubles, else floats
+  /// Number i, for those in host memory; i is not checked.
   double operator[](index_t i) const {
     return is_double_ ? static_cast<const double*>(data_)[i] : double(static_cast<const float*>(data_)[i]);
   }
@@ -217,7 +224,8 @@ class numbers {
 /// Class labels: 32- or 64-bit integers, one per row; empty means "not given".
 class labels {
  public:
-  labels() = default;
+  labels() = default;  ///< not given
+  /// `size` labels side by side. Not copied.
   template <class T, class = std::enable_if_t<std::is_integral_v<T> && std::is_signed_v<T> &&
                                               (sizeof(T) == 4 || sizeof(T) == 8)>>
   labels(const T* data, index_t size, memory where = memory::host)
@@ -227,11 +235,12 @@ class labels {
             class = std::enable_if_t<std::is_integral_v<std::remove_const_t<T>>>>
   labels(const C& c) : labels(c.data(), index_t(c.size())) {}  // NOLINT: a vector is a list of labels
 
-  bool empty() const { return size_ == 0; }
-  index_t size() const { return size_; }
-  memory where() const { return where_; }
-  const void* data() const { return data_; }
-  bool wide() const { return wide_; }  ///< 64 bits each
+  bool empty() const { return size_ == 0; }   ///< whether they were not given
+  index_t size() const { return size_; }      ///< how many
+  memory where() const { return where_; }     ///< where they lie
+  const void* data() const { return data_; }  ///< the first of them
+  bool wide() const { return wide_; }         ///< whether they have 64 bits each, else 32
+  /// Label i, for those in host memory; i is not checked.
   index_t operator[](index_t i) const {
     return wide_ ? static_cast<const std::int64_t*>(data_)[i] : index_t(static_cast<const std::int32_t*>(data_)[i]);
   }
@@ -252,9 +261,9 @@ enum class write { none, overwrite, accumulate };
 /// A place for a gradient and what to do there; default: not wanted.
 template <class S, memory M = memory::host>
 struct output {
-  matrix_view<S, M> to{};
-  write mode = write::none;
-  bool wanted() const { return mode != write::none; }
+  matrix_view<S, M> to{};                              ///< the place
+  write mode = write::none;                            ///< what to do there
+  bool wanted() const { return mode != write::none; }  ///< whether to compute it at all
 };
 
 namespace detail {
@@ -292,13 +301,15 @@ auto accumulate(D&& d) {
 template <class T, memory M = memory::host>
 class scalar_out {
  public:
+  /// A variable on the host.
   scalar_out(T& to) : to_(&to) {  // NOLINT: a variable is a place for a value
     static_assert(M == memory::host, "craft: this context writes its value to device memory");
   }
+  /// An address in memory M. Throws shape_error if it is null.
   explicit scalar_out(T* to) : to_(to) {
     require<shape_error>(to != nullptr, "value: the place for the value is null");
   }
-  T* get() const { return to_; }
+  T* get() const { return to_; }  ///< its address
 
  private:
   T* to_;

@@ -23,10 +23,12 @@
 
 namespace craft::runtime {
 
+/// Element types.
 enum class dtype { float64, float32, float16, bfloat16 };
 
-/// "float64", "float32", "float16", "bfloat16"; the other way throws type_error for another name.
+/// "float64", "float32", "float16", "bfloat16".
 const char* name(dtype type);
+/// The way back from name. Throws type_error for another name.
 dtype dtype_named(const std::string& name);
 /// The type that numbers stored as `type` are computed in.
 constexpr dtype computing(dtype type) { return type == dtype::float64 ? dtype::float64 : dtype::float32; }
@@ -54,26 +56,27 @@ metric named(const std::string& name);
 
 /// A host's matrix: rows are samples, `stride` elements apart, the numbers of a row side by side.
 struct matrix {
-  const void* data = nullptr;
-  index_t rows = 0, cols = 0, stride = 0;
-  dtype type = dtype::float32;
-  memory where = memory::host;
-  bool empty() const { return rows == 0 || cols == 0; }
+  const void* data = nullptr;                            ///< the first number
+  index_t rows = 0, cols = 0, stride = 0;                ///< samples, numbers of each, elements between rows
+  dtype type = dtype::float32;                           ///< of the elements
+  memory where = memory::host;                           ///< where they lie
+  bool empty() const { return rows == 0 || cols == 0; }  ///< whether there is none
 };
 
 /// Where a gradient or another matrix of numbers goes, and what to do there; default: not wanted.
 struct place {
-  void* data = nullptr;
-  index_t rows = 0, cols = 0, stride = 0;
-  dtype type = dtype::float32;
-  memory where = memory::host;
-  write mode = write::none;
+  void* data = nullptr;                    ///< the first number
+  index_t rows = 0, cols = 0, stride = 0;  ///< rows, numbers of each, elements between rows
+  dtype type = dtype::float32;             ///< of the elements
+  memory where = memory::host;             ///< where they lie
+  write mode = write::none;                ///< not wanted, overwritten, or added to
 };
 
 /// A kernel or similarity by name: "dot_product", "cosine", or a weighted sum of kernels of the distance.
 class kernel {
  public:
-  using member = any_kernel<double>::member;
+  using member = any_kernel<double>::member;  ///< one kernel of the distance, with its weight
+  /// What it depends on.
   enum class form { dot_product, cosine, distance };
 
   kernel() = default;  ///< a Gaussian, sigma = 1
@@ -86,73 +89,88 @@ class kernel {
   kernel(const std::string& family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
          double shape = 0);
 
-  craft::runtime::kernel::form form() const { return form_; }
-  const std::vector<member>& members() const { return members_; }
-  /// Sizes of the gradients by weights and bandwidths.
-  index_t weights() const;
-  index_t bandwidths() const;
+  craft::runtime::kernel::form form() const { return form_; }      ///< what it depends on
+  const std::vector<member>& members() const { return members_; }  ///< of a kernel of the distance
+  index_t weights() const;                                         ///< size of the gradient by weights
+  index_t bandwidths() const;                                      ///< size of the gradient by bandwidths
 
  private:
   enum form form_ = form::distance;
   std::vector<member> members_ = {member{}};
 };
 
+/// A kernel and options that together reproduce somebody's convention.
+struct preset {
+  runtime::kernel kernel;  ///< the kernel of the distance
+  mmd_options options;     ///< everything else
+};
 /// Options of others by name: "craft_rbf", "craft_multiscale", "tllib" (n: rows of each sample), "transferlearning", "cmmd",
 /// "geomloss_gaussian", "geomloss_laplacian" (blur), "geomloss_energy", "alibi_detect". Throws option_error for another.
-struct preset {
-  runtime::kernel kernel;
-  mmd_options options;
-};
 preset preset_named(const std::string& name, index_t n, double blur = 0.05);
 
+/// As craft::mmd_gradients.
 struct mmd_outputs {
-  place x{}, y{}, weights{}, bandwidths{};
+  place x{}, y{}, weights{}, bandwidths{};  ///< as there
 };
+/// As craft::alignment_gradients.
 struct alignment_outputs {
-  place x{}, y{}, log_scale{}, bias{};
+  place x{}, y{}, log_scale{}, bias{};  ///< as there
 };
+/// As craft::relative_gradients.
 struct relative_outputs {
-  place x{}, anchors{}, log_scale{};
+  place x{}, anchors{}, log_scale{};  ///< as there
 };
+/// As craft::objective_inputs.
 struct objective_inputs {
-  matrix images{}, class_texts{};
-  labels targets{};
-  matrix batch_texts{}, image_anchors{}, target_images{};
+  matrix images{}, class_texts{};                          ///< as there
+  labels targets{};                                        ///< as there
+  matrix batch_texts{}, image_anchors{}, target_images{};  ///< as there
 };
+/// As craft::objective_gradients.
 struct objective_outputs {
-  place images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{}, log_scale{};
+  place images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{}, log_scale{};  ///< as there
 };
 
-// `value`: the address of one number of the computing type, in the device's memory; of objective five (text, image, batch,
-// mmd, total). All throw what the verb throws; type_error for types that differ; device_error for memory of another device.
+// All throw what the verb throws; type_error for types that differ; device_error for memory of another device.
 
+/// As craft::mmd. value: the address of one number of the computing type, in the device's memory.
 void mmd(const any_device& device, const matrix& x, const matrix& y, const kernel& kernel, const mmd_options& options,
          void* value, const mmd_outputs& gradients = {});
+/// As craft::anchor_cross_entropy. value: as of mmd.
 void anchor_cross_entropy(const any_device& device, const matrix& x, const matrix& anchors, const labels& targets,
                           const cross_entropy_options& options, void* value, const alignment_outputs& gradients = {});
-/// soft_targets: n x C of the computing type.
+/// As craft::anchor_cross_entropy. value: as of mmd; soft_targets: n x C of the computing type.
 void anchor_cross_entropy(const any_device& device, const matrix& x, const matrix& anchors, const matrix& soft_targets,
                           const cross_entropy_options& options, void* value, const alignment_outputs& gradients = {});
+/// As craft::info_nce. value: as of mmd.
 void info_nce(const any_device& device, const matrix& x, const matrix& y, const contrastive_options& options, void* value,
               const alignment_outputs& gradients = {});
+/// As craft::sigmoid_contrastive. value: as of mmd.
 void sigmoid_contrastive(const any_device& device, const matrix& x, const matrix& y, const sigmoid_options& options,
                          void* value, const alignment_outputs& gradients = {});
-/// out: n x C, overwritten.
+/// As craft::relative. out: n x C, overwritten.
 void relative(const any_device& device, const matrix& x, const matrix& anchors, const kernel& similarity,
               const relative_options& options, const place& out);
-/// dout: n x C of the computing type.
+/// As craft::relative_pullback. dout: n x C of the computing type.
 void relative_pullback(const any_device& device, const matrix& x, const matrix& anchors, const kernel& similarity,
                        const relative_options& options, const matrix& dout, const relative_outputs& gradients);
+/// As craft::objective. values: the address of five numbers (text, image, batch, mmd, total), as of mmd.
 void objective(const any_device& device, const objective_inputs& inputs, const kernel& kernel,
                const objective_options& options, void* values, const objective_outputs& gradients = {});
 
+/// As craft::bandwidth_scale.
 double bandwidth_scale(const any_device& device, const matrix& x, const matrix& y, const bandwidth& rule);
+/// As craft::class_means.
 void class_means(const any_device& device, const matrix& x, const labels& y, const class_means_options& options,
                  const place& out);
+/// As craft::kmeans.
 kmeans_result kmeans(const any_device& device, const matrix& x, const kmeans_options& options, const place& centres);
+/// As craft::kmeans_per_class.
 kmeans_result kmeans_per_class(const any_device& device, const matrix& x, const labels& y, index_t classes,
                                const kmeans_options& options, const place& centres);
+/// As craft::medoids.
 std::vector<index_t> medoids(const any_device& device, const matrix& x, const matrix& centres);
+/// As craft::farthest_point_anchors.
 std::vector<index_t> farthest_point_anchors(const any_device& device, const matrix& x, index_t count, index_t start,
                                             metric distance);
 
