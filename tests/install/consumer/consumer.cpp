@@ -3,7 +3,11 @@
 #include <cmath>
 #include <cstdio>
 
+#ifdef SINGLE_HEADER
+#include "craft.hpp"
+#else
 #include "craft/craft.hpp"
+#endif
 
 // Whether the build should have OpenMP, as the way it was made promises; WITH_OPENMP comes from that.
 #ifdef _OPENMP
@@ -21,7 +25,7 @@ int main() {
   craft::mmd_gradients<double> gradients;
   gradients.x = craft::overwrite(gradient);
   craft::mmd(ctx, x, y, craft::gaussian(1.0), {}, value, gradients);
-  std::printf("MMD^2 = %.12f, gradient = (%.12f, %.12f)\n", value, gradient(0, 0), gradient(0, 1));
+  std::printf("MMD^2 = %.17g, gradient = (%.17g, %.17g)\n", value, gradient(0, 0), gradient(0, 1));
   // k(x, y) = exp(-1): MMD^2 = 2 - 2 / e, d/dx = -2 (y - x) / e
   const double e = std::exp(1.0);
   const bool right = std::abs(value - (2 - 2 / e)) < 1e-12 && std::abs(gradient(0, 0) + 2 / e) < 1e-12 &&
