@@ -18,8 +18,7 @@ tool, source, work, version, generator = sys.argv[1:]
 source, work = pathlib.Path(source), pathlib.Path(work)
 packaging = source / "cmake" / "packaging"
 shutil.rmtree(work, ignore_errors=True)
-prefix = work / "prefix"
-prefix.mkdir(parents=True)
+work.mkdir(parents=True)
 
 
 def same(what, found, expected):
@@ -27,9 +26,9 @@ def same(what, found, expected):
         sys.exit(f"{what} is {found!r}, expected {expected!r}")
 
 
-def has_files(paths):
+def has_files(root, paths):
     for path in paths:
-        if not (prefix / path).is_file():
+        if not (root / path).is_file():
             sys.exit(f"the package has no {path}")
 
 
@@ -80,7 +79,7 @@ def spack():
     craft.variants = {args[0]: options["default"] for name, args, options in told if name == "variant"}
     same("the variants", craft.variants, {"openmp": True, "cuda": False})
 
-    build = work / "build"
+    build, prefix = work / "build", work / "prefix"
     arguments = craft.cmake_args()
     subprocess.run(["cmake", "-S", source, "-B", build, "-G", generator, f"-DCMAKE_INSTALL_PREFIX={prefix}", *arguments],
                    check=True)
@@ -90,7 +89,7 @@ def spack():
         if f"//No help, variable specified on the command line.\n{argument[2:]}\n" in cache:
             sys.exit(f"the project has no option {argument}")
     subprocess.run(["cmake", "--install", build], check=True)
-    has_files(craft.sanity_check_is_file)
+    has_files(prefix, craft.sanity_check_is_file)
     craft.variants = {"openmp": False, "cuda": True}
     same("+cuda", [a for a in craft.cmake_args() if "CUDA" in a or "OPENMP" in a],
          ["-DCRAFT_OPENMP:BOOL=OFF", "-DCRAFT_CUDA:BOOL=ON"])
@@ -125,15 +124,16 @@ def conda():
     here.mkdir()
     for name in ("CMakeLists.txt", "LICENSE", "cmake", "include", "cuda"):
         (here / name).symlink_to(source / name)
-    environment = {**os.environ, "PREFIX": str(prefix)}
+    # DESTDIR goes before whatever folder the script installs to, so that a wrong one does no harm.
+    environment = {**os.environ, "PREFIX": "/prefix", "DESTDIR": str(work / "root")}
     for line in recipe["build"]["script"]:
         subprocess.run(["bash", "-euc", line], cwd=here, env=environment, check=True)
-    has_files(recipe["tests"][0]["package_contents"]["files"])
+    has_files(work / "root" / "prefix", recipe["tests"][0]["package_contents"]["files"])
     # The package's own test, in another place, of which it knows the files it names.
     there = work / "test"
     for path in recipe["tests"][1]["files"]["source"]:
         shutil.copytree(tree / path, there / path)
-    environment["CMAKE_PREFIX_PATH"] = str(prefix)
+    environment["CMAKE_PREFIX_PATH"] = str(work / "root" / "prefix")
     for line in recipe["tests"][1]["script"]:
         subprocess.run(["bash", "-euc", line], cwd=there, env=environment, check=True)
     subprocess.run([there / "build" / "consumer"], check=True)

@@ -26,12 +26,17 @@ endfunction()
 stand_in_for_eigen(5.0.1)
 set(eigen "-DEigen3_DIR=${eigen_dir}" ${no_cuda})
 string(REGEX MATCH "^([0-9]+)\\.([0-9]+)" minor "${version}")
+set(major "${CMAKE_MATCH_1}")
+math(EXPR before "${CMAKE_MATCH_2} - 1")
 math(EXPR next "${CMAKE_MATCH_2} + 1")
 found("craft ${version};" "REQUIRED" ${eigen})
 found("craft ${version};" "${minor}\;REQUIRED" ${eigen})
 found("craft ${version};" "${version}\;EXACT\;REQUIRED" ${eigen})
 not_found("craft-config.cmake, version: ${version}" "9\;REQUIRED" ${eigen})
-not_found("craft-config.cmake, version: ${version}" "${CMAKE_MATCH_1}.${next}\;REQUIRED" ${eigen})
+not_found("craft-config.cmake, version: ${version}" "${major}.${next}\;REQUIRED" ${eigen})
+if(before GREATER_EQUAL 0)
+  not_found("craft-config.cmake, version: ${version}" "${major}.${before}\;REQUIRED" ${eigen})
+endif()
 
 # ---- components ----
 
