@@ -105,8 +105,8 @@ class alignment_call {
     require<option_error>(x_labels.empty() == y_labels.empty(), check.verb(),
                           ": labels must be given for both sides or for neither");
     if (!x_labels.empty()) {
-      check.label_count("x_labels", x_labels, x_.rows());
-      check.label_count("y_labels", y_labels, y_.rows());
+      check.label_count("x_labels", x_labels, x_.rows(), e);
+      check.label_count("y_labels", y_labels, y_.rows(), e);
     } else {
       require<shape_error>(x_.rows() == y_.rows(), check.verb(), ": without labels row i belongs to row i, but x is ",
                            detail::shape(x_.rows(), x_.cols()), " and ", y_name_, " is ",

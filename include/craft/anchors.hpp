@@ -323,7 +323,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   engine::check_kmeans(check, options, xv.rows(), per_class);
   require<option_error>(options.start.empty(), "kmeans_per_class: takes no rows to start from");
   check.destination("centres", to, to.rows(), d);
-  check.label_count("labels", y, xv.rows());
+  check.label_count("labels", y, xv.rows(), e);
   const auto members = engine::rows_by_class(check, e.seen(y, true), classes);
   for (index_t c = 0; c < classes; ++c)
     require<label_error>(index_t(members[c].size()) >= per_class, "kmeans_per_class: class ", c, " has ",
@@ -400,7 +400,7 @@ inline std::vector<index_t> stratified_anchors(const labels& y, index_t classes,
                                                std::uint64_t step = 0) {
   require<shape_error>(classes >= 1 && per_class >= 0, "stratified_anchors: expected at least one class, got ", classes,
                        ", and no negative count, got ", per_class);
-  require<option_error>(y.where() == memory::host, "stratified_anchors: labels must lie in host memory");
+  require<device_error>(y.where() == memory::host, "stratified_anchors: labels must lie in host memory");
   auto members = engine::rows_by_class(engine::checks("stratified_anchors"), y, classes);
   engine::random_source random(seed, step);
   std::vector<index_t> out;

@@ -50,7 +50,7 @@ class alias_error : public error {
   using error::error;
 };
 
-/// A device that this build or this machine does not have.
+/// A device that this build or this machine does not have, or memory that the device of a call cannot read.
 class device_error : public error {
  public:
   using error::error;

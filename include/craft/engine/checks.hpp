@@ -78,7 +78,7 @@ class checks {
   /// engine's context asks for it.
   template <class Engine>
   void labels_of(const char* name, const labels& y, index_t rows, index_t classes, index_t ignore, Engine& engine) const {
-    label_count(name, y, rows);
+    label_count(name, y, rows, engine);
     const labels seen = engine.seen(y);
     if (!seen.empty()) each_label_of(name, seen, classes, ignore);
   }
@@ -89,14 +89,17 @@ class checks {
       require<label_error>((y[i] >= 0 && y[i] < classes) || y[i] == ignore, verb_, ": ", name, "[", i, "] is ", y[i],
                            ", expected 0 to ", classes - 1);
   }
-  void label_count(const char* name, const labels& y, index_t rows) const {
+  template <class Engine>
+  void label_count(const char* name, const labels& y, index_t rows, const Engine& engine) const {
     require<shape_error>(y.size() == rows, verb_, ": ", name, " must be ", rows, " labels, got ", y.size());
+    reachable(name, y, engine);
   }
   /// Weights: none, or one per row, finite, not negative; `some_positive`: not all zero.
   template <class Engine>
   void weights(const char* name, const numbers& given, index_t rows, bool some_positive, Engine& engine) const {
     if (given.empty()) return;
     require<shape_error>(given.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", given.size());
+    reachable(name, given, engine);
     const numbers w = engine.seen(given);
     if (w.empty()) return;
     double sum = 0;
@@ -118,7 +121,7 @@ class checks {
     return shares < 1;
   }
   void readable(const char* name, const scalar& s, memory m) const {
-    require<option_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");
+    require<device_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");
     const bool seen = s.readable_in(memory::host);
     require<option_error>(!seen || std::isfinite(s.value()), verb_, ": ", name, " must be finite, got ", seen ? s.value() : 0.0);
   }
@@ -144,6 +147,13 @@ class checks {
     std::string shape() const { return detail::shape(rows, cols / element); }
   };
 
+  // Labels and weights may lie in host memory for every device.
+  template <class Numbers, class Engine>
+  void reachable(const char* name, const Numbers& given, const Engine& engine) const {
+    constexpr memory space = std::decay_t<decltype(engine.context())>::space;
+    require<device_error>(given.where() == memory::host || given.where() == space, verb_, ": ", name,
+                          " lie in memory this context cannot read");
+  }
   void remember(const char* name, const void* data, index_t rows, index_t cols, index_t stride, std::size_t element,
                 bool written) {
     const index_t bytes = index_t(element);
