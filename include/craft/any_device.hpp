@@ -8,7 +8,8 @@
 //       craft::mmd(ctx, x, y, kernel, options, value, gradients);
 //     });
 //
-// A build knows CUDA where craft/cuda.hpp is on the include path, as the target craft::cuda puts it.
+// A build knows CUDA where craft/cuda.hpp is on the include path, as the target craft::cuda puts it. All sources of a program
+// that hand an any_device to each other must agree on that; else they do not link, for the namespace inside differs.
 #pragma once
 
 #include <string>
@@ -26,8 +27,10 @@ namespace craft {
 /// Whether this build knows CUDA.
 #if __has_include("craft/cuda.hpp")
 constexpr bool built_with_cuda = true;
+inline namespace with_cuda {
 #else
 constexpr bool built_with_cuda = false;
+inline namespace without_cuda {
 #endif
 
 /// One of the contexts. Movable; the context inside keeps its scratch memory from call to call.
@@ -67,5 +70,7 @@ class any_device {
   std::variant<cpu> context_;
 #endif
 };
+
+}  // namespace with_cuda or without_cuda
 
 }  // namespace craft
