@@ -236,7 +236,10 @@ inline void append(std::vector<kernel::member>& to, const negative_distance<>& k
   to.push_back({kernel_family::energy, 1, 1, k.floor});
 }
 inline void append(std::vector<kernel::member>& to, const gaussians<>& k) {
-  for (int q = 0; q < k.count; ++q) to.push_back({kernel_family::gaussian, k.beta[q], k.sigma[q], 0});
+  const std::size_t first = to.size();
+  to.resize(first + std::size_t(k.count));
+  for (int q = 0; q < k.count; ++q)
+    to[first + std::size_t(k.order[q])] = {kernel_family::gaussian, k.beta[q], k.sigma[q], 0};
 }
 template <class A, class B>
 void append(std::vector<kernel::member>& to, const kernel_sum<A, B>& k) {
