@@ -611,7 +611,12 @@ struct any_kernel : detail::distance_kernel<any_kernel<T>> {
     for (int q = 0; q < count; ++q) {
       require<option_error>(std::isfinite(double(members[q].weight)), "any_kernel: weights must be finite, got ",
                             double(members[q].weight));
-      visit(members[q], [](const auto& k) { k.check(); });
+      bool known = false;
+      visit(members[q], [&](const auto& k) {
+        known = true;
+        k.check();
+      });
+      require<option_error>(known, "any_kernel: no family has the number ", int(members[q].family));
     }
   }
 

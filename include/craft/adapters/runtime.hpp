@@ -84,8 +84,8 @@ class kernel {
   explicit kernel(std::vector<member> members);
   /// family: "gaussian", "laplacian", "inverse_multiquadric", "rational_quadratic", "energy", "dot_product" or "cosine" (also
   /// "negative_distance" for energy). bandwidths: one kernel each (sigma, sigma, c, length); empty for those that have none.
-  /// weights: one each, or none for 1 each. shape: alpha of rational_quadratic, floor or eps of the others.
-  /// Throws option_error for an unknown name or sizes that do not fit.
+  /// weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), eps of inverse_multiquadric, floor of
+  /// laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and numbers that the family has no use for.
   kernel(const std::string& family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
          double shape = 0);
 

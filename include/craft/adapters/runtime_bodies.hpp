@@ -170,11 +170,15 @@ kernel::kernel(std::vector<member> members) : members_(std::move(members)) {
 
 kernel::kernel(const std::string& family, const std::vector<double>& bandwidths, const std::vector<double>& weights,
                double shape) {
-  const auto takes_none = [&] {
+  const auto takes_no_bandwidth = [&] {
     require<option_error>(bandwidths.empty(), "kernel: ", family, " takes no bandwidth, got ", bandwidths.size());
   };
+  const auto takes_no_shape = [&] {
+    require<option_error>(shape == 0, "kernel: ", family, " takes no shape, got ", shape);
+  };
   if (family == "dot_product" || family == "cosine") {
-    takes_none();
+    takes_no_bandwidth();
+    takes_no_shape();
     require<option_error>(weights.empty(), "kernel: ", family, " takes no weight, got ", weights.size());
     form_ = family == "cosine" ? form::cosine : form::dot_product;
     members_.clear();
@@ -183,6 +187,7 @@ kernel::kernel(const std::string& family, const std::vector<double>& bandwidths,
   member m;
   m.shape = shape;
   if (family == "gaussian") {
+    takes_no_shape();
     m.family = kernel_family::gaussian;
   } else if (family == "laplacian") {
     m.family = kernel_family::laplacian;
@@ -194,7 +199,7 @@ kernel::kernel(const std::string& family, const std::vector<double>& bandwidths,
     require<option_error>(family == "energy" || family == "negative_distance",
                           "kernel: expected gaussian, laplacian, inverse_multiquadric, rational_quadratic, energy, "
                           "negative_distance, dot_product or cosine, got ", family);
-    takes_none();
+    takes_no_bandwidth();
     m.family = kernel_family::energy;
   }
   const bool has_bandwidth = m.family != kernel_family::energy;
