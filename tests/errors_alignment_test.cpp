@@ -50,6 +50,11 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: errors", "[errors][alignment]", d
   }
   const label_array<D, std::int32_t> narrow_labels({0, 1, 2, 0, 1, 3});
   rejects<craft::label_error>(all, run(x.in(), a.in(), narrow_labels.in(), plain, g), {"3"});
+  if (D::space == craft::memory::host) {  // a GPU reads labels on either side
+    const std::vector<index_t> zeros(std::size_t(n), 0);
+    const craft::labels far(zeros.data(), n, craft::memory::device);
+    rejects<craft::device_error>(all, run(x.in(), a.in(), far, plain, g), {"anchor_cross_entropy: labels", "memory"});
+  }
   craft::cross_entropy_options o;
   o.ignore_label = 2;  // now -100 is a label like any other
   rejects<craft::label_error>(all, run(x.in(), a.in(), y, o, g), {"-100"});

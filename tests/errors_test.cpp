@@ -19,6 +19,7 @@ TEST_CASE("every error is a craft::error, and that is a std::runtime_error", "[e
   CHECK(std::is_base_of_v<std::runtime_error, craft::error>);
   CHECK(std::is_base_of_v<craft::error, craft::shape_error>);
   CHECK(std::is_base_of_v<craft::error, craft::option_error>);
+  CHECK(std::is_base_of_v<craft::error, craft::type_error>);
   CHECK(std::is_base_of_v<craft::error, craft::label_error>);
   CHECK(std::is_base_of_v<craft::error, craft::data_error>);
   CHECK(std::is_base_of_v<craft::error, craft::alias_error>);
@@ -113,6 +114,19 @@ TEMPLATE_LIST_TEST_CASE("mmd: errors", "[errors][mmd]", devices) {
     columns.columns = craft::column_scaling::minmax_separate;
     columns.column_eps = bad;
     rejects<craft::option_error>(all, run(x.in(), y.in(), kernel, columns, g));
+  }
+
+  // Memory of another device: of a number for all, of weights where host memory is all there is.
+  const double ones[] = {1, 1, 1, 1, 1, 1};
+  constexpr bool on_host = D::space == craft::memory::host;
+  constexpr craft::memory elsewhere = on_host ? craft::memory::device : craft::memory::host;
+  craft::mmd_options far;
+  far.upstream = craft::scalar(ones, elsewhere);
+  rejects<craft::device_error>(all, run(x.in(), y.in(), kernel, far, g), {"mmd: upstream", "memory"});
+  if (on_host) {
+    far = {};
+    far.x_weights = craft::numbers(ones, n, elsewhere);
+    rejects<craft::device_error>(all, run(x.in(), y.in(), kernel, far, g), {"mmd: x_weights", "memory"});
   }
 
   const auto to = [&](auto change) {

@@ -17,7 +17,6 @@
 
 using namespace craft_test;
 namespace rt = craft::runtime;
-using craft::write;
 using rt::dtype;
 
 namespace {
@@ -45,7 +44,7 @@ rt::matrix in(const array<D, S>& a) {
   return {v.data(), v.rows(), v.cols(), v.stride(), type_of<S>, D::space};
 }
 template <class D, class S>
-rt::place to(array<D, S>& a, write mode = write::overwrite) {
+rt::place to(array<D, S>& a, craft::write mode = craft::write::overwrite) {
   const auto v = a.out();
   return {v.data(), v.rows(), v.cols(), v.stride(), type_of<S>, D::space, mode};
 }
@@ -58,7 +57,7 @@ template <class D>
 class outputs {
  public:
   using T = typename D::compute;
-  explicit outputs(write mode) : mode_(mode) {}
+  explicit outputs(craft::write mode) : mode_(mode) {}
 
   void* value() { return values_.out().data(); }
   craft::scalar_out<T, D::space> typed_value() { return values_.as_value(); }
@@ -83,7 +82,7 @@ class outputs {
     return *all_.back();
   }
 
-  write mode_;
+  craft::write mode_;
   array<D, T> values_{1, 5, unwritten};
   std::vector<std::unique_ptr<array<D, T>>> all_;
 };
@@ -91,8 +90,8 @@ class outputs {
 /// Both calls leave the same bits everywhere, between the rows too.
 template <class D, class Described, class Typed>
 void same(const Described& described, const Typed& typed) {
-  for (const write mode : {write::overwrite, write::accumulate}) {
-    INFO((mode == write::overwrite ? "overwrite" : "accumulate"));
+  for (const craft::write mode : {craft::write::overwrite, craft::write::accumulate}) {
+    INFO((mode == craft::write::overwrite ? "overwrite" : "accumulate"));
     outputs<D> got(mode), want(mode);
     described(got);
     typed(want);
@@ -103,7 +102,7 @@ void same(const Described& described, const Typed& typed) {
       CHECK((got.all()[q]->bits() == want.all()[q]->bits()));
       const reals numbers = want.all()[q]->get();
       CHECK(numbers.allFinite());
-      if (mode == write::overwrite) CHECK((numbers.array() != unwritten).all());
+      if (mode == craft::write::overwrite) CHECK((numbers.array() != unwritten).all());
     }
   }
 }
@@ -177,7 +176,7 @@ TEMPLATE_LIST_TEST_CASE("mmd by descriptions is mmd", "[runtime][mmd]", every_ty
     }
   });
   // Nothing asked for but the value.
-  outputs<D> got(write::overwrite), want(write::overwrite);
+  outputs<D> got(craft::write::overwrite), want(craft::write::overwrite);
   rt::mmd(device, in(s.x), in(s.y), {}, {}, got.value());
   craft::mmd(ctx, s.x.in(), s.y.in(), craft::gaussians<>{1.0}, {}, want.typed_value());
   CHECK(got.values()(0, 0) == want.values()(0, 0));
@@ -189,7 +188,7 @@ TEMPLATE_TEST_CASE("two-byte inputs have gradients of four bytes, and the verb's
   using D = TestType;
   using S = typename D::scalar;
   const samples<D> s;
-  outputs<D> got(write::overwrite), want(write::overwrite);
+  outputs<D> got(craft::write::overwrite), want(craft::write::overwrite);
   array<D> dx(n, d), dy(m, d);
   rt::mmd(craft::any_device(D::make()), in(s.x), in(s.y), {}, {}, got.value(), {got.place(n, d), got.place(m, d)});
   craft::mmd_gradients<S, D::space> g;
@@ -530,7 +529,7 @@ TEST_CASE("kernels that there are not", "[runtime][errors]") {
   }
   refused("gaussian", {1}, {}, 0.5, {"gaussian takes no shape, got 0.5"});
 
-  const auto of = [](std::size_t count, member m) { return rt::kernel(std::vector<member>(count, m)); };
+  const auto of = [](std::size_t count, member one) { return rt::kernel(std::vector<member>(count, one)); };
   const member laplacian{craft::kernel_family::laplacian};
   CHECK(of(64, {}).bandwidths() == 64);
   CHECK(of(16, laplacian).bandwidths() == 16);
@@ -585,7 +584,7 @@ void meets(const std::string& name, const MakePreset& make, bool weighted = fals
       p.options.x_weights = wx.as_numbers();
       p.options.y_weights = wy.as_numbers();
     }
-    outputs<D> got(write::overwrite);
+    outputs<D> got(craft::write::overwrite);
     rt::mmd(device, in(x), in(y), p.kernel, p.options, got.value(), {got.place(r.n(), r.d()), got.place(r.m(), r.d())});
     r.check(got.values()(0, 0), {{"X", got.all()[0]->get()}, {"Y", got.all()[1]->get()}});
   }
@@ -834,3 +833,61 @@ TEMPLATE_LIST_TEST_CASE("wrong descriptions are refused by every verb, and nothi
     CHECK_NOTHROW(v.run(device, good));
   }
 }
+
+TEMPLATE_LIST_TEST_CASE("numbers that are read lie where the call runs", "[runtime][errors]", every_type) {
+  using D = TestType;
+  using T = typename D::compute;
+  const craft::any_device device(D::make());
+  const samples<D> s;
+  array<D, T> value(1, 1, sentinel);
+  const watched all(value);
+  const T number = 1;
+  const craft::scalar elsewhere(&number, D::space == craft::memory::host ? craft::memory::device : craft::memory::host);
+  void* const at = value.out().data();
+  craft::mmd_options mmd;
+  mmd.upstream = elsewhere;
+  rejects<craft::device_error>(all, [&] { rt::mmd(device, in(s.x), in(s.y), {}, mmd, at); }, {"mmd: upstream", "memory"});
+  craft::cross_entropy_options ce;
+  ce.log_scale = elsewhere;
+  rejects<craft::device_error>(
+      all, [&] { rt::anchor_cross_entropy(device, in(s.x), in(s.anchors), s.labels.in(), ce, at); }, {"log_scale", "memory"});
+  craft::sigmoid_options sigmoid;
+  sigmoid.bias = elsewhere;
+  rejects<craft::device_error>(all, [&] { rt::sigmoid_contrastive(device, in(s.x), in(s.paired), sigmoid, at); },
+                               {"bias", "memory"});
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Builds with and without CUDA
+
+TEST_CASE("any_device is another class where CUDA is known", "[runtime][any_device]") {
+#ifdef CRAFT_TEST_CUDA
+  STATIC_REQUIRE(std::is_same_v<craft::any_device, craft::with_cuda::any_device>);
+#else
+  STATIC_REQUIRE(std::is_same_v<craft::any_device, craft::without_cuda::any_device>);
+#endif
+}
+
+#ifdef CRAFT_TEST_CUDA
+TEST_CASE("one program calls both devices, with two-byte numbers that each has its own type for", "[runtime][any_device]") {
+  const reals X = random_reals(n, d, 1), Y = random_reals(m, d, 2);
+  const auto check = [&](auto on_device, auto on_host, dtype type) {
+    using D = decltype(on_device);
+    using H = decltype(on_host);
+    const array<D> x(X), y(Y);
+    const array<H> host_x(X), host_y(Y);
+    const auto host = [&](const array<H>& a) {
+      const auto v = a.in();
+      return rt::matrix{v.data(), v.rows(), v.cols(), v.stride(), type, craft::memory::host};
+    };
+    outputs<D> got(craft::write::overwrite);
+    array<H, float> value(1, 1), dx(n, d);
+    rt::mmd(craft::any_device(craft::cuda()), in(x), in(y), {}, {}, got.value(), {got.place(n, d)});
+    rt::mmd(craft::any_device(craft::cpu(1)), host(host_x), host(host_y), {}, {}, value.out().data(), {to(dx)});
+    CHECK(std::abs(got.values()(0, 0) - value.number()) <= 1e-6);
+    CHECK(relative_distance(got.all()[0]->get(), dx.get()) <= 1e-5);
+  };
+  check(stored_as<half>(), device<cpu_backend, Eigen::half>(), dtype::float16);
+  check(stored_as<bfloat16>(), device<cpu_backend, Eigen::bfloat16>(), dtype::bfloat16);
+}
+#endif
