@@ -118,6 +118,7 @@ CRAFT_FOR_PAIR_FUNCTION(negative_distance)
 CRAFT_FOR_PAIR_FUNCTION(dot_product)
 CRAFT_FOR_PAIR_FUNCTION(cosine)
 CRAFT_FOR_PAIR_FUNCTION(gaussians)
+CRAFT_FOR_PAIR_FUNCTION(any_kernel)
 
 // Craft's "multiscale": a sum of four.
 template <class T>

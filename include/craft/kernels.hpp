@@ -111,7 +111,7 @@ template <class T = double>
 struct gaussian : detail::distance_kernel<gaussian<T>> {
   T sigma;  ///< bandwidth 0
   /// sigma > 0.
-  explicit gaussian(T sigma_) : sigma(sigma_) {}
+  CRAFT_HOST_DEVICE explicit gaussian(T sigma_) : sigma(sigma_) {}
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
@@ -144,7 +144,7 @@ struct laplacian : detail::distance_kernel<laplacian<T>> {
   T sigma,    ///< bandwidth 0, in the units of x
       floor;  ///< of D, in squared units of x
   /// sigma > 0, floor >= 0.
-  explicit laplacian(T sigma_, T floor_ = T(0)) : sigma(sigma_), floor(floor_) {}
+  CRAFT_HOST_DEVICE explicit laplacian(T sigma_, T floor_ = T(0)) : sigma(sigma_), floor(floor_) {}
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
@@ -183,7 +183,7 @@ struct inverse_multiquadric : detail::distance_kernel<inverse_multiquadric<T>> {
   T c,      ///< bandwidth 0, in the units of x
       eps;  ///< in squared units of x
   /// c > 0, eps >= 0.
-  explicit inverse_multiquadric(T c_, T eps_ = T(0)) : c(c_), eps(eps_) {}
+  CRAFT_HOST_DEVICE explicit inverse_multiquadric(T c_, T eps_ = T(0)) : c(c_), eps(eps_) {}
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
@@ -224,7 +224,7 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   T length,   ///< bandwidth 0: l, in the units of x
       alpha;  ///< bandwidth 1: the exponent
   /// length > 0, alpha > 0.
-  rational_quadratic(T length_, T alpha_) : length(length_), alpha(alpha_) {}
+  CRAFT_HOST_DEVICE rational_quadratic(T length_, T alpha_) : length(length_), alpha(alpha_) {}
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
@@ -268,7 +268,7 @@ template <class T = double>
 struct negative_distance : detail::distance_kernel<negative_distance<T>>, detail::no_parameters {
   T floor;  ///< of D, in squared units of x
   /// floor >= 0.
-  explicit negative_distance(T floor_ = T(0)) : floor(floor_) {}
+  CRAFT_HOST_DEVICE explicit negative_distance(T floor_ = T(0)) : floor(floor_) {}
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
