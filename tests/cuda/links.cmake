@@ -1,5 +1,5 @@
-# Builds and installs the library with its GPU engine, links a program that is compiled without nvcc, and runs it: with a
-# GPU all verbs run, without one it must say so.
+# Builds and installs the library with its GPU engine, links programs that are compiled without nvcc, and runs them: with a
+# GPU all verbs run, without one they must say so.
 cmake_minimum_required(VERSION 3.21)
 function(run)
   execute_process(COMMAND ${ARGV} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
@@ -21,8 +21,10 @@ run("${CMAKE_COMMAND}" -S "${source}/tests/cuda/links" -B "${work}/consumer" -G 
     -DCMAKE_BUILD_TYPE=Debug)
 run("${CMAKE_COMMAND}" --build "${work}/consumer")
 
-execute_process(COMMAND "${work}/consumer/consumer" RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
-message("${output}")
-if(NOT status EQUAL 0 AND NOT (status EQUAL 2 AND output MATCHES "no CUDA device"))
-  message(FATAL_ERROR "the program ended with ${status}")
-endif()
+foreach(name IN ITEMS consumer runtime)
+  execute_process(COMMAND "${work}/consumer/${name}" RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  message("${output}")
+  if(NOT status EQUAL 0 AND NOT (status EQUAL 2 AND output MATCHES "no CUDA device"))
+    message(FATAL_ERROR "${name} ended with ${status}")
+  endif()
+endforeach()

@@ -131,6 +131,7 @@ void for_each_pair_function(const F& f) {
   f(craft::dot_product<>());
   f(craft::cosine<>());
   f(craft::gaussians<>({0.5, 1.0, 2.0}));
+  f(craft::any_kernel<>({{craft::kernel_family::laplacian, 0.5, 2.0}, {craft::kernel_family::energy}}));
 }
 
 template <class S>
