@@ -24,12 +24,11 @@
 
 namespace craft {
 
-/// Whether this build knows CUDA.
 #if __has_include("craft/cuda.hpp")
-constexpr bool built_with_cuda = true;
+constexpr bool built_with_cuda = true;  ///< whether this build knows CUDA
 inline namespace with_cuda {
 #else
-constexpr bool built_with_cuda = false;
+constexpr bool built_with_cuda = false;  ///< whether this build knows CUDA
 inline namespace without_cuda {
 #endif
 

@@ -85,7 +85,7 @@ class kernel {
   /// family: "gaussian", "laplacian", "inverse_multiquadric", "rational_quadratic", "energy", "dot_product" or "cosine" (also
   /// "negative_distance" for energy). bandwidths: one kernel each (sigma, sigma, c, length); empty for those that have none.
   /// weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), eps of inverse_multiquadric, floor of
-  /// laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and numbers that the family has no use for.
+  /// laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and what the family has no use for.
   kernel(const std::string& family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
          double shape = 0);
 
@@ -160,15 +160,15 @@ void objective(const any_device& device, const objective_inputs& inputs, const k
 
 /// As craft::bandwidth_scale.
 double bandwidth_scale(const any_device& device, const matrix& x, const matrix& y, const bandwidth& rule);
-/// As craft::class_means.
+/// As craft::class_means. out: C x d of the computing type, overwritten.
 void class_means(const any_device& device, const matrix& x, const labels& y, const class_means_options& options,
                  const place& out);
-/// As craft::kmeans.
+/// As craft::kmeans. centres: k x d of the computing type, overwritten.
 kmeans_result kmeans(const any_device& device, const matrix& x, const kmeans_options& options, const place& centres);
-/// As craft::kmeans_per_class.
+/// As craft::kmeans_per_class. centres: as of kmeans.
 kmeans_result kmeans_per_class(const any_device& device, const matrix& x, const labels& y, index_t classes,
                                const kmeans_options& options, const place& centres);
-/// As craft::medoids.
+/// As craft::medoids. centres: stored as x is.
 std::vector<index_t> medoids(const any_device& device, const matrix& x, const matrix& centres);
 /// As craft::farthest_point_anchors.
 std::vector<index_t> farthest_point_anchors(const any_device& device, const matrix& x, index_t count, index_t start,
