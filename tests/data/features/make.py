@@ -29,6 +29,12 @@ np.save(here / "structured.npy", np.zeros(3, dtype=[("a", "f4"), ("b", "i4")]))
 np.savez(here / "stored.npz", features=features.astype("f4"), labels=labels)
 np.savez_compressed(here / "compressed.npz", features=features.astype("f4"))
 
+# Two samples of one distribution, and one that is shifted by a standard deviation in each column.
+random = np.random.default_rng(1)
+np.save(here / "normal.npy", random.normal(size=(60, 4)).astype("f4"))
+np.save(here / "normal_again.npy", random.normal(size=(50, 4)).astype("f4"))
+np.save(here / "normal_shifted.npy", random.normal(1, size=(50, 4)).astype("f4"))
+
 # As if everything were larger than 4 GiB: 64-bit sizes in the members, in the directory and behind it.
 zipfile.ZIP64_LIMIT, zipfile.ZIP_FILECOUNT_LIMIT = 0, 0
 np.savez(here / "zip64.npz", features=features.astype("f4"), labels=labels)
