@@ -187,7 +187,7 @@ TEST_CASE("what is not read says why, and how to write it", "[features]") {
   rejects_file("types.safetensors", "BOOL", {"holds BOOL"});
   rejects_file("types.safetensors", "empty", {"one sample per row", "0 x 3"});
   rejects_file("nothing.npy", "", {"cannot be opened"});
-  rejects_file("", "", {});
+  rejects_file("", "", {"cannot be opened"});
   CHECK_THROWS_AS(example::read_labels(folder + "f4.npy"), std::runtime_error);
 }
 
@@ -208,7 +208,7 @@ TEST_CASE("a file cut off at any byte is an error", "[features]") {
 }
 
 TEST_CASE("a file with one wrong byte is an error, or still makes sense", "[features]") {
-  for (const string& name : readable) {
+  for (const string name : {"f4.npy", "i8.npy", "version2.npy", "stored.npz", "zip64.npz", "two.safetensors"}) {
     const string whole = example::read_file(folder + name);
     const bool is_zip = name.find(".npz") != string::npos, is_npy = name.find(".npy") != string::npos;
     // Zip archives have checksums, and two copies of everything that matters: a change is seen, or changes nothing. The

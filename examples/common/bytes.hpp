@@ -7,10 +7,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -63,14 +65,12 @@ class byte_view {
 
 /// A whole file.
 inline std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw std::runtime_error(path + ": cannot be opened");
-  const std::streamoff size = file.tellg();
-  if (size < 0 || std::uint64_t(size) > std::string().max_size()) throw std::runtime_error(path + ": is not a file");
+  std::error_code error;
+  const std::uintmax_t size = std::filesystem::file_size(path, error);  // of a folder or a device there is none
+  if (error) throw std::runtime_error(path + ": cannot be opened: " + error.message());
   std::string bytes(std::size_t(size), '\0');
-  file.seekg(0);
-  file.read(bytes.data(), size);
-  if (!file) throw std::runtime_error(path + ": cannot be read");
+  std::ifstream file(path, std::ios::binary);
+  if (!file.read(bytes.data(), std::streamsize(size))) throw std::runtime_error(path + ": cannot be read");
   return bytes;
 }
 
