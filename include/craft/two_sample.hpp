@@ -16,6 +16,7 @@
 
 namespace craft {
 
+/// How two_sample_test is computed.
 struct two_sample_options {
   /// Over the pooled sample: a scale that knows which rows are x's would favour the labels as they are.
   craft::bandwidth bandwidth{};
@@ -24,6 +25,7 @@ struct two_sample_options {
   std::function<void(index_t done, index_t all)> progress{};  ///< called after each of the sweep's parts
 };
 
+/// What two_sample_test finds.
 struct two_sample_result {
   double statistic = 0;          ///< unbiased MMD^2, as mmd gives it; may be negative
   double p_value = 1;            ///< (1 + number of permutations with a statistic at least as large) / (1 + B)
