@@ -56,7 +56,10 @@ using std::int64_t;
   template void cuda_engine::each<add_mean_step<T>>(index_t, const add_mean_step<T>&) const;                               \
   template void cuda_engine::each<bandwidth_step<T>>(index_t, const bandwidth_step<T>&) const;                             \
   template void cuda_engine::each<bandwidth_pullback_step<T>>(index_t, const bandwidth_pullback_step<T>&) const;           \
-  template void cuda_engine::each<objective_step<T>>(index_t, const objective_step<T>&) const;
+  template void cuda_engine::each<objective_step<T>>(index_t, const objective_step<T>&) const;                             \
+  template void cuda_engine::each<label_step<T>>(index_t, const label_step<T>&) const;                                     \
+  template void cuda_engine::each<clear_diagonal_step<T>>(index_t, const clear_diagonal_step<T>&) const;                   \
+  template void cuda_engine::each<label_sums_step<T>>(index_t, const label_sums_step<T>&) const;
 
 CRAFT_FOR_COMPUTED(double)
 CRAFT_FOR_COMPUTED(float)

@@ -58,6 +58,7 @@ class every_verb {
     log_scale = bias = value = s;
     terms = {s, s, s, s, s};
     chosen.clear();
+    statistics.clear();
     number = 0.75;
   }
 
@@ -70,6 +71,7 @@ class every_verb {
     for (const S* s : {&log_scale, &bias, &value, &terms.text, &terms.image, &terms.batch, &terms.mmd, &terms.total})
       add(s, sizeof(S));
     add(chosen.data(), chosen.size() * sizeof(index_t));
+    add(statistics.data(), statistics.size() * sizeof(double));
     add(&number, sizeof(number));
     return all;
   }
@@ -82,6 +84,7 @@ class every_verb {
     for (const S* s : {&log_scale, &bias, &value, &terms.text, &terms.image, &terms.batch, &terms.mmd, &terms.total})
       all.push_back(double(*s));
     all.insert(all.end(), chosen.begin(), chosen.end());
+    all.insert(all.end(), statistics.begin(), statistics.end());
     all.push_back(number);
     return all;
   }
@@ -137,6 +140,18 @@ class every_verb {
     mmd("columns scaled separately", o);
     o.columns = craft::column_scaling::minmax_joint;
     mmd("columns scaled together", o);
+    add(
+        "two_sample_test",
+        [this](const Context& ctx) {
+          craft::two_sample_options t;
+          t.permutations = 9;
+          t.bandwidth.rule = bandwidth_rule::mean;
+          const craft::two_sample_result r = craft::two_sample_test(ctx, x, y, kernel, t);
+          number = r.statistic;
+          statistics = r.permuted;
+          statistics.push_back(r.p_value);
+        },
+        true);
   }
 
   void add_relative() {
@@ -273,6 +288,7 @@ class every_verb {
   S log_scale, bias, value;
   craft::objective_values<S> terms;
   std::vector<index_t> chosen;
+  std::vector<double> statistics;
   double number;
 };
 

@@ -1,4 +1,4 @@
-// Command lines of the form --name value and --flag. What nobody asked for is an error.
+// Command lines of words, --name value and --flag. What nobody asked for is an error.
 #pragma once
 
 #include <cstdlib>
@@ -53,6 +53,15 @@ class command_line {
     const double given = number(name, value, least, most);
     if (given != int(given)) throw std::runtime_error(name + ": expected a whole number, got " + plain(given));
     return int(given);
+  }
+
+  /// The next word that is no option; for after all options have been asked for.
+  std::string word(const std::string& what) {
+    if (words_.empty()) throw std::runtime_error("expected " + what + "; see --help");
+    if (words_.front().compare(0, 2, "--") == 0) finish();
+    const std::string value = words_.front();
+    words_.erase(words_.begin());
+    return value;
   }
 
   void finish() const {

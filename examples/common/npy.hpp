@@ -1,80 +1,42 @@
-// NumPy's .npy files, read strictly: a header that is not exactly understood, a byte too many or too few, or a number
-// that is not finite is an error that names the file. Format: numpy.lib.format, versions 1 to 3. Little-endian hosts.
+// NumPy's .npy files, read strictly: a header that is not exactly understood, or a byte too many or too few, is an error.
+// Format: numpy.lib.format, versions 1 to 3.
 #pragma once
 
-#include <cmath>
-#include <cstring>
 #include <fstream>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
+#include "bytes.hpp"
 #include "matrix.hpp"
 
 namespace example {
 
-/// An array as it lies in the file: C order, values as double (exact for every type below).
-struct array {
-  std::vector<std::int64_t> shape;
-  std::vector<double> values;
-  bool integers = false;
-};
-
 namespace npy {
 
-class reader {
+constexpr std::string_view magic = "\x93NUMPY";
+
+/// The header is a Python dictionary with exactly three keys, in any order.
+class header {
  public:
-  explicit reader(const std::string& path) : path_(path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) fail("cannot be opened");
-    bytes_.assign(std::istreambuf_iterator<char>(file), {});
-    if (file.bad()) fail("cannot be read");
-  }
+  std::string type;
+  std::vector<std::int64_t> shape;
 
-  array read() {
-    if (bytes_.size() < 10 || bytes_.compare(0, 6, "\x93NUMPY") != 0) fail("is not a .npy file");
-    const int version = byte(6);
-    if (version < 1 || version > 3 || byte(7) != 0) fail("has an unknown format version");
-    const std::size_t length_bytes = version == 1 ? 2 : 4, start = 8 + length_bytes;
-    std::size_t length = 0;
-    if (bytes_.size() < start) fail("ends inside its header");
-    for (std::size_t i = 0; i < length_bytes; ++i) length |= std::size_t(byte(8 + i)) << (8 * i);
-    if (bytes_.size() - start < length) fail("ends inside its header");
-    header_ = bytes_.substr(start, length);
-    parse_header();
-    return numbers(start + length);
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& what) const { throw std::runtime_error(path_ + ": " + what); }
-  int byte(std::size_t i) const { return static_cast<unsigned char>(bytes_[i]); }
-
-  // The header is a Python dictionary with exactly three keys, in any order.
-  void parse_header() {
-    bool has_type = false, has_order = false, has_shape = false;
+  explicit header(const byte_view& bytes) : bytes_(bytes), text_(bytes.text(0, bytes.size(), "a header")) {
+    bool has_order = false, has_shape = false;
     expect('{');
     while (!accept('}')) {
-      const std::string key = quoted();
+      const std::string key = quoted("a key");
       expect(':');
-      if (key == "descr" && !has_type) {
-        type_ = quoted();
-        has_type = true;
+      if (key == "descr" && type.empty()) {
+        type = quoted("a plain type such as '<f4'");
+        if (type.empty()) fail("a type");
       } else if (key == "fortran_order" && !has_order) {
-        if (accept_word("True")) fail("is in Fortran order; save it with np.ascontiguousarray");
-        if (!accept_word("False")) fail("has a header that is not understood: " + header_);
+        if (accept("True")) fail("False: arrays in Fortran order are not read, save np.ascontiguousarray(x)");
+        if (!accept("False")) fail("True or False");
         has_order = true;
       } else if (key == "shape" && !has_shape) {
-        expect('(');
-        while (!accept(')')) {
-          shape_.push_back(integer());
-          if (!accept(',')) {
-            expect(')');
-            break;
-          }
-        }
+        read_shape();
         has_shape = true;
       } else {
-        fail("has a header that is not understood: " + header_);
+        fail("the keys descr, fortran_order and shape, each once");
       }
       if (!accept(',')) {
         expect('}');
@@ -82,121 +44,95 @@ class reader {
       }
     }
     skip_space();
-    if (at_ != header_.size() || !has_type || !has_order || !has_shape)
-      fail("has a header that is not understood: " + header_);
+    if (at_ != text_.size()) fail("nothing but space behind the dictionary");
+    if (type.empty() || !has_order || !has_shape) fail("the keys descr, fortran_order and shape");
   }
 
-  array numbers(std::size_t start) {
-    const std::size_t size = type_.size() == 3 ? std::size_t(type_[2] - '0') : 0;
-    const char kind = type_.size() == 3 ? type_[1] : '?';
-    const bool known =
-        (kind == 'f' && (size == 2 || size == 4 || size == 8)) ||
-        ((kind == 'i' || kind == 'u') && (size == 1 || size == 2 || size == 4 || (size == 8 && kind == 'i')));
-    if (!known || (type_[0] != '<' && !(type_[0] == '|' && size == 1)))
-      fail("holds " + type_ + "; expected little-endian float16, float32, float64 or integers");
-    std::size_t count = 1;
-    for (const std::int64_t n : shape_) {
-      if (n != 0 && count > bytes_.size() / std::size_t(n)) fail("is shorter than its shape says");
-      count *= std::size_t(n);
-    }
-    const std::size_t expected = count * size, there = bytes_.size() - start;
-    if (there != expected)
-      fail("holds " + std::to_string(there) + " bytes of numbers; its shape asks for " + std::to_string(expected));
-
-    array out{shape_, std::vector<double>(count), kind != 'f'};
-    const char* p = bytes_.data() + start;
-    for (std::size_t i = 0; i < count; ++i) {
-      out.values[i] = number(kind, size, p + i * size);
-      if (!std::isfinite(out.values[i])) fail("holds a NaN or an infinity, number " + std::to_string(i));
-    }
-    return out;
+ private:
+  [[noreturn]] void fail(const std::string& expected) const {
+    bytes_.fail(at_, "expected " + expected + " in the header " + std::string(text_.substr(0, 200)));
   }
-
-  static double number(char kind, std::size_t size, const char* p) {
-    if (kind == 'f') return size == 2 ? double(load<Eigen::half>(p)) : size == 4 ? load<float>(p) : load<double>(p);
-    if (kind == 'i')
-      return size == 1   ? load<std::int8_t>(p)
-             : size == 2 ? load<std::int16_t>(p)
-             : size == 4 ? load<std::int32_t>(p)
-                         : double(load<std::int64_t>(p));
-    return size == 1 ? load<std::uint8_t>(p) : size == 2 ? load<std::uint16_t>(p) : load<std::uint32_t>(p);
-  }
-  template <class T>
-  static T load(const char* p) {
-    T value;
-    std::memcpy(static_cast<void*>(&value), p, sizeof value);
-    return value;
-  }
-
   void skip_space() {
-    while (at_ < header_.size() && std::strchr(" \n\t", header_[at_]) != nullptr && header_[at_] != '\0') ++at_;
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t')) ++at_;
   }
   bool accept(char c) {
     skip_space();
-    if (at_ >= header_.size() || header_[at_] != c) return false;
+    if (at_ >= text_.size() || text_[at_] != c) return false;
     ++at_;
     return true;
   }
   void expect(char c) {
-    if (!accept(c)) fail("has a header that is not understood: " + header_);
+    if (!accept(c)) fail(std::string(1, c));
   }
-  bool accept_word(const std::string& word) {
+  bool accept(std::string_view word) {
     skip_space();
-    if (header_.compare(at_, word.size(), word) != 0) return false;
+    if (text_.substr(at_, word.size()) != word) return false;
     at_ += word.size();
     return true;
   }
-  std::string quoted() {
-    expect('\'');
-    const std::size_t end = header_.find('\'', at_);
-    if (end == std::string::npos) fail("has a header that is not understood: " + header_);
-    const std::string text = header_.substr(at_, end - at_);
+  std::string quoted(const std::string& what) {
+    if (!accept('\'')) fail(what);
+    const std::size_t end = text_.find('\'', at_);
+    if (end == std::string_view::npos) fail("a closing quote");
+    const std::string_view inside = text_.substr(at_, end - at_);
     at_ = end + 1;
-    return text;
+    return std::string(inside);
   }
-  std::int64_t integer() {
-    skip_space();
-    std::int64_t n = 0;
-    std::size_t digits = 0;
-    for (; at_ < header_.size() && header_[at_] >= '0' && header_[at_] <= '9' && digits < 15; ++at_, ++digits)
-      n = 10 * n + (header_[at_] - '0');
-    if (digits == 0) fail("has a header that is not understood: " + header_);
-    return n;
+  void read_shape() {
+    expect('(');
+    while (!accept(')')) {
+      skip_space();
+      std::int64_t n = 0;
+      std::size_t digits = 0;
+      for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_, ++digits) {
+        if (digits == 15) fail("sizes below 10^15");
+        n = 10 * n + (text_[at_] - '0');
+      }
+      if (digits == 0) fail("a size");
+      shape.push_back(n);
+      if (!accept(',')) {
+        expect(')');
+        break;
+      }
+    }
   }
 
-  std::string path_, bytes_, header_, type_;
-  std::vector<std::int64_t> shape_;
+  const byte_view& bytes_;
+  std::string_view text_;
   std::size_t at_ = 0;
 };
 
-inline std::string shape_text(const array& a) {
-  std::string text;
-  for (const std::int64_t n : a.shape) text += (text.empty() ? "" : " x ") + std::to_string(n);
-  return text.empty() ? "a single number" : text;
+inline number_type type_of(const std::string& name) {
+  number_type type{name};
+  if (name.size() != 3 || (name[0] != '<' && name.substr(0, 1) + name.substr(2) != "|1")) return type;
+  if ((name[1] != 'f' && name[1] != 'i' && name[1] != 'u') || name[2] < '1' || name[2] > '8') return type;
+  type.kind = name[1];
+  type.bytes = std::size_t(name[2] - '0');
+  return type;
+}
+
+/// What a .npy file, or a member of an .npz file, holds.
+inline stored_array open(const byte_view& file) {
+  file.require(file.text(0, magic.size(), "the beginning of a .npy file") == magic, 0, "expected a .npy file");
+  const int version = file.number<std::uint8_t>(6, "a version"), minor = file.number<std::uint8_t>(7, "a version");
+  file.require(version >= 1 && version <= 3 && minor == 0, 6,
+               "expected format version 1.0, 2.0 or 3.0, got " + std::to_string(version) + "." + std::to_string(minor));
+  const std::size_t start = version == 1 ? 10 : 12;
+  const std::size_t length = version == 1 ? file.number<std::uint16_t>(8, "the length of the header")
+                                          : file.number<std::uint32_t>(8, "the length of the header");
+  const byte_view header_bytes = file.part(start, length, "a header");
+  const header h(header_bytes);
+  const std::size_t begin = start + length;
+  const stored_array out{"", type_of(h.type), h.shape, file.part(begin, file.size() - begin, "numbers")};
+  std::uint64_t count = 0;
+  if (out.type.bytes > 0 && (!count_elements(h.shape, out.data.size() / out.type.bytes, count) ||
+                             count * out.type.bytes != out.data.size()))
+    file.fail(begin, "expected " + shape_text(h.shape) + " numbers of " + h.type + ", got " +
+                         std::to_string(out.data.size()) + " bytes");
+  return out;
 }
 
 }  // namespace npy
-
-inline array read_array(const std::string& path) { return npy::reader(path).read(); }
-
-/// A rows x columns file.
-inline matrix read_matrix(const std::string& path) {
-  const array a = read_array(path);
-  if (a.shape.size() != 2 || a.values.empty())
-    throw std::runtime_error(path + ": expected a matrix with one sample per row, got " + npy::shape_text(a));
-  matrix m(a.shape[0], a.shape[1]);
-  for (Eigen::Index i = 0; i < m.size(); ++i) m.data()[i] = float(a.values[std::size_t(i)]);
-  return m;
-}
-
-/// A file with one integer per sample.
-inline label_list read_labels(const std::string& path) {
-  const array a = read_array(path);
-  if (a.shape.size() != 1 || a.values.empty() || !a.integers)
-    throw std::runtime_error(path + ": expected one integer label per sample, got " +
-                             (a.integers ? "integers, " : "floating-point numbers, ") + npy::shape_text(a));
-  return label_list(a.values.begin(), a.values.end());
-}
 
 /// Writes a matrix as float32.
 inline void write_matrix(const std::string& path, const matrix& m) {

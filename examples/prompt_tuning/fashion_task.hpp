@@ -1,7 +1,7 @@
 // The default task: Fashion-MNIST, corrupted copies of it as shifted domains, and a sentence encoder's class texts.
 #pragma once
 
-#include "../common/npy.hpp"
+#include "../common/features.hpp"
 #include "corruptions.hpp"
 #include "filter_bank.hpp"
 #include "task.hpp"
@@ -12,7 +12,7 @@ namespace example {
 inline std::vector<matrix> read_templates(const std::string& path) {
   const array a = read_array(path);
   if (a.shape.size() != 3 || a.values.empty())
-    throw std::runtime_error(path + ": expected templates x classes x features, got " + npy::shape_text(a));
+    throw std::runtime_error(path + ": expected templates x classes x features, got " + shape_text(a.shape));
   std::vector<matrix> out;
   const std::size_t size = std::size_t(a.shape[1] * a.shape[2]);
   for (std::size_t k = 0; k < std::size_t(a.shape[0]); ++k) {

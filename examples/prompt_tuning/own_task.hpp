@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <map>
 
-#include "../common/npy.hpp"
+#include "../common/features.hpp"
 #include "craft/anchors.hpp"
 #include "task.hpp"
 

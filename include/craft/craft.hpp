@@ -12,4 +12,5 @@
 #include "craft/mmd.hpp"
 #include "craft/objective.hpp"
 #include "craft/relative.hpp"
+#include "craft/two_sample.hpp"
 #include "craft/view.hpp"

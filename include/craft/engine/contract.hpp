@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "craft/engine/host_device.hpp"
@@ -208,6 +209,70 @@ struct form_factors_step {
   CRAFT_HOST_DEVICE void operator()(index_t) const {
     out[0] = 1 / (double(n) * double(n) * (without_diagonal ? 1 - *x_squares : 1));
     out[1] = 1 / (double(m) * double(m) * (without_diagonal ? 1 - *y_squares : 1));
+  }
+};
+
+/// Labels w_i = 1 - offset for the rows that count as x's, -offset for the others. Vector 0 is all ones, 1 has the labels as
+/// they are, from 2 on they are permuted. In blocks of `side` rows of the sample: `count` vectors, one after another.
+///
+/// n of N rows in one pass: C. Fan, M. Muller and I. Rezucha, J. Am. Stat. Assoc. 57 (1962). The random bits, the same on
+/// every device: G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+template <class T>
+struct label_step {
+  std::uint64_t seed;
+  index_t n, total, side, count;
+  T offset;
+  T* labels;
+
+  CRAFT_HOST_DEVICE static std::uint64_t mixed(std::uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+  }
+  CRAFT_HOST_DEVICE void operator()(index_t b) const {
+    constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
+    std::uint64_t state = mixed(seed + step) + mixed(std::uint64_t(b) * step);
+    index_t wanted = n;
+    for (index_t begin = 0; begin < total; begin += side) {
+      const index_t length = total - begin < side ? total - begin : side;
+      T* to = labels + begin * count + b * length;
+      for (index_t i = begin; i < begin + length; ++i) {
+        bool chosen = i < n;
+        if (b > 1) {  // each row with probability (still wanted) / (still left)
+          state += step;
+          chosen = double(mixed(state) >> 11) * 0x1.0p-53 * double(total - i) < double(wanted);
+          if (chosen) --wanted;
+        }
+        to[i - begin] = b == 0 ? T(1) : chosen ? T(1) - offset : -offset;
+      }
+    }
+  }
+};
+
+/// k_ii = 0
+template <class T>
+struct clear_diagonal_step {
+  T* k;
+  index_t stride;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const { k[i * stride + i] = T(0); }
+};
+
+/// A block of n rows' share of w' K w and of w' K 1, for each w, from labels and products K w, both with n numbers for
+/// each w; vector 0 is all ones.
+template <class T>
+struct label_sums_step {
+  const T *labels, *products;
+  index_t n;
+  double* sums;
+  CRAFT_HOST_DEVICE void operator()(index_t b) const {
+    double form = 0, linear = 0;
+    for (index_t i = 0; i < n; ++i) {
+      const double w = double(labels[b * n + i]), kw = double(products[b * n + i]);
+      form += w * kw;
+      linear += (kw + w * double(products[i])) / 2;
+    }
+    sums[2 * b] += form;
+    sums[2 * b + 1] += linear;
   }
 };
 
