@@ -26,8 +26,9 @@ struct nlopt_data {
 
 /// An nlopt_func. gradient: n numbers, or null. data: an nlopt_data.
 ///
-/// Where the loss threw, or has another number of parameters than n, nlopt_optimize returns NLOPT_FORCED_STOP, and f.rethrow()
-/// tells why. Where value or gradient are not finite NLopt sees HUGE_VAL.
+/// Where the loss threw, or has another number of parameters than n, NLopt is told to stop: nlopt_optimize returns
+/// NLOPT_FORCED_STOP (NLOPT_LD_LBFGS goes through with its line search first, and returns NLOPT_FAILURE), and f.rethrow() tells why.
+/// Where value or gradient are not finite NLopt sees HUGE_VAL.
 inline double nlopt_objective(unsigned n, const double* x, double* gradient, void* data) {
   auto& [f, opt] = *static_cast<nlopt_data*>(data);
   double value = 0;
