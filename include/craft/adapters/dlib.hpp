@@ -85,7 +85,7 @@ class dlib_layer {
 /// The loss is called in the thread that runs the network, which for dnn_trainer is one of its own: what it refers to (its context, its target)
 /// must live until the trainer is through, and nobody else may use the context meanwhile. Copies of a network share them.
 ///
-/// Errors: what the loss throws passes through dlib; dnn_trainer stops, and throws it in the caller's next call. shape_error for an input
+/// Errors: what the loss throws passes through dlib; dnn_trainer stops, and throws it in one of the caller's next calls. shape_error for an input
 /// layer that makes several samples of one, option_error for a layer made without a loss. serialize stores no loss.
 class dlib_loss_
     : public detail::dlib_layer<dlib_loss_, void(const matrix_view<const float>&, float&, const output<float>&)> {
