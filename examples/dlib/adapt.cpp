@@ -1,5 +1,5 @@
-// A dlib network classifies samples of a domain without labels: features are pulled to the class texts by the labelled half of each
-// batch, and towards each other's distribution by the MMD between its halves.
+// A dlib network classifies samples of a domain without labels: features are pulled to the class texts by the labelled
+// half of each batch, and towards each other's distribution by the MMD between its halves.
 #include <craft/adapters/dlib.hpp>
 #include <craft/alignment.hpp>
 #include <craft/mmd.hpp>
@@ -26,7 +26,8 @@ constexpr unsigned long no_label = static_cast<unsigned long>(-100);  // the opt
 sample draw(dlib::rand& random, unsigned long label, float shift) {
   sample x(10, 1);
   for (long k = 0; k < x.size(); ++k)
-    x(k) = 1.5f * std::sin(float(7 * label + 3 * static_cast<unsigned long>(k) + 1)) + 0.7f * float(random.get_random_gaussian()) + shift;
+    x(k) = 1.5f * std::sin(float(7 * label + 3 * static_cast<unsigned long>(k) + 1)) +
+           0.7f * float(random.get_random_gaussian()) + shift;
   return x;
 }
 

@@ -1,5 +1,5 @@
-// 10 points that stand for 400: those whose distribution is nearest, by MMD, found by descent on the functor that LBFGS++ and
-// other solvers over Eigen vectors take.
+// 10 points that stand for 400: those whose distribution is nearest, by MMD, found by descent on the functor that
+// LBFGS++ and other solvers over Eigen vectors take.
 #include <craft/adapters/eigen.hpp>
 #include <craft/mmd.hpp>
 
@@ -7,7 +7,8 @@
 #include <algorithm>
 #include <cstdio>
 
-// Steepest descent with the step of Barzilai and Borwein; with LBFGS++: LBFGSpp::LBFGSSolver<double>(parameters).minimize(fun, x, value).
+// Steepest descent with the step of Barzilai and Borwein; with LBFGS++:
+// LBFGSpp::LBFGSSolver<double>(parameters).minimize(fun, x, value).
 template <class Function>
 double minimise(Function& fun, Eigen::VectorXd& x, int steps) {
   Eigen::VectorXd gradient(x.size());

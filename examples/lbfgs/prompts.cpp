@@ -1,4 +1,5 @@
-// Class prompts learned from few labelled images: the anchors of a cross-entropy are what liblbfgs moves; the images' features are frozen.
+// Class prompts learned from few labelled images: the anchors of a cross-entropy are what liblbfgs moves; the images'
+// features are frozen.
 #include <craft/adapters/lbfgs.hpp>
 #include <craft/alignment.hpp>
 
@@ -54,7 +55,7 @@ int main() {
   const int status = lbfgs(int(f.size()), prompts.data(), &after, craft::lbfgs_evaluate, nullptr, &f, nullptr);
   f.rethrow();
   const double accuracy_after = accuracy(test, prompts, test_labels);
-  std::printf("cross-entropy %.3f before, %.3f after (status %d); accuracy on 1000 other images: %.1f %% before, %.1f %% after\n",
-              before, after, status, accuracy_before, accuracy_after);
+  std::printf("cross-entropy %.3f before, %.3f after (status %d)\n", before, after, status);
+  std::printf("accuracy on 1000 other images: %.1f %% before, %.1f %% after\n", accuracy_before, accuracy_after);
   return after < before && accuracy_after > accuracy_before ? 0 : 1;
 }

@@ -17,9 +17,9 @@ struct shift {
 
   craft::cpu ctx{1};
   matrix x = random(n, 1, 0), y = random(m, 100, 1.5);
-  int values = 0, gradients = 0;                       ///< calls without and with a gradient
-  bool throws = false, not_finite = false;             ///< from now on
-  int fails_after = std::numeric_limits<int>::max();   ///< so many calls
+  int values = 0, gradients = 0;                      ///< calls without and with a gradient
+  bool throws = false, not_finite = false;            ///< from now on
+  int fails_after = std::numeric_limits<int>::max();  ///< so many calls
   craft::loss_function<> f{n, d, [this](const auto& at, double& value, const auto& gradient) {
                              ++(gradient.wanted() ? gradients : values);
                              if (values + gradients > fails_after) {

@@ -15,11 +15,11 @@
 
 namespace craft {
 
-/// Refers to a loss_function, which must outlive it (the problem owns this object, not f), and copies nothing: x, cost and gradient are
-/// Ceres' own. Runs in the thread that called ceres::Solve.
+/// Refers to a loss_function, which must outlive it (the problem owns this object, not f), and copies nothing: x, cost
+/// and gradient are Ceres' own. Runs in the thread that called ceres::Solve.
 ///
-/// Evaluate returns false where the loss threw or gave numbers that are not finite. Ceres then tries a shorter step; if none helps it
-/// ends with ceres::FAILURE and leaves x as it was. No exception passes through it.
+/// Evaluate returns false where the loss threw or gave numbers that are not finite. Ceres then tries a shorter step; if
+/// none helps it ends with ceres::FAILURE and leaves x as it was. No exception passes through it.
 class ceres_function final : public ceres::FirstOrderFunction {
  public:
   /// Throws shape_error for more parameters than an int counts.

@@ -5,8 +5,8 @@
 //     });
 //     craft::dlib_loss<dlib::fc<16, dlib::input<dlib::matrix<float>>>> net(loss);
 //
-// Such a loss looks at a whole mini-batch. Where dlib splits one over several GPUs each sees a part, and what the trainer then
-// averages is another loss; use one device.
+// Such a loss looks at a whole mini-batch. Where dlib splits one over several GPUs each sees a part, and what the
+// trainer then averages is another loss; use one device.
 #pragma once
 
 #include <dlib/dnn.h>
@@ -48,7 +48,8 @@ class dlib_layer {
     std::string name;
     dlib::deserialize(name, in);
     if (name != Layer::name)
-      throw dlib::serialization_error("Expected " + std::string(Layer::name) + ", found " + name + " while deserializing.");
+      throw dlib::serialization_error("Expected " + std::string(Layer::name) + ", found " + name +
+                                      " while deserializing.");
   }
   friend std::ostream& operator<<(std::ostream& out, const Layer&) { return out << Layer::name; }
   friend void to_xml(const Layer&, std::ostream& out) { out << '<' << Layer::name << "/>\n"; }
@@ -58,7 +59,8 @@ class dlib_layer {
   static matrix_view<const float> features(const dlib::tensor& input, const Subnet& sub) {
     const dlib::tensor& x = sub.get_output();
     require<shape_error>(sub.sample_expansion_factor() == 1 && input.num_samples() == x.num_samples(), Layer::name,
-                         ": expected one row of features for each sample, got ", x.num_samples(), " for ", input.num_samples());
+                         ": expected one row of features for each sample, got ", x.num_samples(), " for ",
+                         input.num_samples());
     return {x.host(), index_t(x.num_samples()), index_t(x.k() * x.nr() * x.nc())};
   }
   template <class Subnet, class... Labels>
@@ -80,13 +82,15 @@ class dlib_layer {
 
 /// dlib's interface of a loss layer without labels, over a loss of the network's output: void(x, value, gradient).
 ///
-/// x: the output of the layer below, one row of k * nr * nc features per sample of the mini-batch, in dlib's own memory, as is
-/// the gradient; nothing is copied. Where dlib runs on a GPU, both are brought to the host and back, which waits for it.
-/// The loss is called in the thread that runs the network, which for dnn_trainer is one of its own: what it refers to (its context, its target)
-/// must live until the trainer is through, and nobody else may use the context meanwhile. Copies of a network share them.
+/// x: the output of the layer below, one row of k * nr * nc features per sample of the mini-batch, in dlib's own
+/// memory, as is the gradient; nothing is copied. Where dlib runs on a GPU, both are brought to the host and back,
+/// which waits for it. The loss is called in the thread that runs the network, which for dnn_trainer is one of its own:
+/// what it refers to (its context, its target) must live until the trainer is through, and nobody else may use the
+/// context meanwhile. Copies of a network share them.
 ///
-/// Errors: what the loss throws passes through dlib; dnn_trainer stops, and throws it in one of the caller's next calls. shape_error for an input
-/// layer that makes several samples of one, option_error for a layer made without a loss. serialize stores no loss.
+/// Errors: what the loss throws passes through dlib; dnn_trainer stops, and throws it in one of the caller's next
+/// calls. shape_error for an input layer that makes several samples of one, option_error for a layer made without a
+/// loss. serialize stores no loss.
 class dlib_loss_
     : public detail::dlib_layer<dlib_loss_, void(const matrix_view<const float>&, float&, const output<float>&)> {
  public:
@@ -101,11 +105,11 @@ class dlib_loss_
 template <class Subnet>
 using dlib_loss = dlib::add_loss_layer<dlib_loss_, Subnet>;
 
-/// The same with a label per sample, unsigned long as in dlib's own classifiers: void(x, labels, value, gradient). The labels are copied, to
-/// the signed 64-bit integers that verbs take.
+/// The same with a label per sample, unsigned long as in dlib's own classifiers: void(x, labels, value, gradient). The
+/// labels are copied, to the signed 64-bit integers that verbs take.
 class dlib_labelled_loss_
-    : public detail::dlib_layer<dlib_labelled_loss_, void(const matrix_view<const float>&, const labels&, float&,
-                                                          const output<float>&)> {
+    : public detail::dlib_layer<dlib_labelled_loss_,
+                                void(const matrix_view<const float>&, const labels&, float&, const output<float>&)> {
  public:
   static constexpr const char* name = "craft_labelled_loss";
   using training_label_type = unsigned long;
@@ -126,9 +130,9 @@ using dlib_labelled_loss = dlib::add_loss_layer<dlib_labelled_loss_, Subnet>;
 ///     dlib::find_min(dlib::lbfgs_search_strategy(10), dlib::objective_delta_stop_strategy(1e-7),
 ///                    [&](const auto& x) { return g.value(x); }, [&](const auto& x) { return g.derivative(x); }, x, 0);
 ///
-/// Both are computed at once, and those of the last point are kept with a copy of it, since find_min asks for one after the
-/// other. Refers to f, which must outlive it; runs in the caller's thread. Throws shape_error for another size of x, and what the
-/// loss throws, which passes through dlib.
+/// Both are computed at once, and those of the last point are kept with a copy of it, since find_min asks for one after
+/// the other. Refers to f, which must outlive it; runs in the caller's thread. Throws shape_error for another size of
+/// x, and what the loss throws, which passes through dlib.
 class dlib_function {
  public:
   using column_vector = dlib::matrix<double, 0, 1>;

@@ -13,9 +13,10 @@ namespace craft {
 
 /// double operator()(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) over a loss_function, which it refers to.
 ///
-/// x: a vector of size() numbers, a column-major matrix with one sample per column (cols() x rows()), or a row-major one with one
-/// sample per row. The gradient takes the same shape; it is only allocated where its shape was another. Nothing is copied.
-/// Runs in the caller's thread. Throws shape_error for another size, and what the loss throws, which passes through LBFGS++.
+/// x: a vector of size() numbers, a column-major matrix with one sample per column (cols() x rows()), or a row-major
+/// one with one sample per row. The gradient takes the same shape; it is only allocated where its shape was another.
+/// Nothing is copied. Runs in the caller's thread. Throws shape_error for another size, and what the loss throws, which
+/// passes through LBFGS++.
 template <class T>
 class eigen_function {
  public:
@@ -38,8 +39,8 @@ class eigen_function {
   template <class X>
   void check(const Eigen::PlainObjectBase<X>& x) const {
     f_.check_size(x.size());
-    require<shape_error>(bool(X::IsVectorAtCompileTime) || x.outerSize() == f_.rows(),
-                         "eigen: expected ", f_.rows(), " samples, one per ", X::IsRowMajor ? "row" : "column", ", got ",
+    require<shape_error>(bool(X::IsVectorAtCompileTime) || x.outerSize() == f_.rows(), "eigen: expected ", f_.rows(),
+                         " samples, one per ", X::IsRowMajor ? "row" : "column", ", got ",
                          detail::shape(x.rows(), x.cols()));
   }
   const loss_function<T>& f_;

@@ -3,8 +3,8 @@
 //     craft::ensmallen_function g(f);  // f: a craft::loss_function
 //     ens::L_BFGS().Optimize(g, x);    // x: arma::mat, one sample per column
 //
-// It uses nothing but the matrix's own members (n_rows, n_cols, n_elem, memptr, set_size), and so needs neither ensmallen nor
-// Armadillo to compile.
+// It uses nothing but the matrix's own members (n_rows, n_cols, n_elem, memptr, set_size), and so needs neither
+// ensmallen nor Armadillo to compile.
 #pragma once
 
 #include "craft/adapters/function.hpp"
@@ -13,12 +13,12 @@ namespace craft {
 
 /// EvaluateWithGradient and Evaluate over a loss_function, which it refers to and which must outlive it.
 ///
-/// x: an Armadillo matrix of T (arma::mat for double, arma::fmat for float), one sample per column, cols() x rows(); or a vector of
-/// size() numbers. The gradient gets the size of x. Nothing is copied, and everything runs in the caller's thread.
-/// Throws shape_error for another size, and what the loss throws, which passes through ensmallen.
+/// x: an Armadillo matrix of T (arma::mat for double, arma::fmat for float), one sample per column, cols() x rows(); or
+/// a vector of size() numbers. The gradient gets the size of x. Nothing is copied, and everything runs in the caller's
+/// thread. Throws shape_error for another size, and what the loss throws, which passes through ensmallen.
 ///
-/// It offers no NumFunctions: the loss of a batch is not a sum over its samples, so that ensmallen's optimisers for separable
-/// functions (SGD, Adam) do not take it.
+/// It offers no NumFunctions: the loss of a batch is not a sum over its samples, so that ensmallen's optimisers for
+/// separable functions (SGD, Adam) do not take it.
 template <class T>
 class ensmallen_function {
  public:
@@ -43,7 +43,8 @@ class ensmallen_function {
     const index_t rows = index_t(x.n_rows), cols = index_t(x.n_cols);
     f_.check_size(index_t(x.n_elem));
     require<shape_error>(rows == 1 || cols == 1 || cols == f_.rows(), "ensmallen: expected ",
-                         detail::shape(f_.cols(), f_.rows()), ", one sample per column, got ", detail::shape(rows, cols));
+                         detail::shape(f_.cols(), f_.rows()), ", one sample per column, got ",
+                         detail::shape(rows, cols));
   }
   const loss_function<T>& f_;
 };

@@ -17,8 +17,8 @@
 
 namespace craft {
 
-/// A loss of rows x cols numbers of T (double unless named) that lie side by side: sample i is x[i * cols] ... x[i * cols + cols - 1]. A column-major
-/// matrix with one sample per column is the same memory. Parameters of several kinds: rows = 1, and views of parts of x.
+/// A loss of rows x cols numbers of T (double unless named), samples as rows without padding. A column-major matrix with
+/// one sample per column is the same memory. Parameters of several kinds: rows = 1, and views of parts of x.
 ///
 /// The loss is called in the thread of the host's optimiser. It holds a context, so that one loss_function serves one
 /// optimiser at a time. Adapters keep a reference to it: it must outlive them.
@@ -29,7 +29,8 @@ template <class T = double>
 class loss_function {
  public:
   using scalar_type = T;
-  /// Sets the value, and writes the gradient where one is wanted: pass it on to a verb as it is, or ask gradient.wanted().
+  /// Sets the value, and writes the gradient where one is wanted: pass it on to a verb as it is, or ask
+  /// gradient.wanted().
   using loss = std::function<void(const matrix_view<const T>& x, T& value, const output<T>& gradient)>;
 
   /// Throws shape_error for sizes that are not positive, option_error for an empty std::function.
@@ -54,9 +55,9 @@ class loss_function {
     return value;
   }
 
-  /// For hosts that no exception may pass through: as value_and_gradient, but false where the loss threw, where the host has
-  /// another number of parameters than the loss (shape_error), and where value or gradient are not finite. What was thrown is
-  /// kept for rethrow().
+  /// For hosts that no exception may pass through: as value_and_gradient, but false where the loss threw, where the
+  /// host has another number of parameters than the loss (shape_error), and where value or gradient are not finite.
+  /// What was thrown is kept for rethrow().
   bool evaluate(index_t parameters, const T* x, T& value, T* gradient) noexcept {
     try {
       check_size(parameters);
@@ -66,7 +67,7 @@ class loss_function {
       return false;
     }
     bool finite = std::isfinite(value);
-    for (index_t k = 0; finite && gradient != nullptr && k < size(); ++k) finite = std::isfinite(gradient[k]);
+    for (index_t k = 0; gradient != nullptr && k < size(); ++k) finite &= bool(std::isfinite(gradient[k]));
     return finite;
   }
   /// What a call of evaluate threw last; null if none has since the last rethrow().

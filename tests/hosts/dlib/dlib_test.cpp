@@ -24,7 +24,8 @@ using sample = dlib::matrix<float>;
 using network = craft::dlib_loss<dlib::fc<3, dlib::input<sample>>>;
 using labelled_network = craft::dlib_labelled_loss<dlib::fc<3, dlib::input<sample>>>;
 
-const matrix target = matrix::NullaryExpr(9, 3, [](auto i, auto j) { return std::sin(4.0f * float(i) + float(j)) + 1; });
+const matrix target =
+    matrix::NullaryExpr(9, 3, [](auto i, auto j) { return std::sin(4.0f * float(i) + float(j)) + 1; });
 const std::vector<unsigned long> some_labels{0, 1, 2, 3, 0, 1, 2, 3};
 
 std::vector<sample> inputs() {
@@ -91,7 +92,8 @@ TEST_CASE("a loss of several features maps sees a sample as one row", "[dlib]") 
   layer below(matrix::Zero(2, 60));
   below.output.set_size(2, 3, 4, 5);
   below.gradient.set_size(2, 3, 4, 5);
-  const craft::dlib_loss_ shapes([](const auto& x, float& value, const auto&) { value = float(100 * x.rows() + x.cols()); });
+  const craft::dlib_loss_ shapes(
+      [](const auto& x, float& value, const auto&) { value = float(100 * x.rows() + x.cols()); });
   CHECK(shapes.compute_loss_value_and_gradient(images, below) == 260);
 }
 
@@ -184,8 +186,10 @@ TEST_CASE("errors of a loss layer", "[dlib]") {
     dlib::dnn_trainer<labelled_network> trainer(net);
     const std::vector<unsigned long> y(8, 17);
     trainer.train_one_step(x, y);  // only hands the batch over
-    const auto later = [&] {  // get_net may return a moment before the trainer's thread has stored what was thrown
-      for (int tries = 0; tries < 1000; ++tries, std::this_thread::sleep_for(std::chrono::milliseconds(10))) trainer.get_net();
+    // get_net may return a moment before the trainer's thread has stored what was thrown.
+    const auto later = [&] {
+      for (int tries = 0; tries < 1000; ++tries, std::this_thread::sleep_for(std::chrono::milliseconds(10)))
+        trainer.get_net();
     };
     CHECK_THROWS_AS(later(), craft::label_error);
   }
@@ -212,8 +216,8 @@ TEST_CASE("dlib's find_min gets value and derivative", "[dlib]") {
 
   x(3) -= 1;
   const double value = dlib::find_min(
-      dlib::lbfgs_search_strategy(10), dlib::objective_delta_stop_strategy(1e-7), [&](const column& at) { return g.value(at); },
-      [&](const column& at) { return g.derivative(at); }, x, 0);
+      dlib::lbfgs_search_strategy(10), dlib::objective_delta_stop_strategy(1e-7),
+      [&](const column& at) { return g.value(at); }, [&](const column& at) { return g.derivative(at); }, x, 0);
   CHECK(value < 0.02 * s.value_at(s.x.data()));
   CHECK(value == Approx(s.value_at(&x(0))));
 }
@@ -224,10 +228,11 @@ TEST_CASE("errors pass through find_min", "[dlib]") {
   column x = dlib::mat(s.x.data(), s.f.size());
   s.throws = true;
   s.fails_after = 3;
-  CHECK_THROWS_AS(dlib::find_min(
-                      dlib::bfgs_search_strategy(), dlib::objective_delta_stop_strategy(1e-7),
-                      [&](const column& at) { return g.value(at); }, [&](const column& at) { return g.derivative(at); }, x, 0),
-                  std::domain_error);
+  CHECK_THROWS_AS(
+      dlib::find_min(
+          dlib::bfgs_search_strategy(), dlib::objective_delta_stop_strategy(1e-7),
+          [&](const column& at) { return g.value(at); }, [&](const column& at) { return g.derivative(at); }, x, 0),
+      std::domain_error);
   CHECK_THROWS_AS(g.value(x + 1), std::domain_error);  // what failed is not kept as if it had not
   CHECK_THROWS_AS(g.value(x + 1), std::domain_error);
 }

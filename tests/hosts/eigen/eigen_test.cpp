@@ -17,8 +17,8 @@ namespace {
 
 VectorXd flat(const shift::matrix& x) { return Eigen::Map<const VectorXd>(x.data(), x.size()); }
 
-// Steepest descent with the step of Barzilai and Borwein. Calls the functor as LBFGSpp::LBFGSSolver::minimize does: by a reference
-// that is not const, fx = f(x, gradient), the gradient sized by the solver.
+// Steepest descent with the step of Barzilai and Borwein. Calls the functor as LBFGSpp::LBFGSSolver::minimize does: by
+// a reference that is not const, fx = f(x, gradient), the gradient sized by the solver.
 class solver {
  public:
   template <class Function>
@@ -53,8 +53,8 @@ TEST_CASE("a loss_function has the verb's value and gradient", "[function]") {
   CHECK(s.f.value_and_gradient(s.x.data(), nullptr) == s.value_at(s.x.data()));
   CHECK(std::make_pair(s.values, s.gradients) == std::make_pair(2, 1));  // no gradient is computed for nobody
 
-  const auto report = craft::gradcheck<double>([&] { return s.f.value(s.x.data()); },
-                                               {{"x", s.x.data(), s.x.size(), gradient.data()}});
+  const auto report =
+      craft::gradcheck<double>([&] { return s.f.value(s.x.data()); }, {{"x", s.x.data(), s.x.size(), gradient.data()}});
   INFO(report);
   CHECK(bool(report));
 }

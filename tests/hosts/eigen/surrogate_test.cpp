@@ -1,5 +1,5 @@
-// docs/embed/surrogate.md: any host that differentiates sums of products can train on a loss it knows nothing of. The host here is Eigen's
-// own automatic differentiation.
+// docs/embed/surrogate.md: any host that differentiates sums of products can train on a loss it knows nothing of. The
+// host here is Eigen's own automatic differentiation.
 #include <Eigen/Core>
 #include <unsupported/Eigen/AutoDiff>
 
@@ -16,8 +16,10 @@ using active = Eigen::AutoDiffScalar<Eigen::VectorXd>;
 using active_matrix = Eigen::Matrix<active, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 constexpr int n = 6, d = 3, c = 4;
-const matrix images = matrix::NullaryExpr(n, d, [](auto i, auto j) { return std::sin(1.0 + 3.0 * double(i) + double(j)); });
-const matrix texts = matrix::NullaryExpr(n, c, [](auto i, auto j) { return std::cos(2.0 * double(i) - 5.0 * double(j)); });
+const matrix images =
+    matrix::NullaryExpr(n, d, [](auto i, auto j) { return std::sin(1.0 + 3.0 * double(i) + double(j)); });
+const matrix texts =
+    matrix::NullaryExpr(n, c, [](auto i, auto j) { return std::cos(2.0 * double(i) - 5.0 * double(j)); });
 
 /// A network of the host's: tanh(images W), of numbers or of numbers with derivatives.
 template <class W>
@@ -63,7 +65,8 @@ Eigen::VectorXd slopes(matrix w) {
   return out;
 }
 
-const matrix start = matrix::NullaryExpr(d, c, [](auto i, auto j) { return 0.3 * std::sin(7.0 * double(i) + double(j)); });
+const matrix start =
+    matrix::NullaryExpr(d, c, [](auto i, auto j) { return 0.3 * std::sin(7.0 * double(i) + double(j)); });
 
 }  // namespace
 
@@ -96,8 +99,7 @@ TEST_CASE("a batch in parts: the loss of all, the network part by part", "[surro
   Eigen::VectorXd gradient = Eigen::VectorXd::Zero(w.size());
   for (const int first : {0, 2, 4}) {
     const active_matrix y = images.middleRows(first, 2).cast<active>() * parameters(w);
-    for (Eigen::Index k = 0; k < y.size(); ++k)
-      gradient += (g.data()[first * c + k] * tanh(y.data()[k])).derivatives();
+    for (Eigen::Index k = 0; k < y.size(); ++k) gradient += (g.data()[first * c + k] * tanh(y.data()[k])).derivatives();
   }
   CHECK((gradient - slopes(w)).norm() < 1e-8 * slopes(w).norm());
 

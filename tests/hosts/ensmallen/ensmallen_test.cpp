@@ -14,8 +14,8 @@ using craft_test::shift;
 
 namespace {
 
-// ensmallen's documentation, "differentiable functions": f.EvaluateWithGradient(x, g) returns f(x) and stores f'(x) in g; where there is
-// only this, Evaluate and Gradient are made of it.
+// ensmallen's documentation, "differentiable functions": f.EvaluateWithGradient(x, g) returns f(x) and stores f'(x) in
+// g; where there is only this, Evaluate and Gradient are made of it.
 class gradient_descent {
  public:
   template <class Function, class Matrix>
@@ -38,9 +38,7 @@ class gradient_descent {
   }
 };
 
-arma::mat columns(const shift::matrix& x) {
-  return arma::mat(x.data(), arma::uword(x.cols()), arma::uword(x.rows()));
-}
+arma::mat columns(const shift::matrix& x) { return arma::mat(x.data(), arma::uword(x.cols()), arma::uword(x.rows())); }
 
 }  // namespace
 

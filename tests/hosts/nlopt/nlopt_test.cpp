@@ -68,12 +68,14 @@ TEST_CASE("NLopt minimises, by its C++ interface", "[nlopt]") {
 
 TEST_CASE("NLopt minimises, by its C interface", "[nlopt]") {
   shift s;
-  c_optimiser c(NLOPT_LD_LBFGS, 36);
-  craft::nlopt_data data{s.f, c.opt};
-  nlopt_set_min_objective(c.opt, craft::nlopt_objective, &data);
+  const c_optimiser c(NLOPT_LD_LBFGS, 36);
+  const nlopt_opt opt = c.opt;
+  craft::loss_function<>& f = s.f;
+  craft::nlopt_data data{f, opt};
+  nlopt_set_min_objective(opt, craft::nlopt_objective, &data);
   shift::matrix x = s.x;
   double value = 0;
-  CHECK(nlopt_optimize(c.opt, x.data(), &value) > 0);
+  CHECK(nlopt_optimize(opt, x.data(), &value) > 0);
   CHECK(value < 0.02 * s.value_at(s.x.data()));
 }
 
@@ -116,8 +118,8 @@ TEST_CASE("memory that is lacking is told as such", "[nlopt]") {
 
 TEST_CASE("errors of the loss, by NLopt's C interface", "[nlopt]") {
   shift s;
-  const auto [algorithm, calls, status] = GENERATE(std::make_tuple(NLOPT_LD_MMA, 4, NLOPT_FORCED_STOP),
-                                                   std::make_tuple(NLOPT_LD_LBFGS, 40, NLOPT_FAILURE));
+  const auto [algorithm, calls, status] =
+      GENERATE(std::make_tuple(NLOPT_LD_MMA, 4, NLOPT_FORCED_STOP), std::make_tuple(NLOPT_LD_LBFGS, 40, NLOPT_FAILURE));
   c_optimiser c(algorithm, 36);
   craft::nlopt_data data{s.f, c.opt};
   nlopt_set_min_objective(c.opt, craft::nlopt_objective, &data);

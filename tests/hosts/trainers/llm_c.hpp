@@ -1,4 +1,5 @@
-// Free functions in the manner of llm.c: forward and backward of a contrastive loss between two sets of pooled hidden states.
+// Free functions in the manner of llm.c: forward and backward of a contrastive loss between two sets of pooled hidden
+// states.
 #pragma once
 
 #include <craft/alignment.hpp>
@@ -21,7 +22,8 @@ inline void contrastive_forward(float* loss, const float* x, const float* y, int
 }
 
 /// dx, dy: (B, C), added to, as all gradients there are. dloss: 1 number, the gradient of what comes after.
-inline void contrastive_backward(float* dx, float* dy, const float* dloss, const float* x, const float* y, int B, int C) {
+inline void contrastive_backward(float* dx, float* dy, const float* dloss, const float* x, const float* y, int B,
+                                 int C) {
   try {
     const craft::cpu ctx;
     craft::contrastive_options options;

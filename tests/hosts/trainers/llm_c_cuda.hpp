@@ -9,8 +9,9 @@
 #include <cstdio>
 #include <cstdlib>
 
-/// As in train_gpt2.cu. x, y: (B, C) of floatX, in device memory; x is overwritten by the gradient, which takes scratch: (B, C) before.
-/// losses: 1 number, overwritten. dloss: 1 / gradient accumulation steps. ctx: made once of main_stream.
+/// As in train_gpt2.cu. x, y: (B, C) of floatX, in device memory; x is overwritten by the gradient, which takes
+/// scratch: (B, C) before. losses: 1 number, overwritten. dloss: 1 / gradient accumulation steps. ctx: made once of
+/// main_stream.
 template <class Type>
 void fused_contrastive(const craft::cuda& ctx, Type* x, float* losses, Type* scratch, const float dloss, const Type* y,
                        int B, int C) {
@@ -21,9 +22,11 @@ void fused_contrastive(const craft::cuda& ctx, Type* x, float* losses, Type* scr
     options.upstream = dloss;
     craft::alignment_gradients<Type, craft::memory::device> d;
     d.x = craft::overwrite(craft::matrix_view<Type, craft::memory::device>(scratch, B, C));
-    craft::info_nce(ctx, input(x, B, C), input(y, B, C), options, craft::scalar_out<float, craft::memory::device>(losses), d);
+    craft::info_nce(ctx, input(x, B, C), input(y, B, C), options,
+                    craft::scalar_out<float, craft::memory::device>(losses), d);
     const std::size_t bytes = std::size_t(B) * std::size_t(C) * sizeof(Type);
-    craft::engine::cuda_check(cudaMemcpyAsync(x, scratch, bytes, cudaMemcpyDeviceToDevice, ctx.stream()), "fused_contrastive");
+    craft::engine::cuda_check(cudaMemcpyAsync(x, scratch, bytes, cudaMemcpyDeviceToDevice, ctx.stream()),
+                              "fused_contrastive");
   } catch (const craft::error& e) {
     fprintf(stderr, "Error: %s\n", e.what());
     exit(EXIT_FAILURE);

@@ -29,7 +29,8 @@ const std::vector<float> x = numbers(1.3f), y = numbers(2.7f);
 double info_nce(const std::vector<float>& a, const std::vector<float>& b) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const auto rows = [](const std::vector<float>& v) {
-    return matrix(Eigen::Map<const Eigen::Matrix<float, B, C, Eigen::RowMajor>>(v.data()).cast<double>().rowwise().normalized());
+    return matrix(
+        Eigen::Map<const Eigen::Matrix<float, B, C, Eigen::RowMajor>>(v.data()).cast<double>().rowwise().normalized());
   };
   const matrix e = (20 * rows(a) * rows(b).transpose()).array().exp();
   return -0.5 * ((e.diagonal().array() / e.rowwise().sum().array()).log().mean() +
@@ -48,7 +49,9 @@ std::vector<double> slopes(std::vector<float> a, const std::vector<float>& b) {
   }
   return out;
 }
-double norm(const std::vector<double>& v) { return Eigen::Map<const Eigen::VectorXd>(v.data(), Eigen::Index(v.size())).norm(); }
+double norm(const std::vector<double>& v) {
+  return Eigen::Map<const Eigen::VectorXd>(v.data(), Eigen::Index(v.size())).norm();
+}
 
 /// Device memory with numbers of the host's.
 template <class T>

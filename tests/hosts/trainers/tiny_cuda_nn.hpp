@@ -51,8 +51,8 @@ class contrastive_loss : public tcnn::Loss<T> {
     craft::contrastive_options options = options_;
     options.upstream = loss_scale;
     craft::alignment_gradients<T, craft::memory::device> d;
-    d.x = craft::overwrite(craft::matrix_view<T, craft::memory::device>(gradients.data(), gradients.n(), target.m(),
-                                                                         gradients.stride()));
+    d.x = craft::overwrite(
+        craft::matrix_view<T, craft::memory::device>(gradients.data(), gradients.n(), target.m(), gradients.stride()));
     craft::info_nce(ctx_, x, input(y, target.n(), target.m(), target.m()), options,
                     craft::scalar_out<float, craft::memory::device>(values.data()), d);
   }

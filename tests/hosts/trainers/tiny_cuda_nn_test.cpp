@@ -17,8 +17,10 @@ using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 constexpr unsigned width = 5, padded = 16, batch = 24;
 const double log_scale = std::log(8.0);
 
-const matrix targets = matrix::NullaryExpr(batch, width, [](auto i, auto j) { return std::sin(float(2 * i) + 5.0f * float(j)); });
-const matrix start = matrix::NullaryExpr(batch, width, [](auto i, auto j) { return std::cos(float(3 * i) - 4.0f * float(j)); });
+const matrix targets =
+    matrix::NullaryExpr(batch, width, [](auto i, auto j) { return std::sin(float(2 * i) + 5.0f * float(j)); });
+const matrix start =
+    matrix::NullaryExpr(batch, width, [](auto i, auto j) { return std::cos(float(3 * i) - 4.0f * float(j)); });
 
 /// One sample per column of the trainer's matrix; what pads it is not zero.
 template <class T>
@@ -36,7 +38,8 @@ matrix get(tcnn::GPUMatrix<T>& m) {
   return out;
 }
 
-/// What tiny-cuda-nn's Trainer does with a loss: it owns predictions, values and gradients, and captures its call in a graph.
+/// What tiny-cuda-nn's Trainer does with a loss: it owns predictions, values and gradients, and captures its call in a
+/// graph.
 template <class T>
 struct trainer {
   cudaStream_t stream = make_stream();

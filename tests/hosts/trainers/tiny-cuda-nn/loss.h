@@ -1,5 +1,5 @@
-// A stand-in for tiny-cuda-nn, which is not in the distribution: the names and signatures of its public headers (as of April 2026) that the
-// recipe of docs/embed/tiny_cuda_nn.md uses, and nothing else of it.
+// A stand-in for tiny-cuda-nn, which is not in the distribution: the names and signatures of its public headers (as of
+// April 2026) that the recipe of docs/embed/tiny_cuda_nn.md uses, and nothing else of it.
 #pragma once
 
 #include <cuda_fp16.h>
