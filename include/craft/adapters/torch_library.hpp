@@ -78,7 +78,7 @@ inline craft::mmd_options discrepancy_of(text estimator, text rule, text sample,
 }
 
 inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
-    const Tensor& x, const Tensor& y, text kernel, floats bandwidths, floats weights, double shape,
+    const Tensor& x, const Tensor& y, text family, floats bandwidths, floats weights, double shape,
     const optional<Tensor>& learnable_bandwidths, const optional<Tensor>& learnable_weights, text estimator,
     text bandwidth_rule, text bandwidth_sample, bool bandwidth_gradient, text columns, bool column_gradient,
     double column_eps, const optional<Tensor>& x_weights, const optional<Tensor>& y_weights, double factor, double offset,
@@ -99,7 +99,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
       return storage;
     };
     std::vector<double> learnt_bandwidths, learnt_weights;
-    const runtime::kernel k = kernel_of(kernel, given(bandwidths, learnable_bandwidths, learnt_bandwidths),
+    const runtime::kernel k = kernel_of(family, given(bandwidths, learnable_bandwidths, learnt_bandwidths),
                                         given(weights, learnable_weights, learnt_weights), shape);
     craft::mmd_options o = discrepancy_of(estimator, bandwidth_rule, bandwidth_sample, bandwidth_gradient, columns,
                                           column_gradient, column_eps, factor, offset);
@@ -217,7 +217,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
     const Tensor& images, const Tensor& class_texts, const Tensor& targets, const optional<Tensor>& batch_texts,
     const optional<Tensor>& image_anchors, const optional<Tensor>& target_images, double text_weight, double image_weight,
     double batch_weight, double mmd_weight, const optional<Tensor>& log_scale, optional<double> max_scale,
-    double label_smoothing, text direction, bool same_class_positives, text kernel, floats bandwidths, floats weights,
+    double label_smoothing, text direction, bool same_class_positives, text family, floats bandwidths, floats weights,
     double shape, text estimator, text bandwidth_rule, text bandwidth_sample, bool bandwidth_gradient, text columns,
     bool column_gradient, double column_eps, double factor, double offset, std::array<bool, 6> wanted) {
   const results to(images);
@@ -246,7 +246,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
           {c.matrix("images", images), c.matrix("class_texts", class_texts), c.labels("targets", targets),
            c.matrix("batch_texts", batch_texts), c.matrix("image_anchors", image_anchors),
            c.matrix("target_images", target_images)},
-          kernel_of(kernel, bandwidths, weights, shape), o, values.data_ptr(),
+          kernel_of(family, bandwidths, weights, shape), o, values.data_ptr(),
           {c.place(d_images, wanted[0]), c.place(d_class_texts, wanted[1]), c.place(d_batch_texts, wanted[2]),
            c.place(d_image_anchors, wanted[3]), c.place(d_target_images, wanted[4]), c.place(ds, wanted[5])});
     });
@@ -551,7 +551,8 @@ inline void define_loss(torch::Library& m, const std::string& name, const std::s
 }
 
 inline void define_operators(torch::Library& m) {
-  const std::string kernel = "str kernel='gaussian', float[]? bandwidths=None, float[]? weights=None, float shape=0., ";
+  // Not "kernel": torch's compiler has an argument of that name itself.
+  const std::string kernel = "str family='gaussian', float[]? bandwidths=None, float[]? weights=None, float shape=0., ";
   const std::string estimator =
       "str estimator='biased', str bandwidth_rule='fixed', str bandwidth_sample='pooled', bool bandwidth_gradient=False, "
       "str columns='none', bool column_gradient=True, float column_eps=1e-08, ";
