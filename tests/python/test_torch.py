@@ -1,0 +1,535 @@
+"""craft_align.torch: against the same losses written in plain PyTorch, and in what PyTorch expects of operators."""
+
+import copy
+import math
+import pickle
+
+import craft_align
+import pytest
+import torch
+import torch.nn.functional as F
+from craft_align import torch as craft
+from torch.library import opcheck
+
+ops = torch.ops.craft
+double = torch.float64
+
+
+def random(*shape, seed, dtype=double, grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=double).to(dtype).requires_grad_(grad)
+
+
+def inputs(dtype=double, grad=False):
+    """x, y: pairs; z: another sample; a, b: anchors; s: log_scale."""
+    shapes = {"x": (9, 5), "y": (9, 5), "z": (7, 5), "a": (4, 5), "b": (4, 5)}
+    made = {name: random(*shape, seed=i, dtype=dtype, grad=grad) for i, (name, shape) in enumerate(shapes.items())}
+    made["s"] = torch.tensor(math.log(3.0), dtype=dtype, requires_grad=grad)
+    return made
+
+
+labels = torch.tensor([0, 3, 1, 1, 2, 0, 3, 2, 1])
+others = torch.tensor([0, 3, 1, 2, 2, 0, 3, 3, 0])
+weights = torch.tensor([1.0, 0.5, 2.0, 1.0, 1.0, 0.25, 1.0, 3.0, 1.0], dtype=double)
+soft = torch.softmax(random(9, 4, seed=20), 1)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# The same in plain PyTorch
+
+
+def plain_gaussians(x, y, sigmas, betas):
+    d = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+    return sum(b * torch.exp(-d / (2 * s * s)) for s, b in zip(sigmas, betas))
+
+
+def plain_mmd(x, y, sigmas=(1.0,), betas=None, unbiased=False):
+    betas = [1.0] * len(sigmas) if betas is None else betas
+    k = lambda p, q: plain_gaussians(p, q, sigmas, betas)  # noqa: E731
+    within = lambda p: (  # noqa: E731
+        (k(p, p).sum() - k(p, p).diagonal().sum()) / (len(p) * (len(p) - 1)) if unbiased else k(p, p).mean()
+    )
+    return within(x) + within(y) - 2 * k(x, y).mean()
+
+
+def plain_logits(x, y, s):
+    return s.exp() * F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+
+
+def plain_info_nce(x, y, s, both=True):
+    z, target = plain_logits(x, y, s), torch.arange(len(x))
+    return (F.cross_entropy(z, target) + F.cross_entropy(z.T, target)) / 2 if both else F.cross_entropy(z, target)
+
+
+def plain_sigmoid(x, y, s, bias):
+    sign = 2 * torch.eye(len(x), dtype=x.dtype) - 1
+    return -F.logsigmoid(sign * (plain_logits(x, y, s) + bias)).sum() / len(x)
+
+
+def plain_objective(x, a, y, b, z, s):
+    r = lambda q: plain_logits(q, a, s)  # noqa: E731
+    return (
+        F.cross_entropy(plain_logits(x, a, s), labels)
+        + F.cross_entropy(plain_logits(y, b, s), labels)
+        + plain_info_nce(x, y, s, both=False)
+        + plain_mmd(r(x), r(z))
+    )
+
+
+sigmas, betas = [0.5, 1.0, 2.2], [1.0, 0.5, -0.25]
+pairs = {
+    "mmd": (
+        lambda i: craft.mmd(i["x"], i["z"], bandwidths=sigmas, weights=betas),
+        lambda i: plain_mmd(i["x"], i["z"], sigmas, betas),
+        "xz",
+    ),
+    "mmd, unbiased": (
+        lambda i: craft.mmd(i["x"], i["z"], estimator="unbiased", factor=3.0, offset=1.0),
+        lambda i: 3 * plain_mmd(i["x"], i["z"], unbiased=True) + 1,
+        "xz",
+    ),
+    "mmd_preset": (
+        lambda i: craft.mmd_preset(i["x"], i["z"], "cmmd"),
+        lambda i: 1000 * plain_mmd(i["x"], i["z"], [10.0]),
+        "xz",
+    ),
+    "anchor_cross_entropy": (
+        lambda i: craft.anchor_cross_entropy(i["x"], i["a"], labels, log_scale=i["s"], label_smoothing=0.1),
+        lambda i: F.cross_entropy(plain_logits(i["x"], i["a"], i["s"]), labels, label_smoothing=0.1),
+        "xas",
+    ),
+    "anchor_cross_entropy, ignoring": (
+        lambda i: craft.anchor_cross_entropy(i["x"], i["a"], labels, log_scale=i["s"], ignore_label=1, reduction="sum"),
+        lambda i: F.cross_entropy(plain_logits(i["x"], i["a"], i["s"]), labels, ignore_index=1, reduction="sum"),
+        "xas",
+    ),
+    "anchor_cross_entropy, soft": (
+        lambda i: craft.anchor_cross_entropy(i["x"], i["a"], soft, log_scale=i["s"]),
+        lambda i: F.cross_entropy(plain_logits(i["x"], i["a"], i["s"]), soft.to(i["x"].dtype)),
+        "xas",
+    ),
+    "info_nce": (
+        lambda i: craft.info_nce(i["x"], i["y"], log_scale=i["s"]),
+        lambda i: plain_info_nce(i["x"], i["y"], i["s"]),
+        "xys",
+    ),
+    "info_nce, clamped": (
+        lambda i: craft.info_nce(i["x"], i["y"], log_scale=i["s"], max_scale=2.0, direction="one_way"),
+        lambda i: plain_info_nce(i["x"], i["y"], i["s"].clamp(max=math.log(2.0)), both=False),
+        "xys",
+    ),
+    "sigmoid_contrastive": (
+        lambda i: craft.sigmoid_contrastive(i["x"], i["y"], log_scale=i["s"], bias=-2 * i["s"]),
+        lambda i: plain_sigmoid(i["x"], i["y"], i["s"], -2 * i["s"]),
+        "xys",
+    ),
+    "relative": (
+        lambda i: (craft.relative(i["x"], i["a"], log_scale=i["s"]) ** 2).sum(),
+        lambda i: (plain_logits(i["x"], i["a"], i["s"]) ** 2).sum(),
+        "xas",
+    ),
+    "relative, of distances": (
+        lambda i: craft.relative(i["x"], i["a"], "gaussian", [2.0], normalise=False).sum(),
+        lambda i: plain_gaussians(i["x"], i["a"], [2.0], [1.0]).sum(),
+        "xa",
+    ),
+    "objective": (
+        lambda i: craft.objective(
+            i["x"], i["a"], labels, batch_texts=i["y"], image_anchors=i["b"], target_images=i["z"], log_scale=i["s"]
+        ).total,
+        lambda i: plain_objective(i["x"], i["a"], i["y"], i["b"], i["z"], i["s"]),
+        "xaybzs",
+    ),
+}
+each = pytest.mark.parametrize("name", pairs)
+
+
+@each
+@pytest.mark.parametrize("dtype", [double, torch.float32])
+def test_value_and_gradients_are_those_of_plain_torch(name, dtype):
+    ours, plain, depends = pairs[name]
+    i, j = inputs(dtype, grad=True), inputs(dtype, grad=True)
+    loss, expected = ours(i), plain(j)
+    tolerance = dict(rtol=1e-9, atol=1e-11) if dtype == double else dict(rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(loss, expected, **tolerance)
+    # dL^2: another gradient than 1 comes from above.
+    (loss**2).backward()
+    (expected**2).backward()
+    for key in i:
+        if key in depends:
+            torch.testing.assert_close(i[key].grad, j[key].grad, **tolerance, msg=lambda m: f"{key}: {m}")
+        else:
+            assert i[key].grad is None
+
+
+@each
+def test_gradcheck(name):
+    ours, _, depends = pairs[name]
+    i = inputs(grad=True)
+    if name == "info_nce, clamped":
+        i["s"] = torch.tensor(0.4, dtype=double, requires_grad=True)  # away from the kink and below it
+
+    def loss(*changed):
+        return ours({**i, **dict(zip(depends, changed))})
+
+    assert torch.autograd.gradcheck(loss, [i[key] for key in depends])
+
+
+def test_gradcheck_of_learnt_kernels():
+    i = inputs(grad=True)
+    sigma = torch.tensor([0.5, 1.5], dtype=double, requires_grad=True)
+    beta = torch.tensor([1.0, -0.3], dtype=double, requires_grad=True)
+    for kernel, shape in [("gaussian", 0.0), ("laplacian", 0.0), ("rational_quadratic", 1.3), ("inverse_multiquadric", 0.0)]:
+        assert torch.autograd.gradcheck(
+            lambda s, b: craft.mmd(i["x"].detach(), i["z"].detach(), kernel, s, b, shape=shape), [sigma, beta]
+        )
+    assert torch.autograd.gradcheck(
+        lambda x, b: craft.mmd(x, i["z"].detach(), "energy", weights=b, shape=1e-8), [i["x"], beta[:1].detach().requires_grad_()]
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# torch.library's own checks, of every operator
+
+
+def operator_cases():
+    i, g = inputs(), inputs(grad=True)
+    sigma = torch.tensor(sigmas, dtype=double)
+    beta = torch.tensor(betas, dtype=double)
+    learnt = {"learnable_bandwidths": sigma, "learnable_weights": beta}
+    learnt_g = {k: v.clone().requires_grad_() for k, v in learnt.items()}
+    objective = {"batch_texts": "y", "image_anchors": "b", "target_images": "z", "log_scale": "s"}
+    return [
+        ("mmd", (g["x"], g["z"]), learnt_g),
+        ("mmd", (g["x"], i["z"]), {"bandwidths": sigmas, "x_weights": weights, "columns": "minmax_joint"}),
+        ("mmd_gradients", (i["x"], i["z"]), {**learnt, "wanted": [True, True, True, True]}),
+        ("mmd_gradients", (i["x"], i["z"]), {"wanted": [False, True, False, False]}),
+        ("mmd_preset", (g["x"], g["z"], "tllib"), {}),
+        ("mmd_preset_gradients", (i["x"], i["z"], "craft_multiscale"), {"wanted": [True, False]}),
+        ("anchor_cross_entropy", (g["x"], g["a"], labels), {"log_scale": g["s"], "weights": weights}),
+        ("anchor_cross_entropy", (g["x"], g["a"], soft), {}),
+        ("anchor_cross_entropy_gradients", (i["x"], i["a"], labels), {"log_scale": i["s"], "wanted": [True, True, True]}),
+        ("info_nce", (g["x"], g["y"]), {"log_scale": g["s"], "x_labels": labels, "y_labels": others}),
+        ("info_nce_gradients", (i["x"], i["y"]), {"log_scale": i["s"], "wanted": [True, True, True]}),
+        ("sigmoid_contrastive", (g["x"], g["y"]), {"log_scale": g["s"], "bias": g["s"].detach().requires_grad_()}),
+        ("sigmoid_contrastive_gradients", (i["x"], i["y"]), {"bias": i["s"], "wanted": [True, False, False, True]}),
+        ("objective", (g["x"], g["a"], labels), {k: g[v] for k, v in objective.items()}),
+        ("objective", (g["x"], g["a"], labels), {}),
+        ("objective_gradients", (i["x"], i["a"], labels), {**{k: i[v] for k, v in objective.items()}, "wanted": [True] * 6}),
+        ("relative", (g["x"], g["a"]), {"log_scale": g["s"], "statistics": "standardise"}),
+        ("relative_backward", (random(9, 4, seed=7), i["x"], i["a"]), {"log_scale": i["s"], "wanted": [True, True, True]}),
+        ("class_means", (i["x"], labels, 4), {}),
+        ("kmeans", (i["x"], 2), {"labels": labels, "classes": 4}),
+        ("farthest_point_anchors", (i["x"], 3), {}),
+    ]
+
+
+@pytest.mark.parametrize("case", operator_cases(), ids=lambda c: c[0])
+def test_opcheck(case):
+    name, args, kwargs = case
+    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
+    checks = ["test_schema", "test_faketensor", "test_aot_dispatch_dynamic"]
+    if any(t.requires_grad for t in tensors):
+        checks.append("test_autograd_registration")
+    opcheck(getattr(ops, name).default, args, kwargs, test_utils=checks)
+
+
+def test_opcheck_covers_every_operator():
+    registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("craft::")}
+    assert registered == {case[0] for case in operator_cases()}
+    for name in registered:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"craft::{name}", "Autograd")
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# torch.compile
+
+
+class Adapter(torch.nn.Module):
+    """A small step of training with everything in it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.adapter = torch.nn.Linear(5, 5)
+        self.prompts = torch.nn.Parameter(torch.randn(4, 5))
+        self.relative = craft.RelativeRepresentation(learn_scale=True)
+        self.mmd = craft.MMDLoss(bandwidths=[1.0, 2.0], bandwidth_rule="median", learn_weights=True)
+        self.info_nce = craft.InfoNCELoss(log_scale=1.0, learn_scale=True, max_scale=100.0)
+        self.anchors = craft.AnchorCrossEntropyLoss(label_smoothing=0.1)
+        self.sigmoid = craft.SigmoidLoss(learn_bias=True)
+        self.objective = craft.CraftObjective(bandwidths=(1.0, 4.0), learn_scale=True, log_scale=1.0)
+
+    def forward(self, x, y, z):
+        x = x + self.adapter(x)
+        loss = self.mmd(self.relative(x, self.prompts), self.relative(z, self.prompts)) + self.info_nce(x, y)
+        loss = loss + self.anchors(x, self.prompts, labels) + self.sigmoid(x, y)
+        objective = self.objective(x, self.prompts, labels, y, target_images=z)
+        return loss + objective.total, objective.terms
+
+
+def train(step, model, i, steps=3):
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss, terms = step(i["x"], i["y"], i["z"])
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return torch.stack(losses), terms
+
+
+@pytest.mark.parametrize("backend, dynamic", [("aot_eager", False), ("aot_eager", True), ("inductor", False)])
+def test_compiled_training_without_graph_breaks(backend, dynamic):
+    i = inputs(torch.float32)
+    eager, compiled = Adapter(), Adapter()
+    expected, expected_terms = train(eager, eager, i)
+    assert expected[-1] < expected[0]
+    torch._dynamo.reset()
+    losses, terms = train(torch.compile(compiled, backend=backend, fullgraph=True, dynamic=dynamic), compiled, i)
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(terms, expected_terms)
+    for (name, p), q in zip(compiled.named_parameters(), eager.parameters()):
+        assert p.grad is not None and p.grad.abs().max() > 0, name
+        torch.testing.assert_close(p, q)
+
+
+def test_compiled_for_other_sizes():
+    torch._dynamo.reset()
+    step = torch.compile(lambda x, z: craft.mmd(craft.relative(x, z), craft.relative(z, z)), backend="aot_eager", fullgraph=True)
+    for n in (9, 8, 6):
+        x, z = random(n, 5, seed=n, grad=True), random(7, 5, seed=1)
+        (g,) = torch.autograd.grad(step(x, z), x)
+        (expected,) = torch.autograd.grad(craft.mmd(craft.relative(x, z), craft.relative(z, z)), x)
+        torch.testing.assert_close(g, expected)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Types, memory, devices
+
+
+def test_autocast_casts_to_the_widest():
+    i = inputs(torch.float32, grad=True)
+    half = i["x"].detach().bfloat16().requires_grad_()
+    with pytest.raises(TypeError):
+        craft.mmd(half, i["z"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = craft.mmd(half, i["z"])
+        cross = craft.anchor_cross_entropy(half, i["a"], soft) + craft.relative(half, i["a"]).sum()
+        total = craft.objective(half, i["a"], labels, target_images=i["z"]).total
+        linear = torch.nn.functional.linear(i["x"], i["a"])
+        assert linear.dtype == torch.bfloat16  # what a trainer's towers give then
+        both_half = craft.mmd(linear, linear + 1)
+    assert {t.dtype for t in (loss, cross, total, both_half)} == {torch.float32}
+    (loss + cross + total).backward()
+    assert half.grad.dtype == torch.bfloat16 and i["z"].grad.dtype == torch.float32
+    torch.testing.assert_close(loss, craft.mmd(half.float(), i["z"]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@each
+def test_half_precision(name, dtype):
+    ours, _, depends = pairs[name]
+    i = inputs(dtype, grad=True)
+    j = {key: t.detach().float().requires_grad_() for key, t in i.items()}
+    loss, expected = ours(i), ours(j)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    loss.backward()
+    expected.backward()
+    for key in depends:
+        assert i[key].grad.dtype == dtype
+        torch.testing.assert_close(i[key].grad, j[key].grad.to(dtype), rtol=1e-2, atol=1e-3)
+
+
+def test_half_gradients_do_not_underflow():
+    i = inputs(torch.float16, grad=True)
+    loss = craft.mmd(i["x"], i["z"], factor=1e-10)
+    loss.backward(torch.tensor(1e10))
+    j = {key: t.detach().float().requires_grad_() for key, t in i.items()}
+    craft.mmd(j["x"], j["z"]).backward()
+    torch.testing.assert_close(i["x"].grad.float(), j["x"].grad, rtol=1e-2, atol=1e-4)
+
+
+@each
+def test_rows_that_are_not_contiguous(name):
+    ours, _, depends = pairs[name]
+    i = inputs(grad=True)
+    expected = torch.autograd.grad(ours(i), [i[key] for key in depends])
+    for spread in (
+        lambda t: torch.cat([t, t + 1], -1)[..., : t.shape[-1]],  # rows apart
+        lambda t: torch.stack([t + 1, t], 0)[1],
+        lambda t: t.mT.contiguous().mT,  # transposed
+        lambda t: torch.stack([t, t], -1)[..., 0],  # every second number
+    ):
+        j = {key: spread(t) if t.dim() else t for key, t in i.items()}
+        assert name == "" or any(not t.is_contiguous() for t in j.values()) or spread(i["x"]).storage_offset() > 0
+        for g, e in zip(torch.autograd.grad(ours(j), [i[key] for key in depends]), expected):
+            torch.testing.assert_close(g, e)
+
+
+def test_inputs_are_left_alone():
+    i = inputs(grad=True)
+    before = {key: t.detach().clone() for key, t in i.items()}
+    for ours, _, _ in pairs.values():
+        ours(i).backward()
+    for key, t in i.items():
+        assert torch.equal(t, before[key])
+
+
+def test_meta_tensors():
+    i = {key: t.to("meta") for key, t in inputs(torch.float16).items()}
+    r = craft.relative(i["x"], i["a"])
+    assert r.device.type == "meta" and r.shape == (9, 4) and r.dtype == torch.float32
+    assert craft.class_means(i["x"], labels.to("meta"), 4).shape == (4, 5)
+    assert craft.kmeans(i["x"], 3).assignment.shape == (9,)
+    with pytest.raises(RuntimeError, match="expected all tensors to be on cpu, but y is on meta"):
+        craft.mmd(random(3, 5, seed=1), i["x"].to(double))
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# What is an error
+
+
+@pytest.mark.parametrize(
+    "error, message, call",
+    [
+        (TypeError, "float16 or bfloat16, got Long", lambda i: craft.mmd(i["x"].long(), i["z"])),
+        (TypeError, "expected y of type float64, got float32", lambda i: craft.info_nce(i["x"], i["y"].float())),
+        (TypeError, "x_labels of type int64 or int32", lambda i: craft.info_nce(i["x"], i["y"], x_labels=weights, y_labels=others)),
+        (ValueError, "one sample per row, got 1 dim", lambda i: craft.mmd(i["x"][0], i["z"])),
+        (ValueError, "9 x 5 and y is 7 x 3", lambda i: craft.mmd(i["x"], i["z"][:, :3])),
+        (ValueError, "without labels row i belongs to row i", lambda i: craft.info_nce(i["x"], i["z"])),
+        (ValueError, "at least 2 rows", lambda i: craft.mmd(i["x"][:1], i["z"], estimator="unbiased")),
+        (ValueError, "expected one of biased, unbiased", lambda i: craft.mmd(i["x"], i["z"], estimator="best")),
+        (ValueError, "expected gaussian, laplacian", lambda i: craft.MMDLoss("gauss")(i["x"], i["z"])),
+        (ValueError, "energy takes no bandwidth", lambda i: craft.mmd(i["x"], i["z"], "energy", [1.0])),
+        (ValueError, "expected craft_rbf", lambda i: craft.mmd_preset(i["x"], i["z"], "mine")),
+        (ValueError, "label_smoothing", lambda i: craft.anchor_cross_entropy(i["x"], i["a"], labels, label_smoothing=2.0)),
+        (ValueError, "log_scale to be one number", lambda i: craft.info_nce(i["x"], i["y"], log_scale=weights)),
+        (ValueError, "log_scale 1000 gives", lambda i: craft.info_nce(i["x"].float(), i["y"].float(), log_scale=1000.0)),
+        (IndexError, "is 3, expected 0 to 2", lambda i: craft.anchor_cross_entropy(i["x"], i["a"][:3], labels)),
+        (IndexError, "class 4 has no rows", lambda i: craft.class_means(i["x"], labels, 5)),
+        (ValueError, "soft targets", lambda i: craft.anchor_cross_entropy(i["x"], i["a"], soft[:, :2])),
+        (ValueError, "start from", lambda i: craft.MMDLoss(learn_bandwidths=True)),
+        (NotImplementedError, "no gradient by target", lambda i: craft.anchor_cross_entropy(i["x"], i["a"], soft.clone().requires_grad_())),
+        (NotImplementedError, "no gradient by x_weights", lambda i: craft.mmd(i["x"], i["z"], x_weights=weights.clone().requires_grad_())),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call(inputs())
+
+
+@each
+def test_second_derivatives_are_errors(name):
+    ours, _, depends = pairs[name]
+    i = inputs(grad=True)
+    x = i[depends[0]]
+    (g,) = torch.autograd.grad(ours(i), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="has no derivative"):
+        torch.autograd.grad(g.sum(), x, allow_unused=True, retain_graph=True)
+    with pytest.raises(NotImplementedError, match="has no derivative"):
+        g.sum().backward()
+
+
+def test_other_derivatives_are_errors():
+    i = inputs()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(i["x"], torch.ones_like(i["x"]))
+        for loss in (lambda: craft.mmd(dual, i["z"]), lambda: craft.relative(dual, i["a"])):
+            with pytest.raises(NotImplementedError, match="forward mode"):
+                loss()
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda x: craft.mmd(x, i["z"]))(i["x"])
+    anchors = craft.class_means(inputs(grad=True)["x"], labels, 4)
+    with pytest.raises(NotImplementedError, match="x.detach"):
+        anchors.sum().backward()
+
+
+def test_no_graph_without_need():
+    i = inputs(grad=True)
+    with torch.no_grad():
+        assert not craft.mmd(i["x"], i["z"]).requires_grad
+    with torch.inference_mode():
+        assert not craft.mmd(i["x"], i["z"]).requires_grad
+    assert not craft.mmd(i["x"].detach(), i["z"].detach()).requires_grad
+    assert not craft.objective(i["x"], i["a"], labels).terms.requires_grad
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Modules
+
+
+def test_modules_are_the_functions_with_their_options():
+    i = inputs()
+    same = [
+        (craft.MMDLoss(bandwidths=sigmas, weights=betas)(i["x"], i["z"]), pairs["mmd"][0](i)),
+        (craft.MMDPresetLoss("cmmd")(i["x"], i["z"]), pairs["mmd_preset"][0](i)),
+        (
+            craft.AnchorCrossEntropyLoss(log_scale=math.log(3.0), label_smoothing=0.1)(i["x"], i["a"], labels),
+            pairs["anchor_cross_entropy"][0](i),
+        ),
+        (craft.InfoNCELoss(log_scale=math.log(3.0))(i["x"], i["y"]), pairs["info_nce"][0](i)),
+        (
+            craft.SigmoidLoss(log_scale=math.log(3.0), bias=-2 * math.log(3.0))(i["x"], i["y"]),
+            pairs["sigmoid_contrastive"][0](i),
+        ),
+        (craft.RelativeRepresentation()(i["x"], i["a"]), craft.relative(i["x"], i["a"])),
+        (
+            craft.CraftObjective(log_scale=math.log(3.0))(i["x"], i["a"], labels, i["y"], i["b"], i["z"]).total,
+            pairs["objective"][0](i),
+        ),
+        # What the operators do by default.
+        (craft.InfoNCELoss()(i["x"], i["y"]), ops.info_nce(i["x"], i["y"])),
+        (craft.AnchorCrossEntropyLoss()(i["x"], i["a"], labels), ops.anchor_cross_entropy(i["x"], i["a"], labels)),
+        (craft.SigmoidLoss()(i["x"], i["y"]), ops.sigmoid_contrastive(i["x"], i["y"])),
+        (craft.MMDLoss()(i["x"], i["z"]), ops.mmd(i["x"], i["z"])),
+        (craft.RelativeRepresentation()(i["x"], i["a"]), ops.relative(i["x"], i["a"])),
+        (craft.CraftObjective()(i["x"], i["a"], labels).total, ops.objective(i["x"], i["a"], labels)[0]),
+    ]
+    for ours, expected in same:
+        torch.testing.assert_close(ours, expected, rtol=1e-14, atol=0)
+
+
+def test_learnable_parts():
+    i = inputs(torch.float32)
+    loss = craft.MMDLoss(bandwidths=[1.0, 2.0], learn_bandwidths=True, learn_weights=True)
+    assert {name: p.tolist() for name, p in loss.named_parameters()} == {"bandwidths": [1.0, 2.0], "weights": [1.0, 1.0]}
+    loss(i["x"], i["z"]).backward()
+    assert all(p.grad.abs().min() > 0 for p in loss.parameters())
+    again = craft.MMDLoss(bandwidths=[3.0, 4.0], learn_bandwidths=True, learn_weights=True)
+    again.load_state_dict(loss.state_dict())
+    assert torch.equal(again(i["x"], i["z"]), loss(i["x"], i["z"]))
+    for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert torch.equal(other(i["x"], i["z"]), loss(i["x"], i["z"]))
+    assert "estimator='biased'" in repr(loss)
+    assert not list(craft.InfoNCELoss().parameters())
+    contrast = craft.InfoNCELoss(learn_scale=True)
+    contrast(i["x"], i["y"]).backward()
+    assert contrast.log_scale.shape == () and contrast.log_scale.grad.abs() > 0
+
+
+def test_anchors():
+    i = inputs()
+    means = craft.class_means(i["x"], labels, 4)
+    torch.testing.assert_close(means, torch.stack([i["x"][labels == c].mean(0) for c in range(4)]))
+    unit = craft.class_means(i["x"], labels, 4, normalise=True)
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(4, dtype=double))
+    found = craft.kmeans(i["x"], 3, seed=1)
+    torch.testing.assert_close(found.centres, torch.stack([i["x"][found.assignment == c].mean(0) for c in range(3)]))
+    torch.testing.assert_close(found.inertia, ((i["x"] - found.centres[found.assignment]) ** 2).sum())
+    per_class = craft.kmeans(i["x"], 1, labels=labels, classes=4)
+    torch.testing.assert_close(per_class.centres, means)
+    assert torch.equal(per_class.assignment, labels)
+    rows = craft.farthest_point_anchors(i["x"], 3, start=2)
+    assert rows[0] == 2 and rows[1] == (i["x"] - i["x"][2]).norm(dim=1).argmax()
+
+
+def test_names_of_the_package_itself():
+    assert craft_align.MMDLoss is craft.MMDLoss
+    assert craft_align.torch is craft
+    assert "CraftObjective" in dir(craft_align)
+    with pytest.raises(AttributeError):
+        craft_align.nothing
