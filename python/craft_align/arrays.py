@@ -113,7 +113,7 @@ class Array:
     lives as long as anything that was made of it.
     """
 
-    __slots__ = ("_address", "__weakref__")
+    __slots__ = ("_address", "_deliver", "__weakref__")
 
     def __new__(cls, *_, **__):
         raise TypeError("an Array is made by craft_align.as_array")
@@ -162,9 +162,11 @@ class Array:
         return f"craft_align.Array(shape={self.shape}, dtype={self.dtype}, device={self.__dlpack_device__()})"
 
 
-def _wrap(address):
+def _wrap(address, deliver):
+    """deliver: makes an array of the library that results belong to."""
     a = object.__new__(Array)
     a._address = address
+    a._deliver = deliver
     return a
 
 
@@ -172,10 +174,10 @@ _unversioned = set()  # types whose __dlpack__ takes no max_version
 
 
 def as_array(x):
-    """x as an Array over the same memory: x is anything with `__dlpack__`, or with the buffer protocol (through NumPy).
+    """x as an Array over the same memory: x has `__dlpack__`, or the buffer protocol (NumPy is then imported).
 
-    All functions of this module do this to their arguments. Do it once yourself where the same array is used in many calls:
-    an Array is taken as it is.
+    All functions of this module do this to their arguments. Do it once yourself where the same array is used in many calls: an
+    Array is taken as it is, and results still belong to the library of x.
 
     A tensor in CUDA memory is asked for in the legacy default stream. Raises TypeError for what is no array, BufferError for what its
     library does not export, RuntimeError for CUDA memory if this package was built without CUDA.
@@ -212,7 +214,7 @@ def as_array(x):
         return a
     address = c_void_p()
     _check(_from_capsule(capsule, byref(address)))
-    return _wrap(address.value)
+    return _wrap(address.value, _importers.get(kind) or _importer(kind))
 
 
 def _from_buffer(x):
@@ -256,9 +258,7 @@ _importers = {}  # by type: what makes an array of that type's library
 
 def _importer(kind):
     library = kind.__module__.partition(".")[0]
-    if kind is Array:
-        found = lambda a: a  # noqa: E731
-    elif library == "torch":
+    if library == "torch":
         from torch import from_dlpack as found
     elif library in ("jax", "jaxlib"):
         from jax.dlpack import from_dlpack as found
@@ -270,6 +270,13 @@ def _importer(kind):
     return found
 
 
+def _deliver(like, results):
+    """Results as arrays of the library of `like`, an Array; all are taken over before any is delivered."""
+    deliver = like._deliver
+    arrays = [None if address is None else _wrap(address, deliver) for address in results]
+    return [None if a is None else deliver(a) for a in arrays]
+
+
 def _wanted(gradients, names):
     """A bit for each of the gradients that are wanted, from the second on: the first result is the value."""
     mask = 0
@@ -278,14 +285,6 @@ def _wanted(gradients, names):
             raise ValueError(f"gradients: expected some of {', '.join(names)}, got {name!r}")
         mask |= 2 << names.index(name)
     return mask
-
-
-def _deliver(like, results):
-    """Results as arrays of the library of `like`; all are taken over before any is delivered."""
-    arrays = [None if address is None else _wrap(address) for address in results]
-    kind = type(like)
-    deliver = _importers.get(kind) or _importer(kind)
-    return [None if a is None else deliver(a) for a in arrays]
 
 
 def _value_and_gradients(like, call, names):
@@ -523,7 +522,7 @@ def mmd(
     columns: "none", "minmax_separate" or "minmax_joint" scaling of every column to [0, 1] first.
     x_weights (n), y_weights (m): of the samples, >= 0. The value is factor * MMD^2 + offset.
     upstream: dL/dvalue, multiplies the gradients and not the value.
-    gradients: of "x", "y", "weights", "bandwidths".
+    gradients: of "x", "y", "weights", "bandwidths" (for rational_quadratic length and alpha of each).
 
     Returns the value; with gradients, the value and a dictionary of them, of the shapes of what they belong to.
     Cost: (n + m)^2 d multiply-adds, three times that with gradients; memory O((n + m) d).
@@ -548,7 +547,7 @@ def mmd(
         a._address, b._address, k.address, options, None, 0, u, _address_of(u_at), _wanted(gradients, _MMD_GRADIENTS)
     )
     _check(_mmd(call))
-    return _value_and_gradients(x, call, _MMD_GRADIENTS)
+    return _value_and_gradients(a, call, _MMD_GRADIENTS)
 
 
 def mmd_preset(x, y, preset, *, blur=0.05, x_weights=None, y_weights=None, upstream=1.0, gradients=()):
@@ -563,7 +562,7 @@ def mmd_preset(x, y, preset, *, blur=0.05, x_weights=None, y_weights=None, upstr
         a._address, b._address, None, options, _text(preset), blur, u, _address_of(u_at), _wanted(gradients, _MMD_GRADIENTS)
     )
     _check(_mmd(call))
-    return _value_and_gradients(x, call, _MMD_GRADIENTS)
+    return _value_and_gradients(a, call, _MMD_GRADIENTS)
 
 
 def bandwidth_scale(x, y, *, rule="median", sample="pooled"):
@@ -627,7 +626,7 @@ def info_nce(
         _wanted(gradients, _SCALED_GRADIENTS),
     )
     _check(_info_nce(call))
-    return _value_and_gradients(x, call, _SCALED_GRADIENTS)
+    return _value_and_gradients(a, call, _SCALED_GRADIENTS)
 
 
 def sigmoid_contrastive(
@@ -674,7 +673,7 @@ def sigmoid_contrastive(
         _wanted(gradients, _SIGMOID_GRADIENTS),
     )
     _check(_sigmoid_contrastive(call))
-    return _value_and_gradients(x, call, _SIGMOID_GRADIENTS)
+    return _value_and_gradients(a, call, _SIGMOID_GRADIENTS)
 
 
 def anchor_cross_entropy(
@@ -725,7 +724,7 @@ def anchor_cross_entropy(
         _wanted(gradients, _ANCHOR_GRADIENTS),
     )
     _check(_anchor_cross_entropy(call))
-    return _value_and_gradients(x, call, _ANCHOR_GRADIENTS)
+    return _value_and_gradients(a, call, _ANCHOR_GRADIENTS)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -757,7 +756,7 @@ def relative(
         a._address, b._address, None, k.address, _text(statistics), normalise, True, s, _address_of(s_at), max_scale, 0
     )
     _check(_relative(call))
-    return _deliver(x, call.results)[0]
+    return _deliver(a, call.results)[0]
 
 
 def relative_pullback(
@@ -797,7 +796,7 @@ def relative_pullback(
         _wanted(gradients, _ANCHOR_GRADIENTS),
     )
     _check(_relative_pullback(call))
-    return {name: g for name, g in zip(_ANCHOR_GRADIENTS, _deliver(x, call.results)[1:]) if g is not None}
+    return {name: g for name, g in zip(_ANCHOR_GRADIENTS, _deliver(a, call.results)[1:]) if g is not None}
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -892,7 +891,7 @@ def objective(
         _wanted(gradients, _OBJECTIVE_GRADIENTS),
     )
     _check(_objective(call))
-    out = _value_and_gradients(images, call, _OBJECTIVE_GRADIENTS)
+    out = _value_and_gradients(f, call, _OBJECTIVE_GRADIENTS)
     values, found = out if call.wanted else (out, None)
     values = ObjectiveValues(*values)
     return values if found is None else (values, found)
@@ -912,7 +911,7 @@ def class_means(x, labels, classes, *, normalise=False):
     a, y = as_array(x), _listed(labels)
     call = _AnchorsCall(x=a._address, labels=_address_of(y), classes=classes, normalise=normalise)
     _check(_class_means(call))
-    return _deliver(x, call.results)[0]
+    return _deliver(a, call.results)[0]
 
 
 def _kmeans_call(x, y, classes, count, seed, restarts, max_iterations, tolerance, spherical, start):
@@ -941,7 +940,7 @@ def kmeans(x, k, *, seed=0, restarts=10, max_iterations=300, tolerance=0.0, sphe
     """
     a = as_array(x)
     call = _kmeans_call(a, None, 1, k, seed, restarts, max_iterations, tolerance, spherical, start)
-    return KMeans(*_deliver(x, call.results), call.inertia, call.iterations)
+    return KMeans(*_deliver(a, call.results), call.inertia, call.iterations)
 
 
 def kmeans_per_class(
@@ -952,7 +951,7 @@ def kmeans_per_class(
     if y is None:
         raise TypeError("kmeans_per_class: labels are missing")
     call = _kmeans_call(a, y, classes, per_class, seed, restarts, max_iterations, tolerance, spherical, ())
-    return KMeans(*_deliver(x, call.results), call.inertia, call.iterations)
+    return KMeans(*_deliver(a, call.results), call.inertia, call.iterations)
 
 
 def medoids(x, centres):
@@ -960,7 +959,7 @@ def medoids(x, centres):
     a, b = as_array(x), as_array(centres)
     call = _AnchorsCall(x=a._address, centres=b._address)
     _check(_medoids(call))
-    return _deliver(x, call.results)[1]
+    return _deliver(a, call.results)[1]
 
 
 def farthest_point_anchors(x, count, *, start=0, metric="euclidean"):
@@ -970,14 +969,16 @@ def farthest_point_anchors(x, count, *, start=0, metric="euclidean"):
     a = as_array(x)
     call = _AnchorsCall(x=a._address, count=count, start=start, metric=_text(metric))
     _check(_farthest_point_anchors(call))
-    return _deliver(x, call.results)[1]
+    return _deliver(a, call.results)[1]
 
 
 def random_anchors(n, count, *, seed=0, step=0):
     """`count` different numbers of n rows, in random order (a NumPy array); step: another draw of the same seed."""
     call = _AnchorsCall(classes=n, count=count, seed=seed, step=step)
     _check(_random_anchors(call))
-    return _deliver(None, call.results)[1]
+    import numpy
+
+    return numpy.from_dlpack(_wrap(call.results[1], numpy.from_dlpack))
 
 
 def stratified_anchors(labels, classes, per_class, *, seed=0, step=0):
@@ -987,4 +988,4 @@ def stratified_anchors(labels, classes, per_class, *, seed=0, step=0):
         raise TypeError("stratified_anchors: labels are missing")
     call = _AnchorsCall(labels=y._address, classes=classes, count=per_class, seed=seed, step=step)
     _check(_random_anchors(call))
-    return _deliver(labels, call.results)[1]
+    return _deliver(y, call.results)[1]
