@@ -361,6 +361,21 @@ CRAFT_ENTRY failure* craft_kernel_new(const char* family, const double* bandwidt
 }
 CRAFT_ENTRY void craft_kernel_free(runtime::kernel* k) { delete k; }
 
+/// Whether an option has a value of this name.
+CRAFT_ENTRY failure* craft_check_name(const char* option, const char* value) {
+  return guarded([&] {
+    const std::string o = option, v = value;
+    if (o == "estimator") return (void)runtime::named<craft::estimator>(v);
+    if (o == "bandwidth_rule") return (void)runtime::named<craft::bandwidth_rule>(v);
+    if (o == "bandwidth_sample") return (void)runtime::named<craft::bandwidth_sample>(v);
+    if (o == "columns") return (void)runtime::named<craft::column_scaling>(v);
+    if (o == "direction") return (void)runtime::named<craft::direction>(v);
+    if (o == "reduction") return (void)runtime::named<craft::reduction>(v);
+    if (o == "statistics") return (void)runtime::named<craft::anchor_statistics>(v);
+    craft::fail<craft::option_error>("no option is called ", o);
+  });
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // The verbs. A number with an array beside it is read from the array, if there is one.
 

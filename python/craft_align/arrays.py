@@ -65,6 +65,7 @@ _array_ready = _declare(_core, "craft_array_ready", c_void_p, c_void_p, c_int64)
 _kernel_new = _declare(
     _core, "craft_kernel_new", c_void_p, c_char_p, c_void_p, c_int64, c_void_p, c_int64, c_double, POINTER(c_void_p)
 )
+_check_name = _declare(_core, "craft_check_name", c_void_p, c_char_p, c_char_p)
 _kernel_free = _declare(_held, "craft_kernel_free", None, c_void_p)
 _built_with_cuda = bool(_declare(_held, "craft_built_with_cuda", c_int)())
 
@@ -321,10 +322,15 @@ def _numbers(x):
         return (float(x),)
 
 
-def _kernel(family, bandwidths, weights, shape):
+def _kernel_parameters(family, bandwidths, weights, shape):
+    """What a kernel is made of, hashable; one bandwidth of 1 where the family has any and none is given."""
     if bandwidths is None:
         bandwidths = (1.0,) if family in ("gaussian", "laplacian", "inverse_multiquadric", "rational_quadratic") else ()
-    return _kernel_of(family, _numbers(bandwidths), () if weights is None else _numbers(weights), float(shape))
+    return family, _numbers(bandwidths), () if weights is None else _numbers(weights), float(shape)
+
+
+def _kernel(*parameters):
+    return _kernel_of(*_kernel_parameters(*parameters))
 
 
 def _text(name):
