@@ -347,7 +347,7 @@ CRAFT_ENTRY failure* craft_array_ready(const array* a, std::int64_t stream) {
     if (dlpack::detail::memory_of(a->t) == memory::host || stream == -1 || stream == 1) return;
     craft::require<craft::option_error>(stream > 1, "dlpack: no such CUDA stream: ", stream);
 #if __has_include("craft/cuda.hpp")
-    let_wait(a->t.device.device_id, stream == 2 ? cudaStreamPerThread : reinterpret_cast<cudaStream_t>(stream));
+    let_wait(a->t.device.device_id, reinterpret_cast<cudaStream_t>(stream));  // 2 is what the toolkit calls cudaStreamPerThread
 #endif
   });
 }

@@ -134,7 +134,7 @@ def _map(verb, variables):
 def _map_forward(verb, variables):
     values, _, wanted = _split(verb, variables, {})
     # Which gradients are wanted, as a pytree: the keys are static.
-    return _map(verb, values), (values, {name: None for name in wanted})
+    return verb.call(values, verb.value())[0], (values, {name: None for name in wanted})
 
 
 def _map_backward(verb, residuals, cotangent):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -904,8 +905,16 @@ def test_calls_from_many_threads():
     assert not different
 
 
+def run(*arguments):
+    paths = os.pathsep.join([str(Path(craft_align.__file__).parents[1]), *filter(None, sys.path)])
+    return subprocess.run([sys.executable, *arguments], env=dict(os.environ, PYTHONPATH=paths), capture_output=True, text=True)
+
+
 def test_importing_the_package_brings_no_library():
     code = "import sys, craft_align; print([m for m in ('numpy', 'torch', 'jax', 'cupy') if m in sys.modules])"
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert run("-c", code).stdout.strip() == "[]"
+
+
+def test_the_example_trains():
+    done = run(str(Path(__file__).resolve().parents[2] / "examples/arrays/align.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
