@@ -4,6 +4,29 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
+from .arrays import (
+    Array,
+    KMeans,
+    ObjectiveValues,
+    anchor_cross_entropy,
+    as_array,
+    bandwidth_scale,
+    class_means,
+    farthest_point_anchors,
+    info_nce,
+    kmeans,
+    kmeans_per_class,
+    medoids,
+    mmd,
+    mmd_preset,
+    objective,
+    random_anchors,
+    relative,
+    relative_pullback,
+    sigmoid_contrastive,
+    stratified_anchors,
+)
+
 if TYPE_CHECKING:
     from .torch import (
         AnchorCrossEntropyLoss,
@@ -19,6 +42,7 @@ __version__ = _version("craft-align")
 
 # Names that live in modules which import a framework: imported when they are first asked for.
 _lazy = {
+    "jax": "jax",
     "torch": "torch",
     "AnchorCrossEntropyLoss": "torch",
     "CraftObjective": "torch",

@@ -1,0 +1,446 @@
+"""The losses of craft as differentiable functions of JAX.
+
+    loss = lambda x: craft_align.jax.info_nce(x, texts) + craft_align.jax.mmd(x, target, bandwidths=(0.5, 1, 2))
+    value, dx = jax.jit(jax.value_and_grad(loss))(x)
+
+Arguments are those of the functions of the same name in craft_align (their docstrings have formulas and options), without
+`upstream` and `gradients`: JAX asks for those. Options are static; arrays, `log_scale` and `bias` may be traced, and are
+differentiated by. Sample weights, labels and soft targets are constants: a gradient by those raises.
+
+Differentiation: reverse mode, once. The forward pass under differentiation computes the value and the gradients that are asked
+for in one call, and the backward pass multiplies them by the cotangent. jax.jvp, jax.jacfwd and second derivatives raise. jax.vmap
+calls once per element. The losses look at a whole batch: a vmap over rows or a mean over devices is another loss; under sharding
+gather the batch first.
+
+Element types: float64 (with jax_enable_x64), float32, float16, bfloat16. Values are float64 of float64, else float32; gradients have
+the types of what they belong to. Nothing is copied.
+
+Where it runs: on the CPU in XLA's thread pool, on a GPU in XLA's stream, if the package was built for that. Nothing waits.
+
+Errors: shapes, types and options are ValueError and TypeError when a function is traced. What only the values can tell (a label
+outside its range) is a jax.errors.JaxRuntimeError of the call.
+"""
+
+import ctypes
+import functools
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import arrays as _arrays
+from .arrays import ObjectiveValues
+
+__all__ = [
+    "anchor_cross_entropy",
+    "info_nce",
+    "mmd",
+    "objective",
+    "relative",
+    "sigmoid_contrastive",
+]
+
+
+def _register():
+    found = sorted(Path(__file__).parent.glob("libcraft_jax.*"))
+    if not found:
+        raise ImportError(
+            "craft_align was built without JAX: install it again where this Python imports jax, with --no-build-isolation"
+        )
+    library = ctypes.CDLL(str(found[0]))
+    verbs = ("mmd", "info_nce", "sigmoid_contrastive", "anchor_cross_entropy", "relative", "relative_pullback", "objective")
+    for device, platform in (("cpu", "cpu"), ("cuda", "CUDA")):
+        for verb in verbs:
+            handler = getattr(library, f"craft_{device}_{verb}", None)
+            if handler is not None:
+                jax.ffi.register_ffi_target(f"craft_align.{verb}", jax.ffi.pycapsule(handler), platform=platform)
+
+
+_register()
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# One call, and its derivative
+
+
+class _Verb(NamedTuple):
+    """What is static about a call: hashable."""
+
+    name: str
+    options: tuple  # of names and values
+    shape: tuple  # of the value
+    dtype: str  # that values are computed in
+
+    def call(self, inputs, outputs):
+        attributes = {name: np.array(value, np.float64) if type(value) is tuple else value for name, value in self.options}
+        call = jax.ffi.ffi_call("craft_align." + self.name, list(outputs.values()), vmap_method="sequential")
+        return call(*inputs.values(), inputs=",".join(inputs), outputs=",".join(outputs), **attributes)
+
+    def value(self):
+        return {"value": jax.ShapeDtypeStruct(self.shape, self.dtype)}
+
+    def gradients(self, inputs):
+        return {name: jax.ShapeDtypeStruct(x.shape, self.dtype) for name, x in inputs.items()}
+
+
+def _split(verb, variables, constants):
+    """Values of arguments, and by which of them is differentiated."""
+    for name, x in constants.items():
+        if x.perturbed:
+            raise NotImplementedError(f"{verb.name}: there is no gradient by {name}; use jax.lax.stop_gradient")
+    values = {name: x.value for name, x in variables.items()}
+    return values, {name: x.value for name, x in constants.items()}, [name for name, x in variables.items() if x.perturbed]
+
+
+def _cotangents(gradients, like):
+    """In the types of the arguments; none is zero."""
+    return {name: gradients[name].astype(x.dtype) if name in gradients else None for name, x in like.items()}
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss(verb, variables, constants):
+    return verb.call(variables | constants, verb.value())[0]
+
+
+def _loss_forward(verb, variables, constants):
+    values, constants, wanted = _split(verb, variables, constants)
+    outputs = verb.value() | verb.gradients({name: values[name] for name in wanted})
+    value, *gradients = verb.call(values | constants, outputs)
+    # Of the arguments only the types are needed later.
+    types = {name: jnp.zeros((), x.dtype) for name, x in values.items()}
+    return value, (dict(zip(wanted, gradients)), types)
+
+
+def _loss_backward(verb, residuals, cotangent):
+    gradients, types = residuals
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return None, None
+    if verb.name == "objective":
+        cotangent = cotangent[-1]  # of the total
+    return _cotangents({name: cotangent * g for name, g in gradients.items()}, types), None
+
+
+_loss.defvjp(_loss_forward, _loss_backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _map(verb, variables):
+    return verb.call(variables, verb.value())[0]
+
+
+def _map_forward(verb, variables):
+    values, _, wanted = _split(verb, variables, {})
+    # Which gradients are wanted, as a pytree: the keys are static.
+    return verb.call(values, verb.value())[0], (values, {name: None for name in wanted})
+
+
+def _map_backward(verb, residuals, cotangent):
+    values, wanted = residuals
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return (None,)
+    pullback = verb._replace(name="relative_pullback")
+    outputs = verb.gradients({name: values[name] for name in wanted})
+    gradients = pullback.call(values | {"dout": cotangent}, outputs)
+    return (_cotangents(dict(zip(outputs, gradients)), values),)
+
+
+_map.defvjp(_map_forward, _map_backward, symbolic_zeros=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Arguments
+
+
+class _Arguments:
+    """Checks and collects the arguments of one call, as they come."""
+
+    def __init__(self, verb, name, x):
+        self.verb, self.variables, self.constants, self.options = verb, {}, {}, []
+        self.type = None
+        self.first = self.matrix(name, x)
+        self.computing = "float64" if self.type == "float64" else "float32"
+
+    def matrix(self, name, x, rows=None):
+        x = jnp.asarray(x)
+        if x.dtype.name not in ("float64", "float32", "float16", "bfloat16"):
+            raise TypeError(f"{self.verb}: {name} must be float64, float32, float16 or bfloat16, got {x.dtype.name}")
+        if self.type not in (None, x.dtype.name):
+            raise TypeError(f"{self.verb}: expected {name} of type {self.type}, got {x.dtype.name}")
+        if x.ndim not in (1, 2):
+            raise ValueError(f"{self.verb}: {name} must have one or two dimensions, got {x.ndim}")
+        if x.size == 0:
+            raise ValueError(f"{self.verb}: {name} is empty {x.shape}")
+        if self.type is not None and x.shape[1:] != self.first.shape[1:]:
+            raise ValueError(f"{self.verb}: {name} is {x.shape}, and the columns of {self.first.shape} do not agree")
+        self.rows(name, x, rows)
+        self.type = x.dtype.name
+        self.variables[name] = x
+        return x
+
+    def rows(self, name, x, rows):
+        if rows is not None and x.shape[0] != rows:
+            raise ValueError(f"{self.verb}: {name} must have {rows} rows, got {x.shape[0]}")
+
+    def labels(self, name, y, rows):
+        if y is None:
+            return
+        y = jnp.asarray(y)
+        if not jnp.issubdtype(y.dtype, jnp.integer):
+            raise TypeError(f"{self.verb}: {name} must be integers, got {y.dtype.name}")
+        if y.ndim != 1:
+            raise ValueError(f"{self.verb}: {name} must have one dimension, got {y.ndim}")
+        self.rows(name, y, rows)
+        self.constants[name] = y if y.dtype.name in ("int32", "int64") else y.astype("int32")
+
+    def weights(self, name, w, rows):
+        if w is None:
+            return
+        w = jnp.asarray(w, self.computing)
+        if w.ndim != 1:
+            raise ValueError(f"{self.verb}: {name} must have one dimension, got {w.ndim}")
+        self.rows(name, w, rows)
+        self.constants[name] = w
+
+    def number(self, name, x):
+        x = jnp.asarray(x, self.computing)
+        if x.size != 1:
+            raise ValueError(f"{self.verb}: {name} must be one number, got {x.shape}")
+        self.variables[name] = x.reshape(())
+
+    def named(self, **options):
+        for name, value in options.items():
+            _arrays._check(_arrays._check_name(name.encode(), _arrays._text(value)))
+            self.options.append((name, value))
+
+    def numbers(self, **options):
+        self.options += [(name, float(value)) for name, value in options.items()]
+
+    def flags(self, **options):
+        self.options += [(name, bool(value)) for name, value in options.items()]
+
+    def kernel(self, name, *parameters):
+        family, bandwidths, weights, shape = _arrays._kernel_parameters(*parameters)
+        _arrays._kernel_of(family, bandwidths, weights, shape)  # refuses what is none
+        self.options += [(name, family), ("bandwidths", bandwidths), ("kernel_weights", weights), ("shape", shape)]
+
+    def pairs(self, x, y, x_labels, y_labels):
+        if (x_labels is None) != (y_labels is None):
+            raise ValueError(f"{self.verb}: labels must be given for both sides or for neither")
+        if x_labels is None:
+            self.rows("y", y, x.shape[0])
+        self.labels("x_labels", x_labels, x.shape[0])
+        self.labels("y_labels", y_labels, y.shape[0])
+
+    def made(self, shape=()):
+        return _Verb(self.verb, tuple(self.options), shape, self.computing)
+
+    def loss(self, shape=()):
+        return _loss(self.made(shape), self.variables, self.constants)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# The functions
+
+
+def mmd(
+    x,
+    y,
+    *,
+    kernel="gaussian",
+    bandwidths=None,
+    weights=None,
+    shape=0.0,
+    estimator="biased",
+    bandwidth_rule="fixed",
+    bandwidth_sample="pooled",
+    bandwidth_gradient=False,
+    columns="none",
+    column_gradient=True,
+    column_eps=1e-8,
+    x_weights=None,
+    y_weights=None,
+    factor=1.0,
+    offset=0.0,
+):
+    """MMD^2 of x (n x d) against y (m x d): see craft_align.mmd. Kernel and bandwidths are static. Differentiable by x and y."""
+    a = _Arguments("mmd", "x", x)
+    a.matrix("y", y)
+    a.kernel("kernel", kernel, bandwidths, weights, shape)
+    _discrepancy_options(
+        a, estimator, bandwidth_rule, bandwidth_sample, bandwidth_gradient, columns, column_gradient, column_eps, factor, offset
+    )
+    a.weights("x_weights", x_weights, a.first.shape[0])
+    a.weights("y_weights", y_weights, a.variables["y"].shape[0])
+    least = 1 if estimator == "biased" else 2
+    if min(v.shape[0] for v in a.variables.values()) < least:
+        raise ValueError(f"mmd: the {estimator} estimator needs at least {least} rows of each")
+    return a.loss()
+
+
+def _discrepancy_options(a, estimator, rule, sample, bandwidth_gradient, columns, column_gradient, column_eps, factor, offset):
+    a.named(estimator=estimator, bandwidth_rule=rule, bandwidth_sample=sample, columns=columns)
+    a.flags(bandwidth_gradient=bandwidth_gradient, column_gradient=column_gradient)
+    a.numbers(column_eps=column_eps, factor=factor, offset=offset)
+
+
+def info_nce(
+    x,
+    y,
+    *,
+    log_scale=math.log(100.0),
+    max_scale=math.inf,
+    normalise=True,
+    direction="symmetric",
+    x_labels=None,
+    y_labels=None,
+    label_smoothing=0.0,
+    weights=None,
+):
+    """Contrastive loss of x (n x d) and y (m x d) within a batch: see craft_align.info_nce. Differentiable by x, y and log_scale."""
+    a = _Arguments("info_nce", "x", x)
+    y = a.matrix("y", y)
+    a.number("log_scale", log_scale)
+    a.pairs(a.first, y, x_labels, y_labels)
+    a.weights("weights", weights, a.first.shape[0])
+    a.named(direction=direction)
+    a.flags(normalise=normalise)
+    a.numbers(max_scale=max_scale, label_smoothing=label_smoothing)
+    return a.loss()
+
+
+def sigmoid_contrastive(
+    x, y, *, log_scale=math.log(10.0), bias=-10.0, max_scale=math.inf, normalise=True, x_labels=None, y_labels=None
+):
+    """Sigmoid loss over all pairs of x (n x d) and y (m x d): see craft_align.sigmoid_contrastive. Differentiable by x, y,
+    log_scale and bias.
+    """
+    a = _Arguments("sigmoid_contrastive", "x", x)
+    y = a.matrix("y", y)
+    a.number("log_scale", log_scale)
+    a.number("bias", bias)
+    a.pairs(a.first, y, x_labels, y_labels)
+    a.flags(normalise=normalise)
+    a.numbers(max_scale=max_scale)
+    return a.loss()
+
+
+def anchor_cross_entropy(
+    x,
+    anchors,
+    targets,
+    *,
+    log_scale=math.log(100.0),
+    max_scale=math.inf,
+    normalise=True,
+    label_smoothing=0.0,
+    ignore_label=-100,
+    weights=None,
+    reduction="mean",
+):
+    """Cross-entropy of x (n x d) seen through anchors (C x d): see craft_align.anchor_cross_entropy. targets: n labels, or n x C shares.
+    Differentiable by x, anchors and log_scale.
+    """
+    a = _Arguments("anchor_cross_entropy", "x", x)
+    anchors = a.matrix("anchors", anchors)
+    a.number("log_scale", log_scale)
+    rows = a.first.shape[0]
+    if jnp.ndim(targets) == 2:
+        targets = jnp.asarray(targets, a.computing)
+        if targets.shape != (rows, anchors.shape[0]):
+            raise ValueError(f"anchor_cross_entropy: soft targets must be {(rows, anchors.shape[0])}, got {targets.shape}")
+        a.constants["targets"] = targets
+    else:
+        a.labels("targets", targets, rows)
+    a.weights("weights", weights, rows)
+    a.named(reduction=reduction)
+    a.flags(normalise=normalise)
+    a.numbers(max_scale=max_scale, label_smoothing=label_smoothing)
+    a.options.append(("ignore_label", np.int64(ignore_label)))
+    return a.loss()
+
+
+def relative(
+    x,
+    anchors,
+    *,
+    similarity="dot_product",
+    bandwidths=None,
+    weights=None,
+    shape=0.0,
+    normalise=True,
+    statistics="none",
+    statistics_gradient=True,
+    log_scale=0.0,
+    max_scale=math.inf,
+):
+    """Relative representation of x (n x d) by anchors (C x d), n x C: see craft_align.relative. Differentiable by x, anchors and
+    log_scale; the backward pass is one call of its own.
+    """
+    a = _Arguments("relative", "x", x)
+    anchors = a.matrix("anchors", anchors)
+    a.number("log_scale", log_scale)
+    a.kernel("similarity", similarity, bandwidths, weights, shape)
+    a.named(statistics=statistics)
+    a.flags(normalise=normalise, statistics_gradient=statistics_gradient)
+    a.numbers(max_scale=max_scale)
+    if statistics == "standardise" and anchors.shape[0] < 2:
+        raise ValueError(f"relative: standardising needs at least 2 anchors, got {anchors.shape[0]}")
+    return _map(a.made((a.first.shape[0], anchors.shape[0])), a.variables)
+
+
+def objective(
+    images,
+    class_texts,
+    targets,
+    *,
+    batch_texts=None,
+    image_anchors=None,
+    target_images=None,
+    text=1.0,
+    image=1.0,
+    batch=1.0,
+    mmd=1.0,
+    log_scale=math.log(100.0),
+    max_scale=math.inf,
+    label_smoothing=0.0,
+    direction="one_way",
+    same_class_positives=False,
+    kernel="gaussian",
+    bandwidths=None,
+    weights=None,
+    shape=0.0,
+    estimator="biased",
+    bandwidth_rule="fixed",
+    bandwidth_sample="pooled",
+    bandwidth_gradient=False,
+    columns="none",
+    column_gradient=True,
+    column_eps=1e-8,
+    factor=1.0,
+    offset=0.0,
+):
+    """Craft's objective: see craft_align.objective. Only `total` of the result has a gradient, by all matrices and log_scale."""
+    a = _Arguments("objective", "images", images)
+    class_texts = a.matrix("class_texts", class_texts)
+    rows = a.first.shape[0]
+    a.labels("targets", targets, rows)
+    for name, x, expected in (
+        ("batch_texts", batch_texts, rows),
+        ("image_anchors", image_anchors, class_texts.shape[0]),
+        ("target_images", target_images, None),
+    ):
+        if x is not None:
+            a.matrix(name, x, expected)
+    a.number("log_scale", log_scale)
+    a.kernel("kernel", kernel, bandwidths, weights, shape)
+    _discrepancy_options(
+        a, estimator, bandwidth_rule, bandwidth_sample, bandwidth_gradient, columns, column_gradient, column_eps, factor, offset
+    )
+    a.named(direction=direction)
+    a.flags(same_class_positives=same_class_positives)
+    a.numbers(text=text, image=image, batch=batch, mmd=mmd, max_scale=max_scale, label_smoothing=label_smoothing)
+    values = a.loss((5,))
+    return ObjectiveValues(*jax.lax.stop_gradient(values[:4]), values[4])
