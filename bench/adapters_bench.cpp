@@ -3,10 +3,9 @@
 //
 //     craft_bench_adapters            median of 1001 repetitions, each of bare calls and adapter's calls in turn
 //     craft_bench_adapters --quick    that it runs
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <functional>
-#include <string>
 #include <vector>
 
 #include "bench.hpp"
