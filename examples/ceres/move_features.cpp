@@ -15,7 +15,7 @@ int main() {
   matrix source = matrix::Random(60, 4);
   const matrix target = 0.5 * matrix::Random(80, 4).array() + 1;
 
-  const craft::cpu ctx;
+  const craft::cpu ctx(1);  // small: one thread
   const auto kernel = craft::gaussians<>::mean({1.0, 2.0, 4.0});
   craft::loss_function f(source.rows(), source.cols(), [&](const auto& x, double& value, const auto& gradient) {
     craft::mmd(ctx, x, target, kernel, {}, value, {gradient});

@@ -1,4 +1,4 @@
-// 10 points that stand for 400: those whose distribution is nearest, by MMD, found by descent on the functor that
+// 10 points that stand for 200: those whose distribution is nearest, by MMD, found by descent on the functor that
 // LBFGS++ and other solvers over Eigen vectors take.
 #include <craft/adapters/eigen.hpp>
 #include <craft/mmd.hpp>
@@ -25,11 +25,11 @@ double minimise(Function& fun, Eigen::VectorXd& x, int steps) {
 
 int main() {
   // Two clusters, one sample per column.
-  Eigen::MatrixXd samples = 0.4 * Eigen::MatrixXd::Random(2, 400);
-  samples.leftCols(300).array() += 1;
-  samples.rightCols(100).array() -= 1;
+  Eigen::MatrixXd samples = 0.4 * Eigen::MatrixXd::Random(2, 200);
+  samples.leftCols(150).array() += 1;
+  samples.rightCols(50).array() -= 1;
 
-  const craft::cpu ctx;
+  const craft::cpu ctx(1);  // small: one thread
   const auto kernel = craft::gaussians<>::mean({0.5, 1.0, 2.0});
   craft::loss_function f(10, 2, [&](const auto& x, double& value, const auto& gradient) {
     craft::mmd(ctx, x, craft::view_columns(samples), kernel, {}, value, {gradient});
@@ -37,8 +37,8 @@ int main() {
   craft::eigen_function fun(f);
 
   Eigen::VectorXd x = 0.5 * Eigen::VectorXd::Random(f.size());
-  const double before = fun(x), after = minimise(fun, x, 500);
-  std::printf("MMD^2 of 10 points against 400: %.4f before, %.6f after\n", before, after);
+  const double before = fun(x), after = minimise(fun, x, 300);
+  std::printf("MMD^2 of 10 points against 200: %.4f before, %.6f after\n", before, after);
   const auto points = x.reshaped(2, 10);
   const int right = int((points.row(0).array() > 0).count());
   std::printf("%d of 10 points are in the cluster that has 3/4 of the samples\n", right);

@@ -40,7 +40,7 @@ int main() {
   const matrix images = images_of(centres, shots, labels), test = images_of(centres, 200, test_labels);
   matrix prompts = centres + matrix::Random(classes, d);  // what the class names say is only half of the truth
 
-  const craft::cpu ctx;
+  const craft::cpu ctx(1);  // small: one thread
   craft::cross_entropy_options options;
   options.log_scale = std::log(10.0);
   options.label_smoothing = 0.1;

@@ -30,7 +30,7 @@ int main() {
   const matrix images = hidden * matrix::Random(6, 12) + 0.1 * matrix::Random(100, 12);
   const matrix texts = hidden * matrix::Random(6, 8) + 0.1 * matrix::Random(100, 8);
 
-  const craft::cpu ctx;
+  const craft::cpu ctx(1);  // small: one thread
   craft::contrastive_options options;
   options.log_scale = std::log(10.0);
   craft::loss_function f(12, 8, [&](const auto& w, double& value, const auto& gradient) {

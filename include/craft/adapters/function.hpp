@@ -17,8 +17,8 @@
 
 namespace craft {
 
-/// A loss of rows x cols numbers of T (double unless named), samples as rows without padding. A column-major matrix with
-/// one sample per column is the same memory. Parameters of several kinds: rows = 1, and views of parts of x.
+/// A loss of rows x cols numbers of T (double unless named), samples as rows without padding. A column-major matrix
+/// with one sample per column is the same memory. Parameters of several kinds: rows = 1, and views of parts of x.
 ///
 /// The loss is called in the thread of the host's optimiser. It holds a context, so that one loss_function serves one
 /// optimiser at a time. Adapters keep a reference to it: it must outlive them.
