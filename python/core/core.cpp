@@ -26,7 +26,7 @@
 #define CRAFT_ENTRY extern "C" __attribute__((visibility("default")))
 #endif
 
-namespace {
+namespace craft_core {
 
 namespace dlpack = craft::dlpack;
 namespace runtime = craft::runtime;
@@ -300,8 +300,6 @@ void* hand_over(const array& a) {
   if (capsule == nullptr) managed->deleter(managed);
   return capsule;
 }
-
-}  // namespace
 
 CRAFT_ENTRY int craft_failure_kind(const failure* f) { return f->kind; }
 CRAFT_ENTRY const char* craft_failure_text(const failure* f) { return f->text.c_str(); }
@@ -701,3 +699,5 @@ CRAFT_ENTRY failure* craft_farthest_point_anchors(anchors_call* a) {
     });
   });
 }
+
+}  // namespace craft_core
