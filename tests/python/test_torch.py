@@ -1,8 +1,10 @@
 """craft_align.torch: against the same losses written in plain PyTorch, and in what PyTorch expects of operators."""
 
 import copy
+import importlib.util
 import math
 import pickle
+from pathlib import Path
 
 import craft_align
 import pytest
@@ -525,6 +527,36 @@ def test_anchors():
     assert torch.equal(per_class.assignment, labels)
     rows = craft.farthest_point_anchors(i["x"], 3, start=2)
     assert rows[0] == 2 and rows[1] == (i["x"] - i["x"][2]).norm(dim=1).argmax()
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# The example
+
+
+@pytest.fixture
+def example():
+    path = Path(__file__).parents[2] / "examples/torch/train.py"
+    spec = importlib.util.spec_from_file_location("train", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_example_trains(example):
+    on_target = example.main()
+    assert on_target["alignment and MMD"] > max(on_target["before training"], on_target["alignment"])
+
+
+def test_example_in_pieces_has_the_gradient_of_the_whole(example):
+    torch.manual_seed(1)
+    images, whole, pieces = torch.randn(100, example.DIMENSIONS), example.Adapter(), example.Adapter()
+    loss = lambda f: craft.info_nce(f[:50], f[50:], log_scale=1.0)  # noqa: E731
+    expected = loss(whole(images))
+    expected.backward()
+    torch.testing.assert_close(example.backward_in_pieces(pieces, images, loss), expected)
+    for p, q in zip(pieces.parameters(), whole.parameters()):
+        assert q.grad.abs().max() > 1e-4
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_names_of_the_package_itself():
