@@ -30,6 +30,7 @@ class ceres_function final : public ceres::FirstOrderFunction {
   bool Evaluate(const double* const x, double* cost, double* gradient) const override {
     return f_.evaluate(f_.size(), x, *cost, gradient);
   }
+  /// Of the loss: rows x cols.
   int NumParameters() const override { return int(f_.size()); }
 
  private:

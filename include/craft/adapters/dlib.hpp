@@ -94,14 +94,16 @@ class dlib_layer {
 class dlib_loss_
     : public detail::dlib_layer<dlib_loss_, void(const matrix_view<const float>&, float&, const output<float>&)> {
  public:
-  static constexpr const char* name = "craft_loss";
+  static constexpr const char* name = "craft_loss";  ///< in serialized networks
   using dlib_layer::dlib_layer;
 
+  /// What dlib calls for each mini-batch: the value, and the gradient by the output below.
   template <class Subnet>
   double compute_loss_value_and_gradient(const dlib::tensor& input, Subnet& sub) const {
     return value_and_gradient(input, sub);
   }
 };
+/// The layer on top of a network.
 template <class Subnet>
 using dlib_loss = dlib::add_loss_layer<dlib_loss_, Subnet>;
 
@@ -111,16 +113,18 @@ class dlib_labelled_loss_
     : public detail::dlib_layer<dlib_labelled_loss_,
                                 void(const matrix_view<const float>&, const labels&, float&, const output<float>&)> {
  public:
-  static constexpr const char* name = "craft_labelled_loss";
-  using training_label_type = unsigned long;
+  static constexpr const char* name = "craft_labelled_loss";  ///< in serialized networks
+  using training_label_type = unsigned long;                  ///< as dlib's classifiers have it
   using dlib_layer::dlib_layer;
 
+  /// What dlib calls for each mini-batch: the value, and the gradient by the output below.
   template <class Iterator, class Subnet>
   double compute_loss_value_and_gradient(const dlib::tensor& input, Iterator truth, Subnet& sub) const {
     const std::vector<std::int64_t> y(truth, std::next(truth, input.num_samples()));
     return value_and_gradient(input, sub, labels(y));
   }
 };
+/// The layer on top of a network.
 template <class Subnet>
 using dlib_labelled_loss = dlib::add_loss_layer<dlib_labelled_loss_, Subnet>;
 
@@ -135,9 +139,11 @@ using dlib_labelled_loss = dlib::add_loss_layer<dlib_labelled_loss_, Subnet>;
 /// x, and what the loss throws, which passes through dlib.
 class dlib_function {
  public:
-  using column_vector = dlib::matrix<double, 0, 1>;
+  using column_vector = dlib::matrix<double, 0, 1>;  ///< of find_min's parameters
 
+  /// Keeps a reference to f.
   explicit dlib_function(const loss_function<>& f) : f_(f) {}
+  /// At x (rows x cols numbers of f): computed, unless x is the last point asked for.
   double value(const column_vector& x) { return at(x).value_; }
   const column_vector& derivative(const column_vector& x) { return at(x).gradient_; }
 

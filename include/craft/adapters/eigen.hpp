@@ -20,8 +20,10 @@ namespace craft {
 template <class T>
 class eigen_function {
  public:
+  /// Keeps a reference to f.
   explicit eigen_function(const loss_function<T>& f) : f_(f) {}
 
+  /// Value, and the gradient overwritten.
   template <class X>
   T operator()(const Eigen::PlainObjectBase<X>& x, Eigen::PlainObjectBase<X>& gradient) const {
     check(x);

@@ -22,8 +22,10 @@ namespace craft {
 template <class T>
 class ensmallen_function {
  public:
+  /// Keeps a reference to f.
   explicit ensmallen_function(const loss_function<T>& f) : f_(f) {}
 
+  /// Value, and the gradient overwritten.
   template <class Matrix>
   T EvaluateWithGradient(const Matrix& x, Matrix& gradient) const {
     check(x);

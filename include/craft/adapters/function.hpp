@@ -28,7 +28,7 @@ namespace craft {
 template <class T = double>
 class loss_function {
  public:
-  using scalar_type = T;
+  using scalar_type = T;  ///< of parameters, value and gradient
   /// Sets the value, and writes the gradient where one is wanted: pass it on to a verb as it is, or ask
   /// gradient.wanted().
   using loss = std::function<void(const matrix_view<const T>& x, T& value, const output<T>& gradient)>;
@@ -40,6 +40,7 @@ class loss_function {
     require<option_error>(bool(loss_), "loss_function: there is no loss to call");
   }
 
+  /// Samples, numbers of each, and parameters in all.
   index_t rows() const { return rows_; }
   index_t cols() const { return cols_; }
   index_t size() const { return rows_ * cols_; }

@@ -20,8 +20,8 @@ namespace craft {
 
 /// What the C callback needs: the loss, and the optimiser to stop.
 struct nlopt_data {
-  loss_function<>& f;
-  nlopt_opt opt;
+  loss_function<>& f;  ///< what is minimised
+  nlopt_opt opt;       ///< told to stop where f throws
 };
 
 /// An nlopt_func. gradient: n numbers, or null. data: an nlopt_data.
