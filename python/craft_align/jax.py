@@ -24,7 +24,6 @@ outside its range) is a jax.errors.JaxRuntimeError of the call.
 import ctypes
 import functools
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -45,12 +44,12 @@ __all__ = [
 
 
 def _register():
-    found = sorted(Path(__file__).parent.glob("libcraft_jax.*"))
-    if not found:
+    path = _arrays._library("libcraft_jax")
+    if path is None:
         raise ImportError(
             "craft_align was built without JAX: install it again where this Python imports jax, with --no-build-isolation"
         )
-    library = ctypes.CDLL(str(found[0]))
+    library = ctypes.CDLL(path)
     verbs = ("mmd", "info_nce", "sigmoid_contrastive", "anchor_cross_entropy", "relative", "relative_pullback", "objective")
     for device, platform in (("cpu", "cpu"), ("cuda", "CUDA")):
         for verb in verbs:

@@ -654,11 +654,12 @@ class Versioned(ctypes.Structure):
 
 
 DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-new_capsule = ctypes.pythonapi.PyCapsule_New
+interpreter = ctypes.PyDLL(None)  # not ctypes.pythonapi, whose functions others declare too
+new_capsule = interpreter.PyCapsule_New
 new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-name_of = ctypes.pythonapi.PyCapsule_GetName
+name_of = interpreter.PyCapsule_GetName
 name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
-pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+pointer_of = interpreter.PyCapsule_GetPointer
 pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
