@@ -1,5 +1,5 @@
-"""What a call from Python costs over the bare C++ verb, for a batch of 16 x 32 against 16 x 32 in float32 with the gradients of both
-sides: microseconds, the best of many short series, on one thread.
+"""What a call from Python costs over the bare C++ verb, for a batch of 16 x 32 against 16 x 32 in float32 with the
+gradients of both sides: microseconds, the best of many short series, on one thread.
 
     OMP_NUM_THREADS=1 python bench/python_overhead.py
 
@@ -53,8 +53,8 @@ extern "C" void bare(const float* x, const float* y, craft::index_t n, craft::in
 def bare(x, y):
     """mmd and info_nce called in C++."""
     compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX").split()[0]
-    eigen = subprocess.run(["pkg-config", "--variable=includedir", "eigen3"], capture_output=True, text=True).stdout.strip()
-    eigen = os.path.join(eigen or "/usr/include", "eigen3")
+    found = subprocess.run(["pkg-config", "--variable=includedir", "eigen3"], capture_output=True, text=True)
+    eigen = os.path.join(found.stdout.strip() or "/usr/include", "eigen3")
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "bare.cpp", Path(folder) / "bare.so"
         source.write_text(BARE)
