@@ -7,6 +7,7 @@ bench/CMakeLists.txt; it and the calls from Python are timed in turn, 31 times. 
 calls, and the least minus the least of the bare verb. Hosts that are not installed are left out.
 """
 
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -47,7 +48,48 @@ def torch_cases():
     yield "PyTorch's own mse_loss, both", None, step(lambda: torch.nn.functional.mse_loss(learnt, y))
 
 
-HOSTS = [torch_cases]
+def arrays_cases():
+    """craft_align's functions on the arrays of each library; "Array": converted before."""
+    import craft_align
+    import numpy
+
+    rng = numpy.random.default_rng(0)
+    x, y = (rng.normal(size=(16, 32)).astype("float32") for _ in range(2))
+    pairs = {"NumPy": (x, y), "Array": (craft_align.as_array(x), craft_align.as_array(y))}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        pairs["PyTorch"] = torch.tensor(x), torch.tensor(y)
+    if importlib.util.find_spec("jax"):
+        import jax.numpy
+
+        pairs["JAX"] = jax.numpy.asarray(x), jax.numpy.asarray(y)
+    for name, (a, b) in pairs.items():
+        for verb in ("mmd", "info_nce"):
+            call = getattr(craft_align, verb)
+            yield (
+                f"arrays: {verb}, both gradients, {name}",
+                f"{verb}_gradients",
+                lambda call=call, a=a, b=b: call(a, b, gradients=("x", "y")),
+            )
+
+
+def jax_cases():
+    """craft_align.jax, compiled, until the gradients are there; beside a compiled function that does nothing."""
+    import craft_align.jax as craft
+    import jax
+    import numpy
+
+    rng = numpy.random.default_rng(0)
+    x, y = (jax.numpy.asarray(rng.normal(size=(16, 32)).astype("float32")) for _ in range(2))
+    nothing = jax.jit(lambda x, y: (x[0, 0], (x + 1, y + 1)))
+    yield "jax: jit of nothing", None, lambda: jax.block_until_ready(nothing(x, y))
+    for verb in ("mmd", "info_nce"):
+        step = jax.jit(jax.value_and_grad(getattr(craft, verb), (0, 1)))
+        yield f"jax: {verb}, value_and_grad", f"{verb}_gradients", lambda f=step: jax.block_until_ready(f(x, y))
+
+
+HOSTS = [torch_cases, arrays_cases, jax_cases]
 
 
 def microseconds(call, calls=20, blocks=20):

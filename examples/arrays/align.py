@@ -1,7 +1,8 @@
-"""Craft with nothing but NumPy: a linear map of image features, trained by gradient descent on gradients from craft_align.
+"""Craft with nothing but NumPy: a linear map of image features, trained by gradient descent on gradients from
+craft_align.
 
-Images of two domains are seen through static anchors (the means of each class' texts). The map makes images of the first domain find
-their class, and the two domains look alike.
+Images of two domains are seen through static anchors (the means of each class' texts). The map makes images of the
+first domain find their class, and the two domains look alike.
 
     python align.py
 """

@@ -1,9 +1,9 @@
 """Prompts and an adapter, trained with JAX through craft_align.jax.
 
-Two frozen towers give image features and class texts, here drawn at random: images of a class lie around its text, seen through
-an unknown linear map, and those of a second domain are shifted besides, without labels. A linear adapter of the images and an offset
-of each class text (the prompts) are trained: images towards the texts of their classes (InfoNCE with the labels of both sides),
-and the two domains towards each other (MMD^2 in the space of the class texts).
+Two frozen towers give image features and class texts, here drawn at random: images of a class lie around its text, seen
+through an unknown linear map, and those of a second domain are shifted besides, without labels. A linear adapter of the
+images and an offset of each class text (the prompts) are trained: images towards the texts of their classes (InfoNCE
+with the labels of both sides), and the two domains towards each other (MMD^2 in the space of the class texts).
 
     python train.py
 """

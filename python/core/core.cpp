@@ -1,12 +1,13 @@
 // The C interface under craft_align/arrays.py, over craft/adapters/runtime.hpp.
 //
-// An array is a DLPack tensor and who keeps its memory: this library (a result), or the library that handed the tensor over. A
-// verb takes one struct with its arguments, arrays by their address, and leaves new arrays in `results`: the value first,
-// then the gradients that `wanted` has a bit for. Every function returns null, or a failure to be read and freed, and then
-// there are no results. Nothing is thrown. No Python header, no global state but the addresses of the interpreter's functions.
+// An array is a DLPack tensor and who keeps its memory: this library (a result), or the library that handed the tensor
+// over. A verb takes one struct with its arguments, arrays by their address, and leaves new arrays in `results`: the
+// value first, then the gradients that `wanted` has a bit for. Every function returns null, or a failure to be read and
+// freed, and then there are no results. Nothing is thrown. No Python header, no global state but the addresses of the
+// interpreter's functions.
 //
-// Host arrays are computed on the calling thread and OpenMP's; those of a CUDA device in its legacy default stream, with a
-// context that the thread keeps. Inputs are looked at during the call only.
+// Host arrays are computed on the calling thread and OpenMP's; those of a CUDA device in its legacy default stream,
+// with a context that the thread keeps. Inputs are looked at during the call only.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-"""Cross-modal alignment losses and maximum mean discrepancy with analytic gradients, for NumPy, CuPy, PyTorch and JAX."""
+"""Cross-modal alignment losses and maximum mean discrepancy with analytic gradients: NumPy, CuPy, PyTorch, JAX."""
 
 from importlib import import_module as _import_module
 from importlib.metadata import version as _version

@@ -1,47 +1,61 @@
-"""The verbs of craft on arrays of any library: NumPy, CuPy, PyTorch, JAX, and whatever speaks DLPack or the buffer protocol.
+"""The verbs of craft on arrays of any library: NumPy, CuPy, PyTorch, JAX, whatever has DLPack or the buffer protocol.
 
     value, g = craft_align.mmd(x, y, bandwidths=(0.5, 1, 2), gradients=("x", "y"))
     x -= rate * g["x"]
 
-Arrays are matrices whose rows are samples (one dimension: n x 1), of float64, float32, float16 or bfloat16; all matrices of a
-call have one type. Values and gradients are computed in, and have, float64 for float64 and float32 for the others. They are arrays of
-the library that the first argument belongs to (of NumPy, for those that are no library's), values with no dimension.
+Arrays are matrices whose rows are samples (one dimension: n x 1), of float64, float32, float16 or bfloat16; all
+matrices of a call have one type. Values and gradients are computed in, and have, float64 for float64 and float32 for
+the others. They are arrays of the library that the first argument belongs to (of NumPy, for those that are no
+library's), values with no dimension.
 
-What is copied: nothing. Rows may lie any distance apart, but the numbers of a row lie side by side; others are a ValueError
-that says so. Results are this package's memory, which the caller's library takes over without a copy and keeps as long as it
-needs it.
+What is copied: nothing. Rows may lie any distance apart, but the numbers of a row lie side by side; others are a
+ValueError that says so. Results are this package's memory, which the caller's library takes over without a copy and
+keeps as long as it needs it.
 
-Where it runs: arrays in host memory on the calling thread and OpenMP's, with the interpreter's lock released; OMP_NUM_THREADS
-says how many, and the results are the same bits for any number. Arrays in CUDA memory in the legacy default stream of
-their device, if the package was built for that.
+Where it runs: arrays in host memory on the calling thread and OpenMP's, with the interpreter's lock released;
+OMP_NUM_THREADS says how many, and the results are the same bits for any number. Arrays in CUDA memory in the legacy
+default stream of their device, if the package was built for that.
 
-Errors: ValueError (shapes, options, labels), TypeError (element types, what is no array), RuntimeError (a device that this build has
-not, arrays on several devices), BufferError (what a library will not export, as a tensor that requires grad). Nothing is
-computed then.
+Errors: ValueError (shapes, options, labels), TypeError (element types, what is no array), RuntimeError (a device that
+this build has not, arrays on several devices), BufferError (what a library will not export, as a tensor that requires
+grad). Nothing is computed then.
 
-These functions do not take part in anybody's automatic differentiation; craft_align.torch and craft_align.jax do. The losses
-look at a whole batch: they are not sums over samples.
+These functions do not take part in anybody's automatic differentiation; craft_align.torch and craft_align.jax do. The
+losses look at a whole batch: they are not sums over samples.
 """
+
+from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections import namedtuple
-from ctypes import CDLL, POINTER, PyDLL, Structure, byref, c_char_p, c_double, c_int, c_int32, c_int64, c_uint, c_uint64, c_void_p
+from ctypes import CDLL, POINTER, PyDLL, Structure, byref
+from ctypes import c_char_p, c_double, c_int, c_int32, c_int64, c_uint, c_uint64, c_void_p
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-# ----------------------------------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Union
+
+    ArrayLike = Any  # with __dlpack__ or the buffer protocol; labels and weights also a sequence of numbers
+    Number = Union[float, ArrayLike]  # an array of one number
+    Numbers = Union[float, Sequence[float]]
+
+# ----------------------------------------------------------------------------------------------------------------------
 # The library under this module (python/core/core.cpp)
 
 
-def _library():
-    found = sorted(Path(__file__).parent.glob("libcraft_core.*"))
-    if not found:
-        raise ImportError("craft_align is not built: there is no libcraft_core beside " + __file__)
-    return str(found[0])
+def _library(name):
+    """The path of a library of this package, or None."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return next((os.path.join(folder, file) for file in os.listdir(folder) if file.startswith(name + ".")), None)
 
 
-_path = _library()
+_path = _library("libcraft_core")
+if _path is None:
+    raise ImportError("craft_align is not built: there is no libcraft_core beside " + __file__)
 _core = CDLL(_path)  # without the interpreter's lock
 _held = PyDLL(_path)  # with it
 
@@ -88,7 +102,7 @@ def _check(failure):
     raise {1: ValueError, 2: TypeError, 4: MemoryError}.get(kind, RuntimeError)(text)
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Arrays in and out
 
 
@@ -108,10 +122,11 @@ class _Tensor(Structure):  # DLTensor
 
 
 class Array:
-    """An array that any library takes without a copy: `numpy.from_dlpack(a)`, `torch.from_dlpack(a)`, `jax.dlpack.from_dlpack(a)`.
+    """An array that any library takes without a copy: `numpy.from_dlpack(a)`, `torch.from_dlpack(a)`,
+    `jax.dlpack.from_dlpack(a)`.
 
-    It is a result, in memory of its own, or what `as_array` made of another library's array, whose memory it then keeps. It
-    lives as long as anything that was made of it.
+    It is a result, in memory of its own, or what `as_array` made of another library's array, whose memory it then
+    keeps. It lives as long as anything that was made of it.
     """
 
     __slots__ = ("_address", "_deliver", "__weakref__")
@@ -150,7 +165,7 @@ class Array:
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
         """A capsule over the memory of this array. CUDA: `stream` waits for the array to be complete."""
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
-            raise BufferError(f"the array lies on DLPack device {self.__dlpack_device__()} and cannot be exported to {dl_device}")
+            raise BufferError(f"an array on DLPack device {self.__dlpack_device__()} cannot be exported to {dl_device}")
         if copy:
             raise BufferError("the array is exported without a copy, or not at all")
         versioned = max_version is not None and max_version[0] >= 1
@@ -174,14 +189,15 @@ def _wrap(address, deliver):
 _unversioned = set()  # types whose __dlpack__ takes no max_version
 
 
-def as_array(x):
+def as_array(x: ArrayLike) -> Array:
     """x as an Array over the same memory: x has `__dlpack__`, or the buffer protocol (NumPy is then imported).
 
-    All functions of this module do this to their arguments. Do it once yourself where the same array is used in many calls: an
-    Array is taken as it is, and results still belong to the library of x.
+    All functions of this module do this to their arguments. Do it once yourself where the same array is used in many
+    calls: an Array is taken as it is, and results still belong to the library of x.
 
-    A tensor in CUDA memory is asked for in the legacy default stream. Raises TypeError for what is no array, BufferError for what its
-    library does not export, RuntimeError for CUDA memory if this package was built without CUDA.
+    A tensor in CUDA memory is asked for in the legacy default stream. Raises TypeError for what is no array,
+    BufferError for what its library does not export, RuntimeError for CUDA memory if this package was built without
+    CUDA.
     """
     kind = type(x)
     if kind is Array:
@@ -193,7 +209,7 @@ def as_array(x):
     stream = {}
     if where != 1 and where != 3:
         if where != 2 and where != 13:
-            raise BufferError(f"expected an array in the memory of the CPU or of a CUDA device, got DLPack device type {int(where)}")
+            raise BufferError(f"expected an array in memory of the CPU or of CUDA, got DLPack device type {int(where)}")
         if not _built_with_cuda:
             raise RuntimeError("the array lies in the memory of a CUDA device, but craft_align was built without CUDA")
         stream = {"stream": 1}
@@ -296,7 +312,7 @@ def _value_and_gradients(like, call, names):
     return value, {name: g for name, g in zip(names, gradients) if g is not None}
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Kernels and options
 
 
@@ -491,40 +507,41 @@ _ANCHOR_GRADIENTS = ("x", "anchors", "log_scale")
 _OBJECTIVE_GRADIENTS = ("images", "class_texts", "batch_texts", "image_anchors", "target_images", "log_scale")
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Maximum mean discrepancy
 
 
 def mmd(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    kernel="gaussian",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    estimator="biased",
-    bandwidth_rule="fixed",
-    bandwidth_sample="pooled",
-    bandwidth_gradient=False,
-    columns="none",
-    column_gradient=True,
-    column_eps=1e-8,
-    x_weights=None,
-    y_weights=None,
-    factor=1.0,
-    offset=0.0,
-    upstream=1.0,
-    gradients=(),
-):
+    kernel: str = "gaussian",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    estimator: str = "biased",
+    bandwidth_rule: str = "fixed",
+    bandwidth_sample: str = "pooled",
+    bandwidth_gradient: bool = False,
+    columns: str = "none",
+    column_gradient: bool = True,
+    column_eps: float = 1e-8,
+    x_weights: ArrayLike | None = None,
+    y_weights: ArrayLike | None = None,
+    factor: float = 1.0,
+    offset: float = 0.0,
+    upstream: Number = 1.0,
+    gradients: str | Sequence[str] = (),
+) -> Any:
     """MMD^2 of x (n x d) against y (m x d): mean k(x, x') + mean k(y, y') - 2 mean k(x, y).
 
     kernel: "gaussian" exp(-D / (2 s^2)), "laplacian" exp(-sqrt(D) / s), "inverse_multiquadric" c^2 / (c^2 + D),
-        "rational_quadratic" (shape: alpha), "energy" -sqrt(D), "dot_product" or "cosine", D the squared distance; weighted sums
-        of as many as there are `bandwidths` (one of 1 by default), by `weights` (1 each).
+        "rational_quadratic" (shape: alpha), "energy" -sqrt(D), "dot_product" or "cosine", D the squared distance;
+        weighted sums of as many as there are `bandwidths` (one of 1 by default), by `weights` (1 each).
     estimator: "biased", "unbiased" (no diagonal; at least 2 rows each) or "linear".
-    bandwidth_rule: D is divided by "fixed" 1, or the "mean", "mean_offdiagonal", "median" or "median_mid" of the squared distances
-        within bandwidth_sample ("pooled", or "x"); bandwidth_gradient: whether gradients run through that.
+    bandwidth_rule: D is divided by "fixed" 1, or the "mean", "mean_offdiagonal", "median" or "median_mid" of the
+        squared distances within bandwidth_sample ("pooled", or "x"); bandwidth_gradient: whether gradients run through
+        that.
     columns: "none", "minmax_separate" or "minmax_joint" scaling of every column to [0, 1] first.
     x_weights (n), y_weights (m): of the samples, >= 0. The value is factor * MMD^2 + offset.
     upstream: dL/dvalue, multiplies the gradients and not the value.
@@ -556,10 +573,20 @@ def mmd(
     return _value_and_gradients(a, call, _MMD_GRADIENTS)
 
 
-def mmd_preset(x, y, preset, *, blur=0.05, x_weights=None, y_weights=None, upstream=1.0, gradients=()):
-    """MMD^2 with the kernel and conventions of others: "craft_rbf", "craft_multiscale", "tllib", "transferlearning", "cmmd",
-    "geomloss_gaussian", "geomloss_laplacian" (these two: `blur`), "geomloss_energy" or "alibi_detect" (docs/math.md has the table).
-    Otherwise as `mmd`.
+def mmd_preset(
+    x: ArrayLike,
+    y: ArrayLike,
+    preset: str,
+    *,
+    blur: float = 0.05,
+    x_weights: ArrayLike | None = None,
+    y_weights: ArrayLike | None = None,
+    upstream: Number = 1.0,
+    gradients: str | Sequence[str] = (),
+) -> Any:
+    """MMD^2 with the kernel and conventions of others: "craft_rbf", "craft_multiscale", "tllib", "transferlearning",
+    "cmmd", "geomloss_gaussian", "geomloss_laplacian" (these two: `blur`), "geomloss_energy" or "alibi_detect"
+    (docs/math.md has the table). Otherwise as `mmd`.
     """
     a, b, wx, wy = as_array(x), as_array(y), _listed(x_weights, "float64"), _listed(y_weights, "float64")
     u, u_at = _number(upstream)
@@ -571,9 +598,9 @@ def mmd_preset(x, y, preset, *, blur=0.05, x_weights=None, y_weights=None, upstr
     return _value_and_gradients(a, call, _MMD_GRADIENTS)
 
 
-def bandwidth_scale(x, y, *, rule="median", sample="pooled"):
-    """The scale M of squared distances that `mmd` finds by this rule, as a number: to fix it once on a reference sample. In squared
-    units of x; a kernel's own bandwidth is then sigma * sqrt(M).
+def bandwidth_scale(x: ArrayLike, y: ArrayLike, *, rule: str = "median", sample: str = "pooled") -> float:
+    """The scale M of squared distances that `mmd` finds by this rule, as a number: to fix it once on a reference
+    sample. In squared units of x; a kernel's own bandwidth is then sigma * sqrt(M).
     """
     a, b = as_array(x), as_array(y)
     call = _BandwidthScaleCall(a._address, b._address, _text(rule), _text(sample))
@@ -581,30 +608,30 @@ def bandwidth_scale(x, y, *, rule="median", sample="pooled"):
     return call.scale
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Alignment losses: z_ij = s cos(x_i, y_j), s = min(exp(log_scale), max_scale)
 
 
 def info_nce(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    log_scale=math.log(100.0),
-    max_scale=math.inf,
-    normalise=True,
-    direction="symmetric",
-    x_labels=None,
-    y_labels=None,
-    label_smoothing=0.0,
-    weights=None,
-    upstream=1.0,
-    gradients=(),
-):
-    """Contrastive loss within a batch, mean_i (logsumexp_j z_ij - mean over positives p of i of z_ip); x: n x d, y: m x d.
+    log_scale: Number = math.log(100.0),
+    max_scale: float = math.inf,
+    normalise: bool = True,
+    direction: str = "symmetric",
+    x_labels: ArrayLike | None = None,
+    y_labels: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    weights: ArrayLike | None = None,
+    upstream: Number = 1.0,
+    gradients: str | Sequence[str] = (),
+) -> Any:
+    """Contrastive loss within a batch: mean_i (logsumexp_j z_ij - mean over positives p of i of z_ip).
 
-    z_ij = s cos(x_i, y_j), s = min(exp(log_scale), max_scale); dot products if not normalise. direction: "symmetric" (the mean of
-    this and of the same by columns) or "one_way". Row i belongs to row i (n = m), or rows of equal x_labels (n) and y_labels (m)
-    belong together. weights (n): per row, >= 0. log_scale: a number, or an array of one.
+    x: n x d, y: m x d; z_ij = s cos(x_i, y_j), s = min(exp(log_scale), max_scale); dot products if not normalise. direction: "symmetric"
+    (the mean of this and of the same by columns) or "one_way". Row i belongs to row i (n = m), or rows of equal
+    x_labels (n) and y_labels (m) belong together. weights (n): per row, >= 0. log_scale: a number, or an array of one.
     gradients: of "x", "y", "log_scale". Returns as `mmd` does. Cost: 2 n m d operations, 8 n m d with gradients.
     """
     a, b, w = as_array(x), as_array(y), _listed(weights, "float64")
@@ -636,22 +663,23 @@ def info_nce(
 
 
 def sigmoid_contrastive(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    log_scale=math.log(10.0),
-    bias=-10.0,
-    max_scale=math.inf,
-    normalise=True,
-    x_labels=None,
-    y_labels=None,
-    upstream=1.0,
-    gradients=(),
-):
+    log_scale: Number = math.log(10.0),
+    bias: Number = -10.0,
+    max_scale: float = math.inf,
+    normalise: bool = True,
+    x_labels: ArrayLike | None = None,
+    y_labels: ArrayLike | None = None,
+    upstream: Number = 1.0,
+    gradients: str | Sequence[str] = (),
+) -> Any:
     """Sigmoid loss over all pairs, -(1/n) sum_ij log sigmoid(l_ij (z_ij + bias)); x: n x d, y: m x d.
 
-    l_ij = +1 for pairs that belong together (equal rows, or equal labels), -1 otherwise; z_ij as in `info_nce`. log_scale, bias: a
-    number, or an array of one. gradients: of "x", "y", "log_scale", "bias". Cost: 2 n m d operations, 6 n m d with gradients.
+    l_ij = +1 for pairs that belong together (equal rows, or equal labels), -1 otherwise; z_ij as in `info_nce`.
+    log_scale, bias: a number, or an array of one. gradients: of "x", "y", "log_scale", "bias". Cost: 2 n m d
+    operations, 6 n m d with gradients.
     """
     a, b = as_array(x), as_array(y)
     lx, ly = _listed(x_labels), _listed(y_labels)
@@ -683,25 +711,26 @@ def sigmoid_contrastive(
 
 
 def anchor_cross_entropy(
-    x,
-    anchors,
-    targets,
+    x: ArrayLike,
+    anchors: ArrayLike,
+    targets: ArrayLike,
     *,
-    log_scale=math.log(100.0),
-    max_scale=math.inf,
-    normalise=True,
-    label_smoothing=0.0,
-    ignore_label=-100,
-    weights=None,
-    reduction="mean",
-    upstream=1.0,
-    gradients=(),
-):
+    log_scale: Number = math.log(100.0),
+    max_scale: float = math.inf,
+    normalise: bool = True,
+    label_smoothing: float = 0.0,
+    ignore_label: int = -100,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+    upstream: Number = 1.0,
+    gradients: str | Sequence[str] = (),
+) -> Any:
     """Cross-entropy of softmax_c(s cos(x_i, a_c)) against targets: x (n x d) seen through static anchors (C x d).
 
-    targets: n labels in [0, C) or ignore_label (int32 or int64, or a list), or n x C shares of the computing type (without a
-    gradient). weights (n): per row, >= 0. reduction: "mean" over the weights that take part, or "sum". log_scale: a number, or an
-    array of one. gradients: of "x", "anchors", "log_scale". Cost: 2 n C d operations, 8 n C d with gradients.
+    targets: n labels in [0, C) or ignore_label (int32 or int64, or a list), or n x C shares of the computing type
+    (without a gradient). weights (n): per row, >= 0. reduction: "mean" over the weights that take part, or "sum".
+    log_scale: a number, or an array of one. gradients: of "x", "anchors", "log_scale". Cost: 2 n C d operations, 8 n C
+    d with gradients.
     """
     a, b, w = as_array(x), as_array(anchors), _listed(weights, "float64")
     t = _listed(targets)
@@ -733,27 +762,27 @@ def anchor_cross_entropy(
     return _value_and_gradients(a, call, _ANCHOR_GRADIENTS)
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Relative representation
 
 
 def relative(
-    x,
-    anchors,
+    x: ArrayLike,
+    anchors: ArrayLike,
     *,
-    similarity="dot_product",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    normalise=True,
-    statistics="none",
-    log_scale=0.0,
-    max_scale=math.inf,
-):
+    similarity: str = "dot_product",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    normalise: bool = True,
+    statistics: str = "none",
+    log_scale: Number = 0.0,
+    max_scale: float = math.inf,
+) -> Any:
     """exp(log_scale) k(x_i, a_c), n x C: x (n x d) described by its similarities to anchors (C x d).
 
-    similarity: as `kernel` of `mmd`; with normalise (unit rows) the default is the cosine. statistics of the anchors, applied first:
-    "none", "centre" or "standardise". Cost: n C d multiply-adds.
+    similarity: as `kernel` of `mmd`; with normalise (unit rows) the default is the cosine. statistics of the anchors,
+    applied first: "none", "centre" or "standardise". Cost: n C d multiply-adds.
     """
     a, b = as_array(x), as_array(anchors)
     k = _kernel(similarity, bandwidths, weights, shape)
@@ -766,24 +795,24 @@ def relative(
 
 
 def relative_pullback(
-    x,
-    anchors,
-    dout,
+    x: ArrayLike,
+    anchors: ArrayLike,
+    dout: ArrayLike,
     *,
-    similarity="dot_product",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    normalise=True,
-    statistics="none",
-    statistics_gradient=True,
-    log_scale=0.0,
-    max_scale=math.inf,
-    gradients=("x", "anchors"),
-):
-    """Pulls dout (n x C, of the computing type), the gradient of a loss by `relative`, back: a dictionary of the gradients
-    of "x", "anchors" and "log_scale" that are wanted. statistics_gradient: whether that of the anchors runs through the
-    statistics. Cost: up to 3 n C d multiply-adds.
+    similarity: str = "dot_product",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    normalise: bool = True,
+    statistics: str = "none",
+    statistics_gradient: bool = True,
+    log_scale: Number = 0.0,
+    max_scale: float = math.inf,
+    gradients: str | Sequence[str] = ("x", "anchors"),
+) -> dict[str, Any]:
+    """Pulls dout (n x C, of the computing type), the gradient of a loss by `relative`, back: a dictionary of the
+    gradients of "x", "anchors" and "log_scale" that are wanted. statistics_gradient: whether that of the anchors runs
+    through the statistics. Cost: up to 3 n C d multiply-adds.
     """
     a, b, c = as_array(x), as_array(anchors), as_array(dout)
     k = _kernel(similarity, bandwidths, weights, shape)
@@ -805,7 +834,7 @@ def relative_pullback(
     return {name: g for name, g in zip(_ANCHOR_GRADIENTS, _deliver(a, call.results)[1:]) if g is not None}
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # The objective
 
 ObjectiveValues = namedtuple("ObjectiveValues", ("text", "image", "batch", "mmd", "total"))
@@ -813,46 +842,48 @@ ObjectiveValues.__doc__ = "The terms of the objective without their weights, and
 
 
 def objective(
-    images,
-    class_texts,
-    targets,
+    images: ArrayLike,
+    class_texts: ArrayLike,
+    targets: ArrayLike,
     *,
-    batch_texts=None,
-    image_anchors=None,
-    target_images=None,
-    text=1.0,
-    image=1.0,
-    batch=1.0,
-    mmd=1.0,
-    log_scale=math.log(100.0),
-    max_scale=math.inf,
-    label_smoothing=0.0,
-    direction="one_way",
-    same_class_positives=False,
-    kernel="gaussian",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    estimator="biased",
-    bandwidth_rule="fixed",
-    bandwidth_sample="pooled",
-    bandwidth_gradient=False,
-    columns="none",
-    column_gradient=True,
-    column_eps=1e-8,
-    factor=1.0,
-    offset=0.0,
-    upstream=1.0,
-    gradients=(),
-):
+    batch_texts: ArrayLike | None = None,
+    image_anchors: ArrayLike | None = None,
+    target_images: ArrayLike | None = None,
+    text: float = 1.0,
+    image: float = 1.0,
+    batch: float = 1.0,
+    mmd: float = 1.0,
+    log_scale: Number = math.log(100.0),
+    max_scale: float = math.inf,
+    label_smoothing: float = 0.0,
+    direction: str = "one_way",
+    same_class_positives: bool = False,
+    kernel: str = "gaussian",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    estimator: str = "biased",
+    bandwidth_rule: str = "fixed",
+    bandwidth_sample: str = "pooled",
+    bandwidth_gradient: bool = False,
+    columns: str = "none",
+    column_gradient: bool = True,
+    column_eps: float = 1e-8,
+    factor: float = 1.0,
+    offset: float = 0.0,
+    upstream: Number = 1.0,
+    gradients: str | Sequence[str] = (),
+) -> ObjectiveValues | tuple[ObjectiveValues, dict[str, Any]]:
     """Craft's objective: the weighted sum of three alignment terms and the discrepancy between domains.
 
-      text  * CE(s cos(images, class_texts), targets)        + image * CE(s cos(batch_texts, image_anchors), targets)
-    + batch * InfoNCE(images, batch_texts)                   + mmd   * MMD^2(r(images), r(target_images)), r = s cos(., class_texts)
+        text  * CE(s cos(images, class_texts), targets)
+      + image * CE(s cos(batch_texts, image_anchors), targets)
+      + batch * InfoNCE(images, batch_texts)
+      + mmd   * MMD^2(r(images), r(target_images)),   r = s cos(., class_texts),   s = min(exp(log_scale), max_scale)
 
     images: n x d, class_texts: C x d, targets: n labels in [0, C), batch_texts: n x d (by default each row's class text),
-    image_anchors: C x d (without: no image term), target_images: m x d (without: no discrepancy). direction, same_class_positives: of the
-    batch term. kernel and what follows it: of the discrepancy, as in `mmd`.
+    image_anchors: C x d (without: no image term), target_images: m x d (without: no discrepancy). direction,
+    same_class_positives: of the batch term. kernel and what follows it: of the discrepancy, as in `mmd`.
     gradients: of "images", "class_texts", "batch_texts", "image_anchors", "target_images", "log_scale".
 
     Returns ObjectiveValues; with gradients, those and a dictionary. Cost: the sum of its parts.
@@ -903,16 +934,16 @@ def objective(
     return values if found is None else (values, found)
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Anchors
 
 KMeans = namedtuple("KMeans", ("centres", "assignment", "inertia", "iterations"))
 KMeans.__doc__ = "Centres (k x d), the centre of each row, the sum of squared distances to it, and the iterations of the best run."
 
 
-def class_means(x, labels, classes, *, normalise=False):
-    """Mean of the rows of x (n x d) of each class, classes x d: Craft's static anchors. normalise: unit rows first, and unit
-    means. ValueError for a label outside [0, classes) or a class without rows.
+def class_means(x: ArrayLike, labels: ArrayLike, classes: int, *, normalise: bool = False) -> Any:
+    """Mean of the rows of x (n x d) of each class, classes x d: Craft's static anchors. normalise: unit rows first, and
+    unit means. ValueError for a label outside [0, classes) or a class without rows.
     """
     a, y = as_array(x), _listed(labels)
     call = _AnchorsCall(x=a._address, labels=_address_of(y), classes=classes, normalise=normalise)
@@ -938,11 +969,21 @@ def _kmeans_call(x, y, classes, count, seed, restarts, max_iterations, tolerance
     return call
 
 
-def kmeans(x, k, *, seed=0, restarts=10, max_iterations=300, tolerance=0.0, spherical=False, start=()):
+def kmeans(
+    x: ArrayLike,
+    k: int,
+    *,
+    seed: int = 0,
+    restarts: int = 10,
+    max_iterations: int = 300,
+    tolerance: float = 0.0,
+    spherical: bool = False,
+    start: Sequence[int] = (),
+) -> KMeans:
     """k-means of x (n x d) by Lloyd's iteration from k-means++ seeds, or from the rows `start`: KMeans.
 
-    The best of `restarts` runs, each until no row changes its centre, inertia falls by less than the share `tolerance`, or
-    max_iterations. The same seed gives the same bits. spherical: unit rows and centres.
+    The best of `restarts` runs, each until no row changes its centre, inertia falls by less than the share `tolerance`,
+    or max_iterations. The same seed gives the same bits. spherical: unit rows and centres.
     """
     a = as_array(x)
     call = _kmeans_call(a, None, 1, k, seed, restarts, max_iterations, tolerance, spherical, start)
@@ -950,8 +991,17 @@ def kmeans(x, k, *, seed=0, restarts=10, max_iterations=300, tolerance=0.0, sphe
 
 
 def kmeans_per_class(
-    x, labels, classes, per_class, *, seed=0, restarts=10, max_iterations=300, tolerance=0.0, spherical=False
-):
+    x: ArrayLike,
+    labels: ArrayLike,
+    classes: int,
+    per_class: int,
+    *,
+    seed: int = 0,
+    restarts: int = 10,
+    max_iterations: int = 300,
+    tolerance: float = 0.0,
+    spherical: bool = False,
+) -> KMeans:
     """k-means within every class: rows [c p, (c + 1) p) of the centres are the p = per_class of class c; KMeans."""
     a, y = as_array(x), _listed(labels)
     if y is None:
@@ -960,7 +1010,7 @@ def kmeans_per_class(
     return KMeans(*_deliver(a, call.results), call.inertia, call.iterations)
 
 
-def medoids(x, centres):
+def medoids(x: ArrayLike, centres: ArrayLike) -> Any:
     """The row of x (n x d) nearest to each centre (k x d): k row numbers."""
     a, b = as_array(x), as_array(centres)
     call = _AnchorsCall(x=a._address, centres=b._address)
@@ -968,9 +1018,9 @@ def medoids(x, centres):
     return _deliver(a, call.results)[1]
 
 
-def farthest_point_anchors(x, count, *, start=0, metric="euclidean"):
-    """`count` row numbers of x (n x d): from row `start` on, always the row whose nearest chosen one is farthest. metric: "euclidean" or
-    "cosine".
+def farthest_point_anchors(x: ArrayLike, count: int, *, start: int = 0, metric: str = "euclidean") -> Any:
+    """`count` row numbers of x (n x d): from row `start` on, always the row whose nearest chosen one is farthest.
+    metric: "euclidean" or "cosine".
     """
     a = as_array(x)
     call = _AnchorsCall(x=a._address, count=count, start=start, metric=_text(metric))
@@ -978,7 +1028,7 @@ def farthest_point_anchors(x, count, *, start=0, metric="euclidean"):
     return _deliver(a, call.results)[1]
 
 
-def random_anchors(n, count, *, seed=0, step=0):
+def random_anchors(n: int, count: int, *, seed: int = 0, step: int = 0) -> Any:
     """`count` different numbers of n rows, in random order (a NumPy array); step: another draw of the same seed."""
     call = _AnchorsCall(classes=n, count=count, seed=seed, step=step)
     _check(_random_anchors(call))
@@ -987,7 +1037,7 @@ def random_anchors(n, count, *, seed=0, step=0):
     return numpy.from_dlpack(_wrap(call.results[1], numpy.from_dlpack))
 
 
-def stratified_anchors(labels, classes, per_class, *, seed=0, step=0):
+def stratified_anchors(labels: ArrayLike, classes: int, per_class: int, *, seed: int = 0, step: int = 0) -> Any:
     """`per_class` different row numbers of each class, class after class, in random order within it."""
     y = _listed(labels)
     if y is None:

@@ -3,29 +3,31 @@
     loss = lambda x: craft_align.jax.info_nce(x, texts) + craft_align.jax.mmd(x, target, bandwidths=(0.5, 1, 2))
     value, dx = jax.jit(jax.value_and_grad(loss))(x)
 
-Arguments are those of the functions of the same name in craft_align (their docstrings have formulas and options), without
-`upstream` and `gradients`: JAX asks for those. Options are static; arrays, `log_scale` and `bias` may be traced, and are
-differentiated by. Sample weights, labels and soft targets are constants: a gradient by those raises.
+Arguments are those of the functions of the same name in craft_align (their docstrings have formulas and options),
+without `upstream` and `gradients`: JAX asks for those. Options are static; arrays, `log_scale` and `bias` may be
+traced, and are differentiated by. Sample weights, labels and soft targets are constants: a gradient by those raises.
 
-Differentiation: reverse mode, once. The forward pass under differentiation computes the value and the gradients that are asked
-for in one call, and the backward pass multiplies them by the cotangent. jax.jvp, jax.jacfwd and second derivatives raise. jax.vmap
-calls once per element. The losses look at a whole batch: a vmap over rows or a mean over devices is another loss; under sharding
-gather the batch first.
+Differentiation: reverse mode, once. The forward pass under differentiation computes the value and the gradients that
+are asked for in one call, and the backward pass multiplies them by the cotangent. jax.jvp, jax.jacfwd and second
+derivatives raise. jax.vmap calls once per element. The losses look at a whole batch: a vmap over rows or a mean over
+devices is another loss; under sharding gather the batch first.
 
-Element types: float64 (with jax_enable_x64), float32, float16, bfloat16. Values are float64 of float64, else float32; gradients have
-the types of what they belong to. Nothing is copied.
+Element types: float64 (with jax_enable_x64), float32, float16, bfloat16. Values are float64 of float64, else float32;
+gradients have the types of what they belong to. Nothing is copied.
 
-Where it runs: on the CPU in XLA's thread pool, on a GPU in XLA's stream, if the package was built for that. Nothing waits.
+Where it runs: on the CPU in XLA's thread pool, on a GPU in XLA's stream, if the package was built for that. Nothing
+waits.
 
-Errors: shapes, types and options are ValueError and TypeError when a function is traced. What only the values can tell (a label
-outside its range) is a jax.errors.JaxRuntimeError of the call.
+Errors: shapes, types and options are ValueError and TypeError when a function is traced. What only the values can tell
+(a label outside its range) is a jax.errors.JaxRuntimeError of the call.
 """
+
+from __future__ import annotations
 
 import ctypes
 import functools
 import math
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,13 @@ import numpy as np
 
 from . import arrays as _arrays
 from .arrays import ObjectiveValues
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
+    from .arrays import Numbers
+
+    Number = ArrayLike
 
 __all__ = [
     "anchor_cross_entropy",
@@ -45,12 +54,12 @@ __all__ = [
 
 
 def _register():
-    found = sorted(Path(__file__).parent.glob("libcraft_jax.*"))
-    if not found:
+    path = _arrays._library("libcraft_jax")
+    if path is None:
         raise ImportError(
             "craft_align was built without JAX: install it again where this Python imports jax, with --no-build-isolation"
         )
-    library = ctypes.CDLL(str(found[0]))
+    library = ctypes.CDLL(path)
     verbs = ("mmd", "info_nce", "sigmoid_contrastive", "anchor_cross_entropy", "relative", "relative_pullback", "objective")
     for device, platform in (("cpu", "cpu"), ("cuda", "CUDA")):
         for verb in verbs:
@@ -62,7 +71,7 @@ def _register():
 _register()
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # One call, and its derivative
 
 
@@ -150,7 +159,7 @@ def _map_backward(verb, residuals, cotangent):
 _map.defvjp(_map_forward, _map_backward, symbolic_zeros=True)
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # Arguments
 
 
@@ -241,31 +250,32 @@ class _Arguments:
         return _loss(self.made(shape), self.variables, self.constants)
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 # The functions
 
 
 def mmd(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    kernel="gaussian",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    estimator="biased",
-    bandwidth_rule="fixed",
-    bandwidth_sample="pooled",
-    bandwidth_gradient=False,
-    columns="none",
-    column_gradient=True,
-    column_eps=1e-8,
-    x_weights=None,
-    y_weights=None,
-    factor=1.0,
-    offset=0.0,
-):
-    """MMD^2 of x (n x d) against y (m x d): see craft_align.mmd. Kernel and bandwidths are static. Differentiable by x and y."""
+    kernel: str = "gaussian",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    estimator: str = "biased",
+    bandwidth_rule: str = "fixed",
+    bandwidth_sample: str = "pooled",
+    bandwidth_gradient: bool = False,
+    columns: str = "none",
+    column_gradient: bool = True,
+    column_eps: float = 1e-8,
+    x_weights: ArrayLike | None = None,
+    y_weights: ArrayLike | None = None,
+    factor: float = 1.0,
+    offset: float = 0.0,
+) -> jax.Array:
+    """MMD^2 of x (n x d) against y (m x d): see craft_align.mmd. Kernel and bandwidths are static. Differentiable by x
+    and y."""
     a = _Arguments("mmd", "x", x)
     a.matrix("y", y)
     a.kernel("kernel", kernel, bandwidths, weights, shape)
@@ -287,19 +297,20 @@ def _discrepancy_options(a, estimator, rule, sample, bandwidth_gradient, columns
 
 
 def info_nce(
-    x,
-    y,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
-    log_scale=math.log(100.0),
-    max_scale=math.inf,
-    normalise=True,
-    direction="symmetric",
-    x_labels=None,
-    y_labels=None,
-    label_smoothing=0.0,
-    weights=None,
-):
-    """Contrastive loss of x (n x d) and y (m x d) within a batch: see craft_align.info_nce. Differentiable by x, y and log_scale."""
+    log_scale: Number = math.log(100.0),
+    max_scale: float = math.inf,
+    normalise: bool = True,
+    direction: str = "symmetric",
+    x_labels: ArrayLike | None = None,
+    y_labels: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
+    weights: ArrayLike | None = None,
+) -> jax.Array:
+    """Contrastive loss of x (n x d) and y (m x d) within a batch: see craft_align.info_nce. Differentiable by x, y and
+    log_scale."""
     a = _Arguments("info_nce", "x", x)
     y = a.matrix("y", y)
     a.number("log_scale", log_scale)
@@ -312,10 +323,18 @@ def info_nce(
 
 
 def sigmoid_contrastive(
-    x, y, *, log_scale=math.log(10.0), bias=-10.0, max_scale=math.inf, normalise=True, x_labels=None, y_labels=None
-):
-    """Sigmoid loss over all pairs of x (n x d) and y (m x d): see craft_align.sigmoid_contrastive. Differentiable by x, y,
-    log_scale and bias.
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    log_scale: Number = math.log(10.0),
+    bias: Number = -10.0,
+    max_scale: float = math.inf,
+    normalise: bool = True,
+    x_labels: ArrayLike | None = None,
+    y_labels: ArrayLike | None = None,
+) -> jax.Array:
+    """Sigmoid loss over all pairs of x (n x d) and y (m x d): see craft_align.sigmoid_contrastive. Differentiable by x,
+    y, log_scale and bias.
     """
     a = _Arguments("sigmoid_contrastive", "x", x)
     y = a.matrix("y", y)
@@ -328,20 +347,20 @@ def sigmoid_contrastive(
 
 
 def anchor_cross_entropy(
-    x,
-    anchors,
-    targets,
+    x: ArrayLike,
+    anchors: ArrayLike,
+    targets: ArrayLike,
     *,
-    log_scale=math.log(100.0),
-    max_scale=math.inf,
-    normalise=True,
-    label_smoothing=0.0,
-    ignore_label=-100,
-    weights=None,
-    reduction="mean",
-):
-    """Cross-entropy of x (n x d) seen through anchors (C x d): see craft_align.anchor_cross_entropy. targets: n labels, or n x C shares.
-    Differentiable by x, anchors and log_scale.
+    log_scale: Number = math.log(100.0),
+    max_scale: float = math.inf,
+    normalise: bool = True,
+    label_smoothing: float = 0.0,
+    ignore_label: int = -100,
+    weights: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> jax.Array:
+    """Cross-entropy of x (n x d) seen through anchors (C x d): see craft_align.anchor_cross_entropy. targets: n labels,
+    or n x C shares. Differentiable by x, anchors and log_scale.
     """
     a = _Arguments("anchor_cross_entropy", "x", x)
     anchors = a.matrix("anchors", anchors)
@@ -363,21 +382,21 @@ def anchor_cross_entropy(
 
 
 def relative(
-    x,
-    anchors,
+    x: ArrayLike,
+    anchors: ArrayLike,
     *,
-    similarity="dot_product",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    normalise=True,
-    statistics="none",
-    statistics_gradient=True,
-    log_scale=0.0,
-    max_scale=math.inf,
-):
-    """Relative representation of x (n x d) by anchors (C x d), n x C: see craft_align.relative. Differentiable by x, anchors and
-    log_scale; the backward pass is one call of its own.
+    similarity: str = "dot_product",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    normalise: bool = True,
+    statistics: str = "none",
+    statistics_gradient: bool = True,
+    log_scale: Number = 0.0,
+    max_scale: float = math.inf,
+) -> jax.Array:
+    """Relative representation of x (n x d) by anchors (C x d), n x C: see craft_align.relative. Differentiable by x,
+    anchors and log_scale; the backward pass is one call of its own.
     """
     a = _Arguments("relative", "x", x)
     anchors = a.matrix("anchors", anchors)
@@ -392,37 +411,38 @@ def relative(
 
 
 def objective(
-    images,
-    class_texts,
-    targets,
+    images: ArrayLike,
+    class_texts: ArrayLike,
+    targets: ArrayLike,
     *,
-    batch_texts=None,
-    image_anchors=None,
-    target_images=None,
-    text=1.0,
-    image=1.0,
-    batch=1.0,
-    mmd=1.0,
-    log_scale=math.log(100.0),
-    max_scale=math.inf,
-    label_smoothing=0.0,
-    direction="one_way",
-    same_class_positives=False,
-    kernel="gaussian",
-    bandwidths=None,
-    weights=None,
-    shape=0.0,
-    estimator="biased",
-    bandwidth_rule="fixed",
-    bandwidth_sample="pooled",
-    bandwidth_gradient=False,
-    columns="none",
-    column_gradient=True,
-    column_eps=1e-8,
-    factor=1.0,
-    offset=0.0,
-):
-    """Craft's objective: see craft_align.objective. Only `total` of the result has a gradient, by all matrices and log_scale."""
+    batch_texts: ArrayLike | None = None,
+    image_anchors: ArrayLike | None = None,
+    target_images: ArrayLike | None = None,
+    text: float = 1.0,
+    image: float = 1.0,
+    batch: float = 1.0,
+    mmd: float = 1.0,
+    log_scale: Number = math.log(100.0),
+    max_scale: float = math.inf,
+    label_smoothing: float = 0.0,
+    direction: str = "one_way",
+    same_class_positives: bool = False,
+    kernel: str = "gaussian",
+    bandwidths: Numbers | None = None,
+    weights: Numbers | None = None,
+    shape: float = 0.0,
+    estimator: str = "biased",
+    bandwidth_rule: str = "fixed",
+    bandwidth_sample: str = "pooled",
+    bandwidth_gradient: bool = False,
+    columns: str = "none",
+    column_gradient: bool = True,
+    column_eps: float = 1e-8,
+    factor: float = 1.0,
+    offset: float = 0.0,
+) -> ObjectiveValues:
+    """Craft's objective: see craft_align.objective. Only `total` of the result has a gradient, by all matrices and
+    log_scale."""
     a = _Arguments("objective", "images", images)
     class_texts = a.matrix("class_texts", class_texts)
     rows = a.first.shape[0]

@@ -1,5 +1,5 @@
-"""craft_align on arrays of NumPy, PyTorch and JAX: values and gradients against formulas written out here, element types, layouts,
-ownership of memory, errors."""
+"""craft_align on arrays of NumPy, PyTorch and JAX: values and gradients against formulas written out here, element
+types, layouts, ownership of memory, errors."""
 
 import array
 import ctypes
@@ -654,16 +654,17 @@ class Versioned(ctypes.Structure):
 
 
 DELETER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-new_capsule = ctypes.pythonapi.PyCapsule_New
+interpreter = ctypes.PyDLL(None)  # not ctypes.pythonapi, whose functions others declare too
+new_capsule = interpreter.PyCapsule_New
 new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-name_of = ctypes.pythonapi.PyCapsule_GetName
+name_of = interpreter.PyCapsule_GetName
 name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
-pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+pointer_of = interpreter.PyCapsule_GetPointer
 pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
 class Producer:
-    """A library of its own: hands out capsules over a NumPy array, as old or new ones are, and counts what comes back."""
+    """A library of its own: hands out capsules over a NumPy array, in the old or new form, and counts what comes back."""
 
     def __init__(self, x, versioned=True, strides=True, device=(1, 0), version=(1, 0), flags=0, name=None):
         self.x, self.versioned, self.device = x, versioned, device
@@ -778,7 +779,7 @@ def test_export(monkeypatch):
     managed = Versioned.from_address(pointer_of(capsule, b"dltensor_versioned"))
     assert (managed.version.major, managed.flags, managed.tensor.ndim) == (1, 0, 2)
     assert managed.tensor.strides  # newer versions want them always
-    with pytest.raises(BufferError, match="cannot be exported"):
+    with pytest.raises(BufferError, match="an array on DLPack device .1, 0. cannot be exported to .2, 0."):
         a.__dlpack__(dl_device=(2, 0))
     with pytest.raises(BufferError, match="without a copy"):
         a.__dlpack__(copy=True)

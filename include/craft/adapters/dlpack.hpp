@@ -3,22 +3,23 @@
 //     void loss(const DLTensor* x, const DLTensor* y, DLTensor* dx) {
 //       craft::mmd_gradients<float> d;
 //       d.x = craft::overwrite(craft::dlpack::view<float>(*dx));
-//       craft::mmd(ctx, craft::dlpack::view<const float>(*x), craft::dlpack::view<const float>(*y), kernel, options, value, d);
+//       craft::mmd(ctx, craft::dlpack::view<const float>(*x), craft::dlpack::view<const float>(*y), kernel, {}, value, d);
 //     }
 //
-// or, where the element type is known only when the program runs, craft::dlpack::matrix(*x) for craft/adapters/runtime.hpp.
+// or, where the element type is known only when the program runs, craft::dlpack::matrix(*x) for
+// craft/adapters/runtime.hpp.
 //
-// Tensor, Managed: the structs of whichever dlpack.h the program has, old or new (this header includes none, because copies
-// of different age share one include guard), or the structs below, which have the same layout.
+// Tensor, Managed: the structs of whichever dlpack.h the program has, old or new (this header includes none, because
+// copies of different age share one include guard), or the structs below, which have the same layout.
 //
-// Nothing is copied. A view or description looks at the tensor's memory and keeps nothing alive; `owned` keeps what a managed
-// tensor holds until it is destroyed. No stream is touched: whoever hands over device memory has made it ready for
-// the stream of the context.
+// Nothing is copied. A view or description looks at the tensor's memory and keeps nothing alive; `owned` keeps what a
+// managed tensor holds until it is destroyed. No stream is touched: whoever hands over device memory has made it ready
+// for the stream of the context.
 //
-// Rows are samples. A tensor of two dimensions is a matrix, one of one dimension is n x 1. The numbers of a row must lie side by
-// side; rows may be any distance apart, forwards. Strides may be missing (compact rows), data may begin at an offset. Element
-// types: float64, float32, float16, bfloat16. Memory: CPU and CUDAHost (host), CUDA and CUDAManaged (device).
-// Throws type_error, device_error or shape_error for anything else; a misaligned address is a shape_error.
+// Rows are samples. A tensor of two dimensions is a matrix, one of one dimension is n x 1. The numbers of a row must
+// lie side by side; rows may be any distance apart, forwards. Strides may be missing (compact rows), data may begin at
+// an offset. Element types: float64, float32, float16, bfloat16. Memory: CPU and CUDAHost (host), CUDA and CUDAManaged
+// (device). Throws type_error, device_error or shape_error for anything else; a misaligned address is a shape_error.
 #pragma once
 
 #include <algorithm>
@@ -38,6 +39,7 @@ namespace craft::dlpack {
 // ---------------------------------------------------------------------------------------------------------
 // The structs, for programs without dlpack.h
 
+/// DLTensor.
 struct tensor {
   void* data;
   struct {
@@ -70,6 +72,7 @@ struct managed_tensor_versioned {
   tensor dl_tensor;
 };
 
+/// Where a tensor lies, and what its numbers are: the codes that are understood here.
 enum device_type : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
 enum type_code : std::uint8_t { integer = 0, floating = 2, bfloat = 4 };
 constexpr std::uint64_t read_only = 1;              ///< a flag of versioned tensors
@@ -91,7 +94,8 @@ constexpr element element_of(runtime::dtype type) {
   return {bfloat, 16};
 }
 
-/// The type that S stands for. Half and bfloat16 go by many names; they differ in whether 1 + 2^-8 is one of their numbers.
+/// The type that S stands for. Half and bfloat16 go by many names; they differ in whether 1 + 2^-8 is one of their
+/// numbers.
 template <class S>
 runtime::dtype type_of() {
   if (std::is_same_v<S, double>) return runtime::dtype::float64;
@@ -208,8 +212,8 @@ runtime::place place(const Tensor& t, write mode = write::overwrite) {
   return {const_cast<void*>(m.data), m.rows, m.cols, m.stride, m.type, m.where, mode};
 }
 
-/// A tensor as a view of S in memory M, for the verbs themselves: S as stored (float, double, Eigen::half, __nv_bfloat16, ...),
-/// const S for what is read.
+/// A tensor as a view of S in memory M, for the verbs themselves: S as stored (float, double, Eigen::half,
+/// __nv_bfloat16, ...), const S for what is read.
 template <class S, memory M = memory::host, class Tensor>
 matrix_view<S, M> view(const Tensor& t) {
   const runtime::dtype type = detail::type_of<std::remove_const_t<S>>();
@@ -352,9 +356,9 @@ void describe(const matrix_view<S, M>& v, extents& sizes, Tensor& t, int device_
   describe(runtime::matrix{v.data(), v.rows(), v.cols(), v.stride(), type, M}, sizes, t, device_id);
 }
 
-/// A managed tensor of either form over the memory of `t` (any number of dimensions), to be handed to a consumer: it keeps
-/// `owner` until the consumer calls its deleter, from any thread. The description is copied; strides are always there.
-/// can_write = false sets the flag of versioned tensors; the old form has none, hence option_error.
+/// A managed tensor of either form over the memory of `t` (any number of dimensions), to be handed to a consumer: it
+/// keeps `owner` until the consumer calls its deleter, from any thread. The description is copied; strides are always
+/// there. can_write = false sets the flag of versioned tensors; the old form has none, hence option_error.
 template <class Managed, class Tensor>
 Managed* share(const Tensor& t, std::shared_ptr<const void> owner, bool can_write) {
   struct box {

@@ -1,25 +1,27 @@
 // XLA's foreign function interface: handlers that JAX, and whatever else compiles with XLA, can call.
 //
-//     XLA_FFI_DEFINE_HANDLER_SYMBOL(my_mmd, craft::xla_ffi::on_cpu<craft::xla_ffi::mmd>, craft::xla_ffi::cpu_binding());
+//     namespace handlers = craft::xla_ffi;
+//     XLA_FFI_DEFINE_HANDLER_SYMBOL(my_mmd, handlers::on_cpu<handlers::mmd>, handlers::cpu_binding());
 //
 // and in JAX (craft_align.jax does all of this, with gradients):
 //
 //     jax.ffi.register_ffi_target("my_mmd", jax.ffi.pycapsule(library.my_mmd), platform="cpu")
-//     value, dx = jax.ffi.ffi_call("my_mmd", [value_type, x_type])(x, y, inputs="x,y", outputs="value,x", kernel="gaussian",
-//                                                                   bandwidths=numpy.float64([0.5, 1, 2]))
+//     value, dx = jax.ffi.ffi_call("my_mmd", [value_type, x_type])(
+//         x, y, inputs="x,y", outputs="value,x", kernel="gaussian", bandwidths=numpy.float64([0.5, 1, 2]))
 //
-// Buffers have no names in XLA, so two attributes say what they are: `inputs` and `outputs`, in the order of the call. Outputs are
-// "value" and the gradients by the names of the inputs, as many as are wanted; they are computed in one call. All other
-// attributes are options of the verb, by the names in its options struct, with the same defaults: strings for enumerators and
-// the kernel's family, booleans, int64, float64, and arrays of float64 for bandwidths and weights. Scales and biases that are learned
-// are inputs, read when the handler runs, or attributes.
+// Buffers have no names in XLA, so two attributes say what they are: `inputs` and `outputs`, in the order of the call.
+// Outputs are "value" and the gradients by the names of the inputs, as many as are wanted; they are computed in one
+// call. All other attributes are options of the verb, by the names in its options struct, with the same defaults:
+// strings for enumerators and the kernel's family, booleans, int64, float64, and arrays of float64 for bandwidths and
+// weights. Scales and biases that are learned are inputs, read when the handler runs, or attributes.
 //
-// Element types are those of the buffers; values and gradients have the computing type. Buffers are dense, so nothing is copied.
-// Errors are INVALID_ARGUMENT with craft's text; an unknown name is one too. Nothing is kept between calls, but for a cuBLAS handle
-// per thread and device.
+// Element types are those of the buffers; values and gradients have the computing type. Buffers are dense, so nothing
+// is copied. Errors are INVALID_ARGUMENT with craft's text; an unknown name is one too. Nothing is kept between calls,
+// but for a cuBLAS handle per thread and device.
 //
 // CPU: the handler's thread, helped by XLA's own thread pool. CUDA (where craft/cuda.hpp is on the include path): XLA's
-// stream, scratch memory from its allocator. Include xla/ffi/api/ffi.h from `jax.ffi.include_dir()`; link craft::runtime.
+// stream, scratch memory from its allocator. Include xla/ffi/api/ffi.h from `jax.ffi.include_dir()`; link
+// craft::runtime.
 #pragma once
 
 #include <algorithm>
@@ -97,7 +99,8 @@ class call {
   void* value(const char* name, const runtime::matrix& x, index_t count = 1) {
     const runtime::place p = output(name);
     require<option_error>(p.data != nullptr, verb_, ": outputs must have ", name);
-    require<shape_error>(p.rows * p.cols == count, verb_, ": ", name, " must hold ", count, " numbers, got ", p.rows, " x ", p.cols);
+    require<shape_error>(p.rows * p.cols == count, verb_, ": ", name, " must hold ", count, " numbers, got ", p.rows, " x ",
+                         p.cols);
     require<type_error>(p.type == runtime::computing(x.type), verb_, ": ", name, " must be of the computing type");
     return p.data;
   }
@@ -131,9 +134,14 @@ class call {
   /// All that was given must have been asked for: what nobody knows would silently not count.
   void check_names() const {
     for (const auto& [given, what] : {std::pair(&input_names_, "input"), {&output_names_, "output"}})
-      for (const std::string& name : *given) known(name, what);
-    for (const std::string_view name : attributes_)
-      if (name != "inputs" && name != "outputs") known(std::string(name), "attribute");
+      for (const std::string& name : *given)
+        require<option_error>(std::find(buffers_asked_.begin(), buffers_asked_.end(), name) != buffers_asked_.end(), verb_,
+                              ": unknown ", what, " ", name);
+    // Only the newest interface lets attributes be listed; all of them can be counted.
+    std::string found;
+    for (const std::string& name : attributes_found_) found += (found.empty() ? "" : ", ") + name;
+    require<option_error>(attributes_.size() == attributes_found_.size(), verb_, ": there are ", attributes_.size(),
+                          " attributes, of which only these are known: ", found);
   }
 
  private:
@@ -152,13 +160,13 @@ class call {
       list.push_back(all.substr(at, end - at));
       at = end + 1;
     }
-    require<option_error>(list.size() == count, verb_, ": ", attribute_name, " names ", list.size(), " buffers, but the call has ",
-                          count);
+    require<option_error>(list.size() == count, verb_, ": ", attribute_name, " names ", list.size(),
+                          " buffers, but the call has ", count);
     return list;
   }
   template <class Get>
   buffer find(const char* name, const std::vector<std::string>& among, const Get& get) {
-    asked_.emplace_back(name);
+    buffers_asked_.emplace_back(name);
     const auto at = std::find(among.begin(), among.end(), name);
     if (at == among.end()) return {};
     const ffi::AnyBuffer given = get(std::size_t(at - among.begin()));
@@ -189,22 +197,18 @@ class call {
   }
   template <class T>
   T attribute(const char* name, T otherwise, const char* expected) {
-    asked_.emplace_back(name);
     if (!attributes_.contains(name)) return otherwise;
+    attributes_found_.emplace_back(name);
     const auto found = attributes_.get<T>(name);
     require<option_error>(found.has_value(), verb_, ": attribute ", name, " must be ", expected);
     return *found;
   }
-  void known(const std::string& name, const char* what) const {
-    require<option_error>(std::find(asked_.begin(), asked_.end(), name) != asked_.end(), verb_, ": unknown ", what, " ", name);
-  }
-
   const char* verb_;
   memory where_;
   const ffi::RemainingArgs& inputs_;
   const ffi::RemainingRets& outputs_;
   const ffi::Dictionary& attributes_;
-  std::vector<std::string> input_names_, output_names_, asked_;
+  std::vector<std::string> input_names_, output_names_, buffers_asked_, attributes_found_;
 };
 
 // ---------------------------------------------------------------------------------------------------------
@@ -329,9 +333,9 @@ inline void relative_pullback(call& c, const any_device& device) {
   runtime::relative_pullback(device, x, anchors, similarity, o, dout, g);
 }
 
-/// Inputs images, class_texts, targets, batch_texts, image_anchors, target_images, log_scale; outputs value (text, image, batch,
-/// mmd, total) and gradients of the total by the names of the inputs. Options of the discrepancy are those of mmd; weights: text,
-/// image, batch, mmd.
+/// Inputs images, class_texts, targets, batch_texts, image_anchors, target_images, log_scale; outputs value (text,
+/// image, batch, mmd, total) and gradients of the total by the names of the inputs. Options of the discrepancy are
+/// those of mmd; weights: text, image, batch, mmd.
 inline void objective(call& c, const any_device& device) {
   runtime::objective_inputs in;
   in.images = c.matrix("images");
@@ -358,6 +362,7 @@ inline void objective(call& c, const any_device& device) {
   runtime::objective(device, in, kernel, o, values, g);
 }
 
+/// What the handlers are made of: one of the functions above.
 using verb = void(call& c, const any_device& device);
 
 namespace detail {
@@ -389,8 +394,8 @@ ffi::Error guarded(const F& f) {
   }
 }
 
-/// body(0) ... body(count - 1) on XLA's pool and this thread. This thread does whatever no other has begun, so it never waits for a
-/// pool that is busy with what waits for this thread.
+/// body(0) ... body(count - 1) on XLA's pool and this thread. This thread does whatever no other has begun, so it never
+/// waits for a pool that is busy with what waits for this thread.
 inline void run_on(ffi::ThreadPool& pool, index_t count, const cpu::body_function& body) {
   struct work {
     const cpu::body_function* body;  // not looked at once all are begun
@@ -471,8 +476,8 @@ inline auto cuda_binding() {
       .Attrs();
 }
 
-/// A verb as a handler on a GPU: in XLA's stream, on the device that XLA has made current. Not to be captured in a command
-/// buffer: labels and scales are read, but scratch memory is asked for anew in every call.
+/// A verb as a handler on a GPU: in XLA's stream, on the device that XLA has made current. Not to be captured in a
+/// command buffer: labels and scales are read, but scratch memory is asked for anew in every call.
 template <verb* Verb>
 ffi::Error on_cuda(cudaStream_t stream, ffi::ScratchAllocator scratch, ffi::RemainingArgs inputs, ffi::RemainingRets outputs,
                    ffi::Dictionary attributes) {

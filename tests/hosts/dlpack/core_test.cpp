@@ -1,5 +1,6 @@
-// The C interface under craft_align (python/core/core.cpp) on arrays in CUDA memory, by the emulated device of tests/emulated: where
-// results lie, whose memory is freed when, streams, and what is refused. On the CPU tests/python has it.
+// The C interface under craft_align (python/core/core.cpp) on arrays in CUDA memory, by the emulated device of
+// tests/emulated: where results lie, whose memory is freed when, streams, and what is refused. On the CPU tests/python
+// has it.
 #include <cstring>
 #include <random>
 

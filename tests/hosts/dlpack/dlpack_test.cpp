@@ -1,5 +1,5 @@
-// DLPack tensors as views and views as tensors: with the distribution's dlpack.h, with the adapter's own structs, and with the
-// versioned form of 1.x, which that header has not got yet.
+// DLPack tensors as views and views as tensors: with the distribution's dlpack.h, with the adapter's own structs, and
+// with the versioned form of 1.x, which that header has not got yet.
 #include "craft/adapters/dlpack.hpp"
 
 #include <dlpack/dlpack.h>
@@ -308,8 +308,8 @@ TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors)
   }
 }
 
-// Each field takes sensible and absurd values. Whatever is accepted must be the elements that the fields describe, at addresses
-// inside the memory: absurd ones would not be.
+// Each field takes sensible and absurd values. Whatever is accepted must be the elements that the fields describe, at
+// addresses inside the memory: absurd ones would not be.
 TEST_CASE("random fields are refused or describe memory that is there", "[dlpack]") {
   std::mt19937 random(7);
   const auto one_of = [&](const auto&... values) {
