@@ -145,6 +145,7 @@ class dlib_function {
   explicit dlib_function(const loss_function<>& f) : f_(f) {}
   /// At x (rows x cols numbers of f): computed, unless x is the last point asked for.
   double value(const column_vector& x) { return at(x).value_; }
+  /// The same for the derivative.
   const column_vector& derivative(const column_vector& x) { return at(x).gradient_; }
 
  private:

@@ -41,39 +41,41 @@ namespace craft::dlpack {
 
 /// DLTensor.
 struct tensor {
-  void* data;
+  void* data;  ///< the first number lies byte_offset behind it
   struct {
     std::int32_t device_type, device_id;
-  } device;
-  std::int32_t ndim;
+  } device;            ///< a device_type, and which one
+  std::int32_t ndim;  ///< how many dimensions
   struct {
     std::uint8_t code, bits;
     std::uint16_t lanes;
-  } dtype;
-  std::int64_t *shape, *strides;
-  std::uint64_t byte_offset;
+  } dtype;                       ///< a type_code, and the size of a number
+  std::int64_t* shape;           ///< ndim sizes
+  std::int64_t* strides;         ///< ndim distances, in numbers; null: compact, the last dimension fastest
+  std::uint64_t byte_offset;  ///< see data
 };
 
 /// DLManagedTensor: before 1.0.
 struct managed_tensor {
-  tensor dl_tensor;
-  void* manager_ctx;
-  void (*deleter)(managed_tensor* self);
+  tensor dl_tensor;                       ///< what is handed over
+  void* manager_ctx;                      ///< the owner's own
+  void (*deleter)(managed_tensor* self);  ///< called once, by whom it was handed to; may be null
 };
 
 /// DLManagedTensorVersioned: 1.0 and later.
 struct managed_tensor_versioned {
   struct {
     std::uint32_t major, minor;
-  } version;
-  void* manager_ctx;
-  void (*deleter)(managed_tensor_versioned* self);
-  std::uint64_t flags;
-  tensor dl_tensor;
+  } version;                                        ///< of the layout
+  void* manager_ctx;                                ///< the owner's own
+  void (*deleter)(managed_tensor_versioned* self);  ///< called once, by whom it was handed to; may be null
+  std::uint64_t flags;                              ///< read_only, and others that do not matter here
+  tensor dl_tensor;                                 ///< what is handed over
 };
 
-/// Where a tensor lies, and what its numbers are: the codes that are understood here.
+/// Where a tensor lies: the codes that are understood here.
 enum device_type : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
+/// What its numbers are.
 enum type_code : std::uint8_t { integer = 0, floating = 2, bfloat = 4 };
 constexpr std::uint64_t read_only = 1;              ///< a flag of versioned tensors
 constexpr std::uint32_t major_version = 1;          ///< another major version has another layout
@@ -282,8 +284,9 @@ craft::scalar scalar(const Tensor& t) {
 template <class Managed>
 class owned {
  public:
-  static constexpr bool versioned = detail::is_versioned<Managed>::value;
+  static constexpr bool versioned = detail::is_versioned<Managed>::value;  ///< whether it has a version and flags
 
+  /// Takes it over. Throws type_error for null or another major version.
   explicit owned(Managed* handed_over) : managed_(handed_over) {
     require<type_error>(managed_ != nullptr, "dlpack: null in place of a managed tensor");
     if constexpr (versioned) {
@@ -294,6 +297,7 @@ class owned {
       }
     }
   }
+  /// Only one object owns a tensor.
   owned(owned&& other) noexcept : managed_(std::exchange(other.managed_, nullptr)) {}
   owned& operator=(owned&& other) noexcept {
     std::swap(managed_, other.managed_);
@@ -301,6 +305,7 @@ class owned {
   }
   ~owned() { release(); }
 
+  /// The tensor.
   const auto& operator*() const { return managed_->dl_tensor; }
   const auto* operator->() const { return &managed_->dl_tensor; }
   /// Whether its memory must not be written; what is not versioned cannot say so.
@@ -330,7 +335,8 @@ runtime::place place(const owned<Managed>& t, write mode = write::overwrite) {
 
 /// What the shape and strides of a tensor point to.
 struct extents {
-  std::int64_t shape[2], strides[2];
+  std::int64_t shape[2];    ///< rows, columns
+  std::int64_t strides[2];  ///< between rows, and 1
 };
 
 /// Fills `t`, whose shape and strides then point into `sizes`: both must last as long as `t` is looked at.

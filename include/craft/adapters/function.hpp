@@ -40,10 +40,9 @@ class loss_function {
     require<option_error>(bool(loss_), "loss_function: there is no loss to call");
   }
 
-  /// Samples, numbers of each, and parameters in all.
-  index_t rows() const { return rows_; }
-  index_t cols() const { return cols_; }
-  index_t size() const { return rows_ * cols_; }
+  index_t rows() const { return rows_; }          ///< samples
+  index_t cols() const { return cols_; }          ///< numbers of each
+  index_t size() const { return rows_ * cols_; }  ///< parameters in all
 
   /// x: size() numbers. What the loss throws passes through.
   T value(const T* x) const { return value_and_gradient(x, nullptr); }

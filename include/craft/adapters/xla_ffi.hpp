@@ -46,6 +46,7 @@ namespace ffi = ::xla::ffi;
 /// Buffers and attributes by name, as craft's arguments. Throws type_error, shape_error or option_error.
 class call {
  public:
+  /// verb: its name, for errors. where: in which memory all buffers lie.
   call(const char* verb, memory where, const ffi::RemainingArgs& inputs, const ffi::RemainingRets& outputs,
        const ffi::Dictionary& attributes)
       : verb_(verb), where_(where), inputs_(inputs), outputs_(outputs), attributes_(attributes) {
@@ -55,10 +56,12 @@ class call {
 
   // ---- buffers; missing ones are empty
 
+  /// A matrix of samples by rows.
   runtime::matrix matrix(const char* name) {
     const buffer b = input(name);
     return b.given ? runtime::matrix{b.data, b.rows, b.cols, b.cols, real_type(name, b), where_} : runtime::matrix{};
   }
+  /// int32 or int64.
   craft::labels labels(const char* name) {
     const buffer b = input(name);
     if (!b.given) return {};
@@ -67,6 +70,7 @@ class call {
     require<type_error>(b.type == ffi::S64, verb_, ": ", name, " must be int32 or int64");
     return craft::labels(static_cast<const std::int64_t*>(b.data), b.rows, where_);
   }
+  /// Weights: float32 or float64.
   craft::numbers numbers(const char* name) {
     const buffer b = input(name);
     if (!b.given) return {};
@@ -86,6 +90,7 @@ class call {
   /// Whether the input is a matrix, where it may also be labels.
   bool is_matrix(const char* name) { return input(name).rank == 2; }
 
+  /// A result that is overwritten.
   runtime::place output(const char* name) {
     const buffer b = find(name, output_names_, [&](std::size_t at) {
       auto found = outputs_.get<ffi::AnyBuffer>(at);
@@ -107,21 +112,25 @@ class call {
 
   // ---- attributes; missing ones are `otherwise`
 
+  /// One number, yes or no, a whole number, a string.
   double number(const char* name, double otherwise) { return attribute<double>(name, otherwise, "a float64"); }
   bool flag(const char* name, bool otherwise) { return attribute<bool>(name, otherwise, "a boolean"); }
   index_t integer(const char* name, index_t otherwise) { return attribute<std::int64_t>(name, otherwise, "an int64"); }
   std::string text(const char* name, const char* otherwise) {
     return std::string(attribute<std::string_view>(name, otherwise, "a string"));
   }
+  /// Numbers; missing: none.
   std::vector<double> list(const char* name) {
     const auto all = attribute<ffi::Span<const double>>(name, {}, "an array of float64");
     return {all.begin(), all.end()};
   }
+  /// An option by the name of its enumerator.
   template <class Enum>
   Enum named(const char* name, Enum otherwise) {
     const std::string given = text(name, "");
     return given.empty() ? otherwise : runtime::named<Enum>(given);
   }
+  /// A kernel by its family, with the attributes beside it.
   runtime::kernel kernel(const char* name, const char* otherwise) {
     const std::string family = text(name, otherwise);
     std::vector<double> bandwidths = list("bandwidths");
