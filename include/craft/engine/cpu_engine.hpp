@@ -797,7 +797,7 @@ class cpu_engine {
     const index_t group = group_size<T>(total, size, z.d);
     const tournament groups(grouped<tournament>::groups(total, group));
     run(grouped<tournament>(groups, total, total, group), [&](index_t slot, const block_pair& p) {
-      tile<T> t;
+      tile<T> t{};
       t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
       t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
       if (t.diagonal)
@@ -817,7 +817,7 @@ class cpu_engine {
     const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
     double* sums = zeros<double>(bx.count() * count);
     const auto work = [&](index_t slot, index_t p, index_t q, const pull<T>& to_y, slot_memory<T>* slots) {
-      tile<T> t;
+      tile<T> t{};
       t.i0 = bx.begin(p), t.ni = bx.length(p), t.j0 = by.begin(q), t.nj = by.length(q);
       t.diagonal = false, t.totals = sums + p * count, t.slot = slot;
       const index_t size = bx.size() * product<T>::padded(by.size());
