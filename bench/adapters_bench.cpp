@@ -26,6 +26,11 @@
 #ifdef CRAFT_BENCH_NLOPT
 #include "craft/adapters/nlopt.hpp"
 #endif
+#ifdef CRAFT_BENCH_TORCH
+#include <torch/csrc/autograd/autograd.h>
+
+#include "craft/adapters/torch_library.hpp"
+#endif
 
 namespace {
 
@@ -142,6 +147,27 @@ int main(int argc, char** argv) {
             [&] { sink = loss.compute_loss_value_and_gradient(below.output, below); });
     compare("dlib: with labels, float", t, bare_float,
             [&] { sink = labelled.compute_loss_value_and_gradient(below.output, labels.begin(), below); });
+  }
+#endif
+#ifdef CRAFT_BENCH_TORCH
+  {
+    at::set_num_threads(1);
+    const at::Tensor x = at::from_blob(p.x.data(), {n, d}, at::kDouble), y = at::from_blob(p.y.data(), {n, d}, at::kDouble);
+    const at::Tensor learnt = x.clone().set_requires_grad(true);
+    craft::aten::mmd_options o;
+    o.bandwidths = std::vector<double>{4};
+    const auto bare_value = [&] {
+      double value;
+      craft::mmd(p.ctx, p.x, p.y, craft::gaussian<>(4), {}, value);
+      sink = value;
+    };
+    const auto read = [&](const at::Tensor& loss) { sink = *static_cast<const double*>(loss.data_ptr()); };
+    compare("torch: value", t, bare_value, [&] { read(craft::aten::mmd(x, y, o)); });
+    compare("torch: forward", t, bare, [&] { read(craft::aten::mmd(learnt, y, o)); });
+    const auto step = [&](const at::Tensor& loss) { torch::autograd::grad({loss}, {learnt}); };
+    compare("torch: forward and backward", t, bare, [&] { step(craft::aten::mmd(learnt, y, o)); });
+    // Of that, what torch itself adds to a loss of its own.
+    compare("mse_loss: value, then both", t, [&] { read(at::mse_loss(x, y)); }, [&] { step(at::mse_loss(learnt, y)); });
   }
 #endif
 }
