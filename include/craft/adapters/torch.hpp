@@ -45,79 +45,96 @@
 namespace craft::aten {
 
 using at::Tensor;
+/// What may be left out, in the type that torch's own signatures have.
 template <class T>
 using optional = c10::optional<T>;
 
 // ---------------------------------------------------------------------------------------------------------
-// The losses
+// The losses. Options have the verbs' names; enumerators are given by theirs, as in "unbiased". A tensor that is not defined is
+// not given.
 
-/// Of mmd: craft/mmd.hpp and craft::runtime::kernel explain the fields.
+/// Options of mmd, as in craft/mmd.hpp; the kernel as craft::runtime::kernel takes it.
 struct mmd_options {
-  std::string kernel = "gaussian";
-  optional<std::vector<double>> bandwidths{};  ///< none: 1 for "gaussian"
-  optional<std::vector<double>> weights{};     ///< none: 1 for each bandwidth
-  double shape = 0;
+  std::string kernel = "gaussian";                     ///< the family
+  optional<std::vector<double>> bandwidths{};          ///< one for each kernel of the sum; none: 1 for "gaussian"
+  optional<std::vector<double>> weights{};             ///< as many; none: 1 each
+  double shape = 0;                                    ///< alpha of rational_quadratic, floor or eps of others
   Tensor learnable_bandwidths{}, learnable_weights{};  ///< instead of those above, with gradient; in CUDA memory the call waits
-  std::string estimator = "biased", bandwidth_rule = "fixed", bandwidth_sample = "pooled";
-  bool bandwidth_gradient = false;
-  std::string columns = "none";
-  bool column_gradient = true;
-  double column_eps = 1e-8;
-  Tensor x_weights{}, y_weights{};  ///< of the samples (n and m numbers)
-  double factor = 1, offset = 0;
+  std::string estimator = "biased";                    ///< or "unbiased", "linear"
+  std::string bandwidth_rule = "fixed";                ///< or "mean", "mean_offdiagonal", "median", "median_mid"
+  std::string bandwidth_sample = "pooled";             ///< or "x"
+  bool bandwidth_gradient = false;                     ///< whether the gradient runs through the rule
+  std::string columns = "none";                        ///< or "minmax_separate", "minmax_joint"
+  bool column_gradient = true;                         ///< whether the gradient runs through minimum and maximum
+  double column_eps = 1e-8;                            ///< > 0: what a constant column is divided by
+  Tensor x_weights{}, y_weights{};                     ///< of the samples, n and m numbers >= 0
+  double factor = 1, offset = 0;                       ///< value = factor * MMD^2 + offset
 };
 
-/// Common to what follows: log_scale, a tensor with one number, with gradient (undefined: the number named below), and the
-/// largest scale (none: unlimited).
+/// What the following options begin with. The scale is min(exp(log_scale), max_scale).
 struct scale_options {
-  Tensor log_scale{};
-  optional<double> max_scale{};
-  bool normalise = true;
+  Tensor log_scale{};            ///< one number, with gradient; by default log 100, log 10 of sigmoid_contrastive, 0 of relative
+  optional<double> max_scale{};  ///< none: no limit
+  bool normalise = true;         ///< divide rows by their norm
 };
 
-struct cross_entropy_options : scale_options {  ///< log_scale: log 100
-  double label_smoothing = 0;
-  int64_t ignore_label = -100;
-  Tensor weights{};
-  std::string reduction = "mean";
+/// Options of anchor_cross_entropy.
+struct cross_entropy_options : scale_options {
+  double label_smoothing = 0;      ///< in [0, 1]
+  int64_t ignore_label = -100;     ///< rows with this label take no part
+  Tensor weights{};                ///< of the rows, n numbers >= 0
+  std::string reduction = "mean";  ///< or "sum"
 };
 
-struct info_nce_options : scale_options {  ///< log_scale: log 100
-  std::string direction = "symmetric";
-  Tensor x_labels{}, y_labels{};
-  double label_smoothing = 0;
-  Tensor weights{};
+/// Options of info_nce.
+struct info_nce_options : scale_options {
+  std::string direction = "symmetric";  ///< or "one_way"
+  Tensor x_labels{}, y_labels{};        ///< both: all pairs of a class belong together; none: row i and row i
+  double label_smoothing = 0;           ///< in [0, 1]
+  Tensor weights{};                     ///< of the rows, n numbers >= 0
 };
 
-struct sigmoid_options : scale_options {  ///< log_scale: log 10
-  Tensor bias{};                          ///< one number, with gradient; undefined: -10
-  Tensor x_labels{}, y_labels{};
+/// Options of sigmoid_contrastive.
+struct sigmoid_options : scale_options {
+  Tensor bias{};                  ///< one number, with gradient; by default -10
+  Tensor x_labels{}, y_labels{};  ///< as in info_nce
 };
 
-struct relative_options : scale_options {  ///< log_scale: 0
-  std::string similarity = "dot_product";  ///< of rows divided by their norms, if `normalise`
-  optional<std::vector<double>> bandwidths{}, weights{};
-  double shape = 0;
-  std::string statistics = "none";
-  bool statistics_gradient = true;
+/// Options of relative.
+struct relative_options : scale_options {
+  std::string similarity = "dot_product";                  ///< the family, or "cosine"
+  optional<std::vector<double>> bandwidths{}, weights{};   ///< as in mmd
+  double shape = 0;                                        ///< as in mmd
+  std::string statistics = "none";                         ///< of the anchors: or "centre", "standardise"
+  bool statistics_gradient = true;                         ///< whether the anchors' gradient runs through them
 };
 
+/// What the objective looks at; the last three may be left out.
 struct objective_inputs {
-  Tensor images{}, class_texts{}, targets{};
-  Tensor batch_texts{}, image_anchors{}, target_images{};  ///< each may be left out
+  Tensor images{}, class_texts{}, targets{};               ///< n x d, C x d, n labels
+  Tensor batch_texts{}, image_anchors{}, target_images{};  ///< n x d, C x d, m x d
 };
+/// Options of objective, as in craft/objective.hpp.
 struct objective_options {
-  double text = 1, image = 1, batch = 1, mmd = 1;
-  Tensor log_scale{};  ///< undefined: log 100
-  optional<double> max_scale{};
-  double label_smoothing = 0;
-  std::string direction = "one_way";
-  bool same_class_positives = false;
-  mmd_options discrepancy{};  ///< without the fields that are tensors
+  double text = 1, image = 1, batch = 1, mmd = 1;  ///< weights of the terms, >= 0
+  Tensor log_scale{};                              ///< one number, with gradient; by default log 100
+  optional<double> max_scale{};                    ///< none: no limit
+  double label_smoothing = 0;                      ///< of the text and image terms
+  std::string direction = "one_way";               ///< of the batch term: or "symmetric"
+  bool same_class_positives = false;               ///< batch term: all pairs of a class belong together
+  mmd_options discrepancy{};                       ///< without the fields that are tensors
 };
+/// Value of the objective.
 struct objective_result {
-  Tensor total;
+  Tensor total;  ///< the weighted sum
   Tensor terms;  ///< text, image, batch, mmd, without their weights; no gradient
+};
+
+/// What kmeans found.
+struct kmeans_centres {
+  Tensor centres;     ///< count x d, or classes * count x d
+  Tensor assignment;  ///< the centre of each row: n indices
+  Tensor inertia;     ///< the sum of squared distances to it
 };
 
 namespace detail {
@@ -191,6 +208,25 @@ inline objective_result objective(const objective_inputs& in, const objective_op
   return {results[0].toTensor(), results[1].toTensor()};
 }
 
+/// C x d means of the rows of x (n x d) of each class: constants, to be made of x.detach().
+inline Tensor class_means(const Tensor& x, const Tensor& labels, int64_t classes, bool normalise = false) {
+  return detail::call_operator("craft::class_means", x, labels, classes, normalise)[0].toTensor();
+}
+/// `count` centres of the rows of x (n x d), or of those of each class where labels are given. On a GPU the call waits.
+inline kmeans_centres kmeans(const Tensor& x, int64_t count, const kmeans_options& o = {}, const Tensor& labels = {},
+                             int64_t classes = 0) {
+  TORCH_CHECK_VALUE(o.start.empty(), "craft::kmeans: takes no rows to start from");
+  const auto results =
+      detail::call_operator("craft::kmeans", x, count, labels, classes, int64_t(o.seed), int64_t(o.restarts),
+                            int64_t(o.max_iterations), o.tolerance, o.spherical);
+  return {results[0].toTensor(), results[1].toTensor(), results[2].toTensor()};
+}
+/// Indices of `count` rows of x, each the farthest from those before it. metric: "euclidean" or "cosine". On a GPU the call waits.
+inline Tensor farthest_point_anchors(const Tensor& x, int64_t count, int64_t start = 0,
+                                     const std::string& metric = "euclidean") {
+  return detail::call_operator("craft::farthest_point_anchors", x, count, start, metric)[0].toTensor();
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // For operators of your own: tensors as the runtime's descriptions (craft/adapters/runtime.hpp)
 
@@ -223,6 +259,7 @@ inline Tensor computed(const char* what, const Tensor& t) {
 ///     });
 class call {
  public:
+  /// verb: the name in messages; what is described must lie where `like` does.
   call(const char* verb, const Tensor& like)
       : verb_(verb), on_(like.device()), guard_(on_), device_(device_of(like)) {}
 

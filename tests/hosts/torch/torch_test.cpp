@@ -603,30 +603,23 @@ TEST_CASE("torch: the same bits on any number of threads") {
 
 TEST_CASE("torch: anchors") {
   const arguments in;
-  const auto call = [](const char* name, const auto&... arguments) { return aten::detail::call_operator(name, arguments...); };
-  const Tensor means = call("craft::class_means", in.x, in.targets, int64_t(4), false)[0].toTensor();
+  const Tensor means = aten::class_means(in.x, in.targets, 4);
   for (int64_t c = 0; c < 4; ++c) CHECK(close(means[c], in.x.index({in.targets == c}).mean(0)));
 
-  const Tensor farthest = call("craft::farthest_point_anchors", in.x, int64_t(3), int64_t(2), std::string("euclidean"))[0].toTensor();
+  const Tensor farthest = aten::farthest_point_anchors(in.x, 3, 2);
   CHECK(farthest.scalar_type() == at::kLong);
   CHECK(farthest[0].item<int64_t>() == 2);
   CHECK(farthest[1].item<int64_t>() == (in.x - in.x[2]).norm(2, 1).argmax().item<int64_t>());
 
-  const auto kmeans = [&](const Tensor& x, const Tensor& y, int64_t classes) {
-    return call("craft::kmeans", x, int64_t(2), y, classes, int64_t(0), int64_t(10), int64_t(300), 0.0, false);
-  };
-  const auto found = kmeans(in.x, {}, 0);
-  const Tensor centres = found[0].toTensor(), assignment = found[1].toTensor();
-  CHECK(close(centres[0], in.x.index({assignment == 0}).mean(0)));
-  CHECK(close(found[2].toTensor(), (in.x - centres.index({assignment})).square().sum()));
-  const auto per_class = kmeans(in.x, in.targets, 4);
-  CHECK(per_class[0].toTensor().size(0) == 8);
-  CHECK(at::equal(at::floor_divide(per_class[1].toTensor(), 2), in.targets));
-  CHECK_THROWS_AS(call("craft::class_means", in.x, in.targets, int64_t(3), false), c10::IndexError);
-  CHECK_THROWS_AS(kmeans(in.x.slice(0, 0, 1), {}, 0), c10::ValueError);
-
-  const Tensor constant = call("craft::class_means", leaf(in.x), in.targets, int64_t(4), false)[0].toTensor();
-  CHECK_THROWS_WITH(constant.sum().backward(), contains("x.detach()"));
+  const auto found = aten::kmeans(in.x, 2);
+  CHECK(close(found.centres[0], in.x.index({found.assignment == 0}).mean(0)));
+  CHECK(close(found.inertia, (in.x - found.centres.index({found.assignment})).square().sum()));
+  const auto per_class = aten::kmeans(in.x, 2, {}, in.targets, 4);
+  CHECK(per_class.centres.size(0) == 8);
+  CHECK(at::equal(at::floor_divide(per_class.assignment, 2), in.targets));
+  CHECK_THROWS_AS(aten::class_means(in.x, in.targets, 3), c10::IndexError);
+  CHECK_THROWS_AS(aten::kmeans(in.x.slice(0, 0, 1), 2), c10::ValueError);
+  CHECK_THROWS_WITH(aten::class_means(leaf(in.x), in.targets, 4).sum().backward(), contains("x.detach()"));
 }
 
 TEST_CASE("torch: rows descend to another sample") {
