@@ -299,6 +299,7 @@ class owned {
   }
   /// Only one object owns a tensor.
   owned(owned&& other) noexcept : managed_(std::exchange(other.managed_, nullptr)) {}
+  /// The same: the two swap.
   owned& operator=(owned&& other) noexcept {
     std::swap(managed_, other.managed_);
     return *this;
@@ -307,6 +308,7 @@ class owned {
 
   /// The tensor.
   const auto& operator*() const { return managed_->dl_tensor; }
+  /// The tensor.
   const auto* operator->() const { return &managed_->dl_tensor; }
   /// Whether its memory must not be written; what is not versioned cannot say so.
   bool read_only() const {

@@ -112,10 +112,13 @@ class call {
 
   // ---- attributes; missing ones are `otherwise`
 
-  /// One number, yes or no, a whole number, a string.
+  /// A float64.
   double number(const char* name, double otherwise) { return attribute<double>(name, otherwise, "a float64"); }
+  /// A boolean.
   bool flag(const char* name, bool otherwise) { return attribute<bool>(name, otherwise, "a boolean"); }
+  /// An int64.
   index_t integer(const char* name, index_t otherwise) { return attribute<std::int64_t>(name, otherwise, "an int64"); }
+  /// A string.
   std::string text(const char* name, const char* otherwise) {
     return std::string(attribute<std::string_view>(name, otherwise, "a string"));
   }
