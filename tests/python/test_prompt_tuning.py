@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/torch/prompt_tuning.py"
 sys.path.insert(0, str(SCRIPT.parent))
+sys.dont_write_bytecode = True  # examples/ is not the place for it
 import prompt_tuning  # noqa: E402
 import prompt_tuning_data as data  # noqa: E402
 import prompt_tuning_step as step  # noqa: E402
