@@ -155,12 +155,12 @@ class every_verb {
   }
 
   void add_relative() {
-    for (const auto statistics :
+    for (const auto of_anchors :
          {craft::anchor_statistics::none, craft::anchor_statistics::centre, craft::anchor_statistics::standardise}) {
       craft::relative_options o;
-      o.statistics = statistics;
+      o.statistics = of_anchors;
       o.log_scale = 1.5;
-      const std::string name = ", statistics " + std::to_string(int(statistics));
+      const std::string name = ", statistics " + std::to_string(int(of_anchors));
       add("relative" + name,
           [this, o](const Context& ctx) { craft::relative(ctx, x, anchors, craft::dot_product<S>(), o, out); });
       add("relative_pullback" + name, [this, o](const Context& ctx) {
