@@ -70,6 +70,27 @@ struct sigmoid_options {
 
 namespace engine {
 
+/// The state of one direction of a softmax over s.n rows, before a sweep; weights and targets are the caller's to fill.
+template <class T, class Engine, class Softmax>
+void take_state(Engine& e, Softmax& s) {
+  s.lse = e.template take<T>(s.n);
+  e.fill(s.lse, s.n, -std::numeric_limits<T>::infinity());
+  s.sum = e.template zeros<T>(s.n);
+  s.target_dot = e.template zeros<T>(s.n);
+}
+/// Adds the loss of one direction, or of both, to `loss`, and leaves their state and the dot products, if it keeps them, for
+/// softmax_pullback.
+template <class T, class Engine, class Softmax>
+T* softmax_value(Engine& e, const rows<T>& x, const rows<T>& y, Softmax& by_row, Softmax& by_col, bool both, bool again,
+                 double* loss) {
+  take_state<T>(e, by_row);
+  if (both) take_state<T>(e, by_col);
+  T* dots = e.log_sum_exp(x, y, by_row, by_col, both, again);
+  e.softmax_loss(by_row, loss);
+  if (both) e.softmax_loss(by_col, loss);
+  return dots;
+}
+
 /// What the three losses share: checks, prepared rows with the scale inside x, and the gradients' way out.
 template <class Context, class S>
 class alignment_call {
@@ -130,7 +151,7 @@ class alignment_call {
     if (g.log_scale.wanted()) {
       double* by_scale = e.template take<double>(1);
       e.dot(r.x.data, gx.gradient, r.x.n, r.x.d, by_scale);
-      e.each(1, clamped_scale_pullback_step<number>{by_scale, scale_.moves});
+      e.each(1, clamped_scale_pullback_step<number>{by_scale, 1, scale_.moves});
       e.store_vector(by_scale, g.log_scale, upstream);
     }
     r.pull_back(gx.gradient, gy.gradient, false);
@@ -145,28 +166,15 @@ class alignment_call {
   pull<T> take_y(const Gradients& g) {
     return e.template take_pull<T>(y_.rows(), y_.cols(), g.y.wanted());
   }
-  /// One direction of a softmax with its state; weights and targets are the caller's to fill.
-  softmax take_softmax(index_t n) {
-    softmax s;
-    s.n = n;
-    T* lse = e.template take<T>(n);
-    e.fill(lse, n, -std::numeric_limits<T>::infinity());
-    s.lse = lse;
-    s.sum = e.template zeros<T>(n);
-    s.target_dot = e.template zeros<T>(n);
-    return s;
-  }
   /// Loss of one or two directions, and its gradients.
   template <class Options, class Gradients>
-  void run_softmax(const Options& o, const softmax& by_row, const softmax& by_col, bool both,
-                   const scalar_out<T, Context::space>& value, const Gradients& g) {
+  void run_softmax(const Options& o, softmax by_row, softmax by_col, bool both, const scalar_out<T, Context::space>& value,
+                   const Gradients& g) {
     auto r = prepare(o);
-    T* dots = e.log_sum_exp(r.x, r.y, by_row, by_col, both, wanted(g));
     double* loss = e.template zeros<double>(1);
-    e.softmax_loss(by_row, loss);
-    if (both) e.softmax_loss(by_col, loss);
-    if (wanted(g)) {
-      const pull<T> gx = take_x(g), gy = take_y(g);
+    const pull<T> gx = wanted(g) ? take_x(g) : pull<T>{}, gy = wanted(g) ? take_y(g) : pull<T>{};
+    T* dots = softmax_value(e, r.x, r.y, by_row, by_col, both, gx.wanted(), loss);
+    if (gx.wanted()) {
       e.softmax_pullback(r.x, r.y, by_row, by_col, both, dots, gx, gy);
       double* none = e.template zeros<double>(1);
       e.store_vector(none, g.bias, number(0));  // a bias common to all logits moves no softmax
@@ -208,7 +216,8 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
   call.check.weights("weights", options.weights, n, false, e);
-  auto s = call.take_softmax(n);
+  typename decltype(call)::softmax s;
+  s.n = n;
   if constexpr (by_label) {
     const labels y(target);
     call.check.labels_of("labels", y, n, c, options.ignore_label, e);
@@ -251,7 +260,8 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
                        "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
   call.check_common(options, value, gradients);
 
-  auto by_row = call.take_softmax(n), by_col = call.take_softmax(m);
+  typename decltype(call)::softmax by_row, by_col;
+  by_row.n = n, by_col.n = m;
   e.pair_targets(options.x_labels, options.y_labels, n, m, options.label_smoothing, by_row, by_col);
   const double share = both ? 0.5 : 1.0;
   e.row_weights(n, options.weights, nullptr, 0, by_row.matches, true, share, by_row);

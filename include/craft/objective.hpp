@@ -84,6 +84,9 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   optional_input("target_images", target, target.rows());
   for (const double w : {options.text, options.image, options.batch, options.mmd})
     require<option_error>(std::isfinite(w) && w >= 0, "objective: weights must be finite and not negative, got ", w);
+  check.in_unit_interval("label_smoothing", options.label_smoothing);
+  check.readable("log_scale", options.log_scale, M);
+  engine::check_max_scale(check, options.max_scale);
   check.readable("upstream", options.upstream, M);
   check.gradient("gradient of images", gradients.images, n, d);
   check.gradient("gradient of class_texts", gradients.class_texts, c, d);
@@ -94,83 +97,103 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   check.value(values);
   check.no_overlap();
 
-  // Every term adds its share here; the caller's memory is written at the end.
-  const bool by_text = gradients.class_texts.wanted();
-  const bool gathers = u_given.empty();
-  const auto accumulator = [&](bool wanted, index_t rows) {
-    return wanted ? accumulate(matrix(e.template zeros<T>(rows * d), rows, d)) : output<T, M>{};
-  };
-  const output<T, M> df = accumulator(gradients.images.wanted(), n), dt = accumulator(by_text, c);
-  const output<T, M> du = accumulator(gathers ? by_text : gradients.batch_texts.wanted(), n);
-  const output<T, M> da = accumulator(gradients.image_anchors.wanted(), a.rows());
-  const output<T, M> dg = accumulator(gradients.target_images.wanted(), target.rows());
-  const output<T, M> ds = gradients.log_scale.wanted() ? accumulate(matrix(e.template zeros<T>(1), 1, 1)) : output<T, M>{};
+  // Every matrix is prepared once, and every term adds its gradients to those of the unit rows. Images, image anchors and
+  // target images carry the scale: in each term one side does.
+  const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale);
+  const bool by_scale = gradients.log_scale.wanted(), by_text = gradients.class_texts.wanted();
+  const bool any = gradients.images.wanted() || by_text || gradients.batch_texts.wanted() ||
+                   gradients.image_anchors.wanted() || gradients.target_images.wanted() || by_scale;
+  using unit_rows = engine::unit_rows<typename Context::engine, T>;
+  unit_rows images(e, f, any, gradients.images.wanted() || by_scale, scale.value), texts(e, t, any, by_text);
+  unit_rows given(e, u_given, any, gradients.batch_texts.wanted());
+  unit_rows anchors(e, a, any, gradients.image_anchors.wanted() || by_scale, scale.value);
+  unit_rows targets(e, target, any, gradients.target_images.wanted() || by_scale, scale.value);
 
   const bool image_term = options.image > 0 && !a.empty(), batch_term = options.batch > 0;
-  matrix_view<const S, M> u = u_given;
+  const bool gathers = u_given.empty() && (image_term || batch_term);
+  engine::rows<T> paired = given.r;
+  engine::pull<T> paired_gradient = given.g;
   const index_t* class_of = nullptr;
-  if (gathers && (image_term || batch_term)) {
-    const matrix_view<S, M> rows(e.template take<S>(n * d), n, d);
+  if (gathers) {
     class_of = e.indices(y);
-    e.gather(t, class_of, rows);
-    u = rows;
+    paired = e.template take_rows<T>(n, d);
+    e.gather(matrix_view<const T, M>(texts.r.data, c, d), class_of, matrix(paired.data, n, d));
+    if (any) paired_gradient = e.template take_pull<T>(n, d, by_text);
   }
 
+  // A term: its value without the weight, its gradients with it. Scratch memory of a term is the next one's.
   T* terms = e.template zeros<T>(4);
+  using softmax = typename Context::engine::template softmax<T>;
+  const auto softmax_term = [&](const engine::rows<T>& x_rows, const engine::rows<T>& y_rows, softmax by_row, softmax by_col,
+                                bool both, double weight, T* term, const engine::pull<T>& gx, const engine::pull<T>& gy) {
+    typename Context::engine inner(ctx);
+    const auto share = [&](softmax& s, double of) {
+      inner.row_weights(s.n, numbers(), nullptr, 0, nullptr, true, both ? of / 2 : of, s);
+    };
+    share(by_row, 1);
+    if (both) share(by_col, 1);
+    double* loss = inner.template zeros<double>(1);
+    T* dots = engine::softmax_value(inner, x_rows, y_rows, by_row, by_col, both, any, loss);
+    inner.write_value(scalar_out<T, M>(term), loss);
+    if (!any) return;
+    if (weight != 1) share(by_row, weight);
+    if (weight != 1 && both) share(by_col, weight);
+    inner.softmax_pullback(x_rows, y_rows, by_row, by_col, both, dots, gx, gy);
+  };
   if (options.text > 0 || image_term) {
-    cross_entropy_options o;
-    o.log_scale = options.log_scale;
-    o.max_scale = options.max_scale;
-    o.label_smoothing = options.label_smoothing;
-    if (options.text > 0) {
-      o.upstream = options.text;
-      anchor_cross_entropy(ctx, f, t, y, o, scalar_out<T, M>(terms), alignment_gradients<T, M>{df, dt, ds, {}});
-    }
-    if (image_term) {
-      o.upstream = options.image;
-      anchor_cross_entropy(ctx, u, a, y, o, scalar_out<T, M>(terms + 1), alignment_gradients<T, M>{du, da, ds, {}});
-    }
+    softmax s;
+    s.n = n;
+    e.label_targets(y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);
+    if (options.text > 0) softmax_term(images.r, texts.r, s, {}, false, options.text, terms, images.g, texts.g);
+    if (image_term) softmax_term(paired, anchors.r, s, {}, false, options.image, terms + 1, paired_gradient, anchors.g);
   }
   if (batch_term) {
-    contrastive_options o;
-    o.log_scale = options.log_scale;
-    o.max_scale = options.max_scale;
-    o.direction = options.direction;
-    if (options.same_class_positives) o.x_labels = o.y_labels = y;
-    o.upstream = options.batch;
-    info_nce(ctx, f, u, o, scalar_out<T, M>(terms + 2), alignment_gradients<T, M>{df, du, ds, {}});
+    const labels same = options.same_class_positives ? y : labels();
+    const bool both = options.direction == direction::symmetric;
+    softmax by_row, by_col;
+    by_row.n = by_col.n = n;
+    e.pair_targets(same, same, n, n, 0, by_row, by_col);
+    softmax_term(images.r, paired, by_row, by_col, both, options.batch, terms + 2, images.g, paired_gradient);
   }
   if (options.mmd > 0 && !target.empty()) {
     const index_t m = target.rows();
-    relative_options o;
-    o.log_scale = options.log_scale;
-    o.max_scale = options.max_scale;
-    const matrix source_r(e.template take<T>(n * c), n, c), target_r(e.template take<T>(m * c), m, c);
-    relative(ctx, f, t, dot_product<>(), o, source_r);
-    relative(ctx, target, t, dot_product<>(), o, target_r);
+    typename Context::engine inner(ctx);
+    const auto take = [&](index_t rows) { return matrix(inner.template take<T>(rows * c), rows, c); };
+    const matrix source_r = take(n), target_r = take(m);
+    const dot_product<T> k;
+    inner.map(images.r, texts.r, k, 1, source_r);
+    inner.map(targets.r, texts.r, k, 1, target_r);
     mmd_options discrepancy = options.discrepancy;
     discrepancy.upstream = options.mmd;
     mmd_gradients<T, M> g;
-    const bool shared = by_text || ds.wanted(), by_source = df.wanted() || shared, by_target = dg.wanted() || shared;
-    if (by_source) g.x = overwrite(matrix(e.template take<T>(n * c), n, c));
-    if (by_target) g.y = overwrite(matrix(e.template take<T>(m * c), m, c));
+    if (images.g.gradient || by_text) g.x = overwrite(take(n));
+    if (targets.g.gradient || by_text) g.y = overwrite(take(m));
     craft::mmd(ctx, source_r, target_r, kernel, discrepancy, scalar_out<T, M>(terms + 3), g);
-    if (by_source)
-      relative_pullback(ctx, f, t, dot_product<>(), o, g.x.to, relative_gradients<T, M>{df, dt, ds});
-    if (by_target)
-      relative_pullback(ctx, target, t, dot_product<>(), o, g.y.to, relative_gradients<T, M>{dg, dt, ds});
+    double* unused = inner.template zeros<double>(1);
+    const auto pull_back = [&](const output<T, M>& by_r, const unit_rows& x) {
+      if (by_r.wanted()) inner.map_pullback(x.r, texts.r, k, 1, matrix_view<const T, M>(by_r.to), unused, x.g, texts.g);
+    };
+    pull_back(g.x, images);
+    pull_back(g.y, targets);
   }
 
-  if (class_of && du.wanted()) e.scatter_add(matrix_view<const T, M>(du.to), class_of, dt.to.data(), c);
+  if (gathers && by_text)
+    e.scatter_add(matrix_view<const T, M>(paired_gradient.gradient, n, d), class_of, texts.g.gradient, c);
   const auto upstream = e.read(options.upstream);
-  e.store(df.to.data(), gradients.images, upstream);
-  e.store(dt.to.data(), gradients.class_texts, upstream);
-  e.store(du.to.data(), gradients.batch_texts, upstream);
-  e.store(da.to.data(), gradients.image_anchors, upstream);
-  e.store(dg.to.data(), gradients.target_images, upstream);
-  e.store(ds.to.data(), gradients.log_scale, upstream);
-  e.each(1, engine::objective_step<T>{terms, options.text, options.image, options.batch, options.mmd,
-                                                           values.get()});
+  if (by_scale) {
+    double* parts = e.template zeros<double>(3);
+    images.by_log_scale(parts);
+    anchors.by_log_scale(parts + 1);
+    targets.by_log_scale(parts + 2);
+    e.each(1, engine::clamped_scale_pullback_step<typename Context::engine::number>{parts, 3, scale.moves});
+    e.store_vector(parts, gradients.log_scale, upstream);
+  }
+  images.store(gradients.images, upstream);
+  texts.store(gradients.class_texts, upstream);
+  given.store(gradients.batch_texts, upstream);
+  anchors.store(gradients.image_anchors, upstream);
+  targets.store(gradients.target_images, upstream);
+  e.each(1, engine::objective_step<T>{terms, options.text, options.image, options.batch, options.mmd, values.get()});
 }
 
 }  // namespace craft

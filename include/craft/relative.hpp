@@ -143,6 +143,44 @@ class prepared_rows {
   double* inverse_deviation_ = nullptr;
 };
 
+/// One matrix whose rows are divided by their norm and then multiplied by `scale`, the gradients of all that looks at them, and
+/// the way back of those. For what sees them by dot products: it has no squared norms.
+template <class Engine, class T>
+class unit_rows {
+ public:
+  using number = typename Engine::number;
+  rows<T> r;    ///< none, if the matrix is empty
+  pull<T> g{};  ///< where gradients by r are added, if `pulled`; without a place for r's own, unless that is `wanted`
+
+  template <class S, memory M>
+  unit_rows(Engine& e, const matrix_view<const S, M>& x, bool pulled, bool wanted, const number& scale = number(1))
+      : e_(e), scale_(scale) {
+    if (x.empty()) return;
+    r.n = x.rows(), r.d = x.cols();
+    r.data = e.template take<T>(r.n * r.d);
+    r.squared = inverse_norm_ = e.template take<T>(r.n);  // numbers that a sweep may read, and does not use
+    e.load(x, r.data);
+    e.normalise(r.data, r.n, r.d, inverse_norm_, scale);
+    if (pulled) g = e.template take_pull<T>(r.n, r.d, wanted);
+  }
+  /// out = the gradient by log(scale): the scalar product of the rows with theirs.
+  void by_log_scale(double* out) {
+    if (g.gradient) e_.dot(r.data, g.gradient, r.n, r.d, out);
+  }
+  /// The gradient by the caller's rows, times `factor`, on its way out. Uses up g.
+  template <class Output>
+  void store(const Output& out, const number& factor) {
+    if (!out.wanted()) return;
+    e_.normalise_pullback(g.gradient, r.data, r.n, r.d, inverse_norm_, scale_);
+    e_.store(g.gradient, out, factor);
+  }
+
+ private:
+  Engine& e_;
+  number scale_;
+  T* inverse_norm_ = nullptr;
+};
+
 /// What map and pull-back check alike.
 template <class Context, class X, class A, class K, class Engine>
 void check_relative(checks& check, const X& x, const A& anchors, const K& similarity, const relative_options& options,

@@ -122,13 +122,15 @@ struct clamped_scale_step {
   }
 };
 
-/// The gradient by the scale is none where the clamp holds.
+/// The gradient by the scale is the sum of its parts, which the first one becomes; none where the clamp holds.
 template <class Number>
 struct clamped_scale_pullback_step {
-  double* by_scale;
+  double* parts;
+  index_t count;
   Number moves;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    if (double(moves) == 0) *by_scale = 0;
+    for (index_t q = 1; q < count; ++q) parts[0] += parts[q];
+    if (double(moves) == 0) parts[0] = 0;
   }
 };
 
