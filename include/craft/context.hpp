@@ -169,7 +169,7 @@ class cpu {
   /// At most that many threads. Throws option_error below one.
   explicit cpu(int threads) { this->threads(threads); }
 
-  /// The most threads that a call uses, at least one.
+  /// The most threads that a call uses, at least one; a call with little work uses fewer.
   int threads() const { return threads_; }
   cpu& threads(int n) {
     require<option_error>(n >= 1, "cpu: expected at least one thread, got ", n);
@@ -184,7 +184,8 @@ class cpu {
     return *this;
   }
 
-  /// Rows per tile; 0 lets the engine choose. Changes results only in the last digits.
+  /// Rows per tile; 0 lets the engine choose, and then also use fewer threads where there is little work. Changes results
+  /// only in the last digits.
   index_t tile() const { return tile_; }
   cpu& tile(index_t rows) {
     require<option_error>(rows >= 0, "cpu: tile rows must not be negative, got ", rows);

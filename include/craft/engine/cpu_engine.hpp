@@ -85,10 +85,16 @@ class cpu_engine {
   }
 
   // ---- threads
-  /// f(slot, task) for every task; slots run at the same time, a slot never twice at once.
+  /// How many threads that many multiply-adds are worth: another one is, for what takes as long as it takes to start.
+  /// Whoever chooses the tiles chooses the threads too.
+  index_t threads_for(double operations) const {
+    if (ctx_.tile() > 0) return ctx_.threads();
+    return index_t(std::min(double(ctx_.threads()), 1 + std::floor(operations / double(thread_work))));
+  }
+  /// f(slot, task) for every task; slots run at the same time, at most `threads` of them, a slot never twice at once.
   template <class F>
-  void parallel(index_t tasks, F&& f) const {
-    const index_t slots = std::min<index_t>(ctx_.threads(), tasks);
+  void parallel(index_t tasks, index_t threads, F&& f) const {
+    const index_t slots = std::min(threads, tasks);
     if (slots <= 1) {
       for (index_t t = 0; t < tasks; ++t) f(index_t(0), t);
       return;
@@ -98,11 +104,12 @@ class cpu_engine {
       for (index_t t = next++; t < tasks; t = next++) f(slot, t);
     });
   }
-  /// f(begin, end) over pieces of [0, n), each item costing about `cost` operations. Pieces do not depend on the threads.
+  /// f(begin, end) over pieces of [0, n), each item costing about `cost` operations, which wait for memory. Pieces do not
+  /// depend on the threads.
   template <class F>
   void pieces(index_t n, index_t cost, F&& f) const {
     const index_t length = std::max<index_t>(1, 32768 / std::max<index_t>(cost, 1));
-    parallel((n + length - 1) / length,
+    parallel((n + length - 1) / length, threads_for(4 * double(n) * double(cost)),
              [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
   }
 
@@ -204,7 +211,8 @@ class cpu_engine {
   template <class F>
   void columns(index_t n, index_t d, F&& f) const {
     const index_t strip = n * d <= 65536 ? std::max<index_t>(d, 1) : 64;
-    parallel((d + strip - 1) / strip, [&](index_t, index_t t) { f(t * strip, std::min(d, (t + 1) * strip)); });
+    parallel((d + strip - 1) / strip, threads_for(4 * double(n) * double(d)),
+             [&](index_t, index_t t) { f(t * strip, std::min(d, (t + 1) * strip)); });
   }
   /// sum_i f(i) over [0, n) in double, in pieces of 256 that do not depend on the threads.
   template <class F>
@@ -253,7 +261,7 @@ class cpu_engine {
     for (index_t c = 0; c < k; ++c) counts[c] = begin[c + 1], begin[c + 1] += begin[c];
     for (index_t i = 0; i < x.n; ++i) sorted[begin[group[i]]++] = i;  // and begin_c becomes the end of c
     double* sums = zeros<double>(k * x.d);
-    parallel(k, [&](index_t, index_t c) {
+    parallel(k, threads_for(4 * double(x.n) * double(x.d)), [&](index_t, index_t c) {
       double* sum = sums + c * x.d;
       for (index_t q = begin[c] - counts[c]; q < begin[c]; ++q) {
         const T* from = x.data + sorted[q] * x.d;
@@ -453,7 +461,7 @@ class cpu_engine {
     const index_t count = 1 + (parameters ? k.weights() + k.bandwidths() : 0), length = 64;
     const index_t parts = (p + length - 1) / length;
     double* sums = zeros<double>(parts * count);
-    parallel(parts, [&](index_t, index_t part) {
+    parallel(parts, threads_for(12 * double(p) * double(z.d)), [&](index_t, index_t part) {
       double* total = sums + part * count;
       for (index_t i = part * length; i < std::min(p, (part + 1) * length); ++i) {
         const index_t x = 2 * i, y = split + 2 * i;
@@ -486,7 +494,7 @@ class cpu_engine {
   T* log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col, bool by_column,
                  bool again) {
     constexpr index_t few = index_t(1) << 18;  // as many as four tiles of float
-    const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
+    const blocks bx = cut<T>(x.n, y.n, x.d), by = cut<T>(y.n, x.n, x.d);
     const index_t numbers = bx.count() * by.count() * bx.size() * product<T>::padded(by.size());
     const dots<T> kept{again && x.n * y.n <= few ? take<T>(numbers) : nullptr, false};
     sweep_rectangle(x, y, log_sum_exp_tile<T>{by_row, by_col, by_column}, 0, nullptr, pull<T>{}, pull<T>{}, kept);
@@ -752,23 +760,35 @@ class cpu_engine {
     const index_t bytes = 2 * rows * d * index_t(sizeof(T)), fitting = (index_t(2) << 20) / std::max<index_t>(bytes, 1);
     return std::max<index_t>(1, std::min(fitting, blocks / 16));
   }
-  // visit(slot, pair) for all pairs of a plan. Threads share pairs of groups, or, if they are too many for that, the places of a
+  // Blocks of n rows that meet `others` rows, all of d numbers. Where one tile would be all, but is work for two threads,
+  // there are two.
+  template <class T>
+  blocks cut(index_t n, index_t others, index_t d) const {
+    const index_t rows = tile_rows<T>();
+    const bool halve = ctx_.tile() == 0 && std::max(n, others) <= rows && n > rows / 4 &&
+                       double(n) * double(others) * double(d) >= 4 * double(thread_work);
+    return {n, halve ? (n / 2 + 15) / 16 * 16 : rows};
+  }
+  // Multiply-adds of a sweep over that many pairs, where an epilogue counts as some more.
+  static double operations(double pairs, index_t d, bool pulls) { return pairs * double(d + 16) * (pulls ? 3 : 1); }
+  // visit(slot, pair) for all pairs of a plan, which cost that many operations in all. Threads share pairs of groups, or, if they are too many for that, the places of a
   // step; the order in which a block meets the others is the same.
   template <class Plan, class Visit>
-  void run(const Plan& plan, const Visit& visit) const {
+  void run(const Plan& plan, double operations, const Visit& visit) const {
+    const index_t threads = threads_for(operations / double(std::max<index_t>(plan.rounds(), 1)));
     const auto place = [&](index_t slot, index_t round, index_t k, index_t step, index_t q) {
       const block_pair p = plan.at(round, k, step, q);
       if (p.real) visit(slot, p);
     };
     for (index_t round = 0; round < plan.rounds(); ++round) {
-      if (ctx_.threads() <= plan.pairs(round)) {
-        parallel(plan.pairs(round), [&](index_t slot, index_t k) {
+      if (threads <= plan.pairs(round)) {
+        parallel(plan.pairs(round), threads, [&](index_t slot, index_t k) {
           for (index_t step = 0; step < plan.steps(); ++step)
             for (index_t q = 0; q < plan.places(); ++q) place(slot, round, k, step, q);
         });
       } else {
         for (index_t step = 0; step < plan.steps(); ++step)
-          parallel(plan.pairs(round) * plan.places(), [&](index_t slot, index_t t) {
+          parallel(plan.pairs(round) * plan.places(), threads, [&](index_t slot, index_t t) {
             place(slot, round, t / plan.places(), step, t % plan.places());
           });
       }
@@ -781,7 +801,7 @@ class cpu_engine {
   void sweep_triangle(const rows<T>& z, index_t split, const Epilogue& epilogue, index_t count, double* totals,
                       const pull<T>& g, bool pull_first = true, bool pull_second = true) {
     const workspace::frame inner(ctx_.scratch());
-    const blocks first(split, tile_rows<T>()), second(z.n - split, tile_rows<T>());
+    const blocks first = cut<T>(split, z.n - split, z.d), second = cut<T>(z.n - split, split, z.d);
     const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
     const auto begin = [&](index_t k) {
       return k < first.count() ? first.begin(k) : split + second.begin(k - first.count());
@@ -796,7 +816,8 @@ class cpu_engine {
     };
     const index_t group = group_size<T>(total, size, z.d);
     const tournament groups(grouped<tournament>::groups(total, group));
-    run(grouped<tournament>(groups, total, total, group), [&](index_t slot, const block_pair& p) {
+    const double work = operations(double(z.n) * double(z.n) / 2, z.d, g.wanted());
+    run(grouped<tournament>(groups, total, total, group), work, [&](index_t slot, const block_pair& p) {
       tile<T> t{};
       t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
       t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
@@ -814,7 +835,8 @@ class cpu_engine {
   void sweep_rectangle(const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, index_t count, double* totals,
                        const pull<T>& gx, const pull<T>& gy, const dots<T>& kept = {}) {
     const workspace::frame inner(ctx_.scratch());
-    const blocks bx(x.n, tile_rows<T>()), by(y.n, tile_rows<T>());
+    const blocks bx = cut<T>(x.n, y.n, x.d), by = cut<T>(y.n, x.n, x.d);
+    const double cost = operations(double(x.n) * double(y.n), x.d, gx.wanted());
     double* sums = zeros<double>(bx.count() * count);
     const auto work = [&](index_t slot, index_t p, index_t q, const pull<T>& to_y, slot_memory<T>* slots) {
       tile<T> t{};
@@ -832,7 +854,7 @@ class cpu_engine {
       const index_t per_lane = y.n * y.d;
       T* gradients = gy.gradient ? zeros<T>(lanes * per_lane) : nullptr;
       double* selves = gy.wanted() ? zeros<double>(lanes * y.n) : nullptr;
-      parallel(lanes, [&](index_t slot, index_t lane) {
+      parallel(lanes, threads_for(cost), [&](index_t slot, index_t lane) {
         const pull<T> mine{gradients ? gradients + lane * per_lane : nullptr, selves ? selves + lane * y.n : nullptr};
         for (index_t p = lane; p < bx.count(); p += lanes) work(slot, p, 0, mine, slots);
       });
@@ -844,7 +866,7 @@ class cpu_engine {
       slot_memory<T>* slots = take_slots<T>(std::min(bx.count(), by.count()), bx.size(), by.size(), x.d);
       const index_t group = group_size<T>(std::min(bx.count(), by.count()), std::max(bx.size(), by.size()), x.d);
       const rotation groups(grouped<rotation>::groups(bx.count(), group), grouped<rotation>::groups(by.count(), group));
-      run(grouped<rotation>(groups, bx.count(), by.count(), group),
+      run(grouped<rotation>(groups, bx.count(), by.count(), group), cost,
           [&](index_t slot, const block_pair& p) { work(slot, p.first, p.second, gy, slots); });
     }
     add_sums(sums, bx.count(), count, totals);
@@ -957,6 +979,8 @@ class cpu_engine {
       for (index_t i = begin; i < end; ++i) s.lse[i] += std::log(s.sum[i]);
     });
   }
+
+  static constexpr index_t thread_work = index_t(1) << 19;  ///< some ten microseconds
 
   const cpu& ctx_;
   workspace::frame memory_;
