@@ -59,7 +59,7 @@ class plain_engine : public craft::engine::cpu_engine {
       for (index_t j = 0; j < y.n; ++j) {
         const auto p = k.partials(dot_of(x, i, y, j), x.squared[i], y.squared[j]);
         const T u = T(scale) * T(dout.row(i)[j]);
-        totals[0] += double(u) * double(p.value);
+        if (totals) totals[0] += double(u) * double(p.value);
         pull_pair(x, i, y, j, p, u, gx, gy);
       }
   }
@@ -150,6 +150,7 @@ class plain_engine : public craft::engine::cpu_engine {
   static void reduce(const rows<T>& x, const rows<T>& y, const softmax<T>& s) {
     for (index_t i = 0; i < x.n; ++i) {
       T largest = -std::numeric_limits<T>::infinity(), sum = 0;
+      s.target_dot[i] = 0;
       for (index_t j = 0; j < y.n; ++j) largest = std::max(largest, dot_of(x, i, y, j));
       for (index_t j = 0; j < y.n; ++j) {
         const T z = dot_of(x, i, y, j);

@@ -70,13 +70,12 @@ struct sigmoid_options {
 
 namespace engine {
 
-/// The state of one direction of a softmax over s.n rows, before a sweep; weights and targets are the caller's to fill.
+/// Room for the state of one direction of a softmax over s.n rows.
 template <class T, class Engine, class Softmax>
 void take_state(Engine& e, Softmax& s) {
   s.lse = e.template take<T>(s.n);
-  e.fill(s.lse, s.n, -std::numeric_limits<T>::infinity());
-  s.sum = e.template zeros<T>(s.n);
-  s.target_dot = e.template zeros<T>(s.n);
+  s.sum = e.template take<T>(s.n);
+  s.target_dot = e.template take<T>(s.n);
 }
 /// Adds the loss of one direction, or of both, to `loss`, and leaves their state and the dot products, if it keeps them, for
 /// softmax_pullback.
@@ -135,50 +134,45 @@ class alignment_call {
     }
   }
 
-  /// Rows of s x and rows of y.
-  template <class Options>
-  prepared_rows<typename Context::engine, T> prepare(const Options& o) {
-    scale_ = clamp_scale<T>(e, check, o.log_scale, o.max_scale);
-    return {e, x_, y_, o.normalise, anchor_statistics::none, false, true, scale_.value};
-  }
   template <class Gradients>
   static bool wanted(const Gradients& g) {
     return g.x.wanted() || g.y.wanted() || g.log_scale.wanted() || g.bias.wanted();
   }
-  /// Pulls the gradients by s x and y out; the scale's own is the scalar product of s x with the first.
-  template <class Prepared, class Gradients>
-  void store(Prepared& r, const pull<T>& gx, const pull<T>& gy, const number& upstream, const Gradients& g) {
+  /// Rows of s x and rows of y, with what is pulled back to them.
+  struct sides {
+    scaled_rows<typename Context::engine, T> x, y;
+  };
+  template <class Options, class Gradients>
+  sides prepare(const Options& o, const Gradients& g) {
+    scale_ = clamp_scale<T>(e, check, o.log_scale, o.max_scale);
+    const bool pulled = wanted(g);
+    return {{e, x_, o.normalise, pulled, g.x.wanted() || g.log_scale.wanted(), scale_.value},
+            {e, y_, o.normalise, pulled, g.y.wanted()}};
+  }
+  /// Their gradients on the way out.
+  template <class Gradients>
+  void store(sides& r, const number& upstream, const Gradients& g) {
     if (g.log_scale.wanted()) {
       double* by_scale = e.template take<double>(1);
-      e.dot(r.x.data, gx.gradient, r.x.n, r.x.d, by_scale);
+      r.x.by_log_scale(by_scale);
       e.each(1, clamped_scale_pullback_step<number>{by_scale, 1, scale_.moves});
       e.store_vector(by_scale, g.log_scale, upstream);
     }
-    r.pull_back(gx.gradient, gy.gradient, false);
-    e.store(gx.gradient, g.x, upstream);
-    e.store(gy.gradient, g.y, upstream);
-  }
-  template <class Gradients>
-  pull<T> take_x(const Gradients& g) {
-    return e.template take_pull<T>(x_.rows(), x_.cols(), g.x.wanted() || g.log_scale.wanted());
-  }
-  template <class Gradients>
-  pull<T> take_y(const Gradients& g) {
-    return e.template take_pull<T>(y_.rows(), y_.cols(), g.y.wanted());
+    r.x.store(g.x, upstream);
+    r.y.store(g.y, upstream);
   }
   /// Loss of one or two directions, and its gradients.
   template <class Options, class Gradients>
   void run_softmax(const Options& o, softmax by_row, softmax by_col, bool both, const scalar_out<T, Context::space>& value,
                    const Gradients& g) {
-    auto r = prepare(o);
+    sides r = prepare(o, g);
     double* loss = e.template zeros<double>(1);
-    const pull<T> gx = wanted(g) ? take_x(g) : pull<T>{}, gy = wanted(g) ? take_y(g) : pull<T>{};
-    T* dots = softmax_value(e, r.x, r.y, by_row, by_col, both, gx.wanted(), loss);
-    if (gx.wanted()) {
-      e.softmax_pullback(r.x, r.y, by_row, by_col, both, dots, gx, gy);
-      double* none = e.template zeros<double>(1);
-      e.store_vector(none, g.bias, number(0));  // a bias common to all logits moves no softmax
-      store(r, gx, gy, e.read(o.upstream), g);
+    const bool pulled = r.x.g.wanted();
+    T* dots = softmax_value(e, r.x.r, r.y.r, by_row, by_col, both, pulled, loss);
+    if (pulled) {
+      e.softmax_pullback(r.x.r, r.y.r, by_row, by_col, both, dots, r.x.g, r.y.g);
+      if (g.bias.wanted()) e.store_vector(e.template zeros<double>(1), g.bias, number(0));  // it moves no softmax
+      store(r, e.read(o.upstream), g);
     }
     e.write_value(value, loss);
   }
@@ -293,15 +287,12 @@ void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmo
   using id = typename Context::engine::template id<T>;
   id *x_id = e.template take<id>(n), *y_id = e.template take<id>(m);
   e.pair_ids(options.x_labels, options.y_labels, n, m, x_id, y_id);
-  auto r = call.prepare(options);
-  const bool wanted = call.wanted(gradients);
-  const engine::pull<T> gx = wanted ? call.take_x(gradients) : engine::pull<T>{};
-  const engine::pull<T> gy = wanted ? call.take_y(gradients) : engine::pull<T>{};
+  auto r = call.prepare(options, gradients);
   double* totals = e.template zeros<double>(2);
-  e.sigmoid_loss(r.x, r.y, x_id, y_id, e.read(options.bias), 1 / double(n), totals, gx, gy);
-  if (wanted) {
+  e.sigmoid_loss(r.x.r, r.y.r, x_id, y_id, e.read(options.bias), 1 / double(n), totals, r.x.g, r.y.g);
+  if (r.x.g.wanted()) {
     e.store_vector(totals + 1, gradients.bias, e.read(options.upstream));
-    call.store(r, gx, gy, e.read(options.upstream), gradients);
+    call.store(r, e.read(options.upstream), gradients);
   }
   e.write_value(value, totals);
 }

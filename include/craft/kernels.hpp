@@ -293,6 +293,7 @@ using energy = negative_distance<T>;
 template <class T = double>
 struct dot_product : detail::no_parameters {
   static constexpr bool translation_invariant = false;
+  static constexpr bool linear = true;  ///< no norms, and the same slope everywhere: its pull-back needs no dot products
   template <class V>
   CRAFT_HOST_DEVICE V value(V s, V, V) const {
     return s;

@@ -112,7 +112,7 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   engine::column_range<T> range[2];
   for (index_t g = 0; scale_columns && g < groups; ++g)
     range[g] = e.scale_columns(z.data + group_begin[g] * d, group_size[g], d, T(options.column_eps));
-  double* shift = e.template zeros<double>(d);
+  double* shift = Kernel::translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
   if (Kernel::translation_invariant) e.centre(z.data, n + m, d, shift);
   e.square_norms(z);
   const engine::rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
@@ -134,12 +134,19 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   } else {
     engine::form_weights<T, number> w;
     w.per_row = e.template take<T>(n + m);
-    double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
-    e.load_weights(options.x_weights, n, w.per_row, shares);
-    e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
-    e.each(1, engine::form_factors_step{n, m, unbiased, shares, shares + 1, factors});
-    w.within_x = e.number_at(factors);
-    w.within_y = e.number_at(factors + 1);
+    if (options.x_weights.empty() && options.y_weights.empty()) {
+      e.fill(w.per_row, n + m, T(1));
+      const double x_squares = 1 / double(n), y_squares = 1 / double(m);
+      double factors[2];
+      engine::form_factors_step{n, m, unbiased, &x_squares, &y_squares, factors}(0);
+      w.within_x = factors[0], w.within_y = factors[1];
+    } else {
+      double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
+      e.load_weights(options.x_weights, n, w.per_row, shares);
+      e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
+      e.each(1, engine::form_factors_step{n, m, unbiased, shares, shares + 1, factors});
+      w.within_x = e.number_at(factors), w.within_y = e.number_at(factors + 1);
+    }
     w.across = -1 / (double(n) * double(m));
     // The gradient through M or through common extremes needs that of all rows.
     const bool coupled = options.bandwidth.gradient || jointly;

@@ -103,11 +103,11 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   const bool by_scale = gradients.log_scale.wanted(), by_text = gradients.class_texts.wanted();
   const bool any = gradients.images.wanted() || by_text || gradients.batch_texts.wanted() ||
                    gradients.image_anchors.wanted() || gradients.target_images.wanted() || by_scale;
-  using unit_rows = engine::unit_rows<typename Context::engine, T>;
-  unit_rows images(e, f, any, gradients.images.wanted() || by_scale, scale.value), texts(e, t, any, by_text);
-  unit_rows given(e, u_given, any, gradients.batch_texts.wanted());
-  unit_rows anchors(e, a, any, gradients.image_anchors.wanted() || by_scale, scale.value);
-  unit_rows targets(e, target, any, gradients.target_images.wanted() || by_scale, scale.value);
+  using features = engine::scaled_rows<typename Context::engine, T>;
+  features images(e, f, true, any, gradients.images.wanted() || by_scale, scale.value);
+  features texts(e, t, true, any, by_text), given(e, u_given, true, any, gradients.batch_texts.wanted());
+  features anchors(e, a, true, any, gradients.image_anchors.wanted() || by_scale, scale.value);
+  features targets(e, target, true, any, gradients.target_images.wanted() || by_scale, scale.value);
 
   const bool image_term = options.image > 0 && !a.empty(), batch_term = options.batch > 0;
   const bool gathers = u_given.empty() && (image_term || batch_term);
@@ -122,30 +122,28 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   }
 
   // A term: its value without the weight, its gradients with it. Scratch memory of a term is the next one's.
-  T* terms = e.template zeros<T>(4);
+  double* losses = e.template zeros<double>(3);
   using softmax = typename Context::engine::template softmax<T>;
+  const auto share = [n](auto& to, softmax& s, double of) {
+    to.row_weights(n, numbers(), nullptr, 0, nullptr, true, of, s);
+  };
   const auto softmax_term = [&](const engine::rows<T>& x_rows, const engine::rows<T>& y_rows, softmax by_row, softmax by_col,
-                                bool both, double weight, T* term, const engine::pull<T>& gx, const engine::pull<T>& gy) {
+                                bool both, double weight, double* loss, const engine::pull<T>& gx,
+                                const engine::pull<T>& gy) {
     typename Context::engine inner(ctx);
-    const auto share = [&](softmax& s, double of) {
-      inner.row_weights(s.n, numbers(), nullptr, 0, nullptr, true, both ? of / 2 : of, s);
-    };
-    share(by_row, 1);
-    if (both) share(by_col, 1);
-    double* loss = inner.template zeros<double>(1);
     T* dots = engine::softmax_value(inner, x_rows, y_rows, by_row, by_col, both, any, loss);
-    inner.write_value(scalar_out<T, M>(term), loss);
     if (!any) return;
-    if (weight != 1) share(by_row, weight);
-    if (weight != 1 && both) share(by_col, weight);
+    if (weight != 1) share(inner, by_row, both ? weight / 2 : weight);
+    if (weight != 1 && both) by_col.weight = by_row.weight;
     inner.softmax_pullback(x_rows, y_rows, by_row, by_col, both, dots, gx, gy);
   };
   if (options.text > 0 || image_term) {
     softmax s;
     s.n = n;
-    e.label_targets(y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);
-    if (options.text > 0) softmax_term(images.r, texts.r, s, {}, false, options.text, terms, images.g, texts.g);
-    if (image_term) softmax_term(paired, anchors.r, s, {}, false, options.image, terms + 1, paired_gradient, anchors.g);
+    e.label_targets(y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);  // there is no label to ignore
+    share(e, s, 1);
+    if (options.text > 0) softmax_term(images.r, texts.r, s, {}, false, options.text, losses, images.g, texts.g);
+    if (image_term) softmax_term(paired, anchors.r, s, {}, false, options.image, losses + 1, paired_gradient, anchors.g);
   }
   if (batch_term) {
     const labels same = options.same_class_positives ? y : labels();
@@ -153,8 +151,11 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     softmax by_row, by_col;
     by_row.n = by_col.n = n;
     e.pair_targets(same, same, n, n, 0, by_row, by_col);
-    softmax_term(images.r, paired, by_row, by_col, both, options.batch, terms + 2, images.g, paired_gradient);
+    share(e, by_row, both ? 0.5 : 1);
+    by_col.weight = by_row.weight;
+    softmax_term(images.r, paired, by_row, by_col, both, options.batch, losses + 2, images.g, paired_gradient);
   }
+  T* discrepancy = e.template zeros<T>(1);
   if (options.mmd > 0 && !target.empty()) {
     const index_t m = target.rows();
     typename Context::engine inner(ctx);
@@ -163,15 +164,14 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     const dot_product<T> k;
     inner.map(images.r, texts.r, k, 1, source_r);
     inner.map(targets.r, texts.r, k, 1, target_r);
-    mmd_options discrepancy = options.discrepancy;
-    discrepancy.upstream = options.mmd;
+    mmd_options o = options.discrepancy;
+    o.upstream = options.mmd;
     mmd_gradients<T, M> g;
     if (images.g.gradient || by_text) g.x = overwrite(take(n));
     if (targets.g.gradient || by_text) g.y = overwrite(take(m));
-    craft::mmd(ctx, source_r, target_r, kernel, discrepancy, scalar_out<T, M>(terms + 3), g);
-    double* unused = inner.template zeros<double>(1);
-    const auto pull_back = [&](const output<T, M>& by_r, const unit_rows& x) {
-      if (by_r.wanted()) inner.map_pullback(x.r, texts.r, k, 1, matrix_view<const T, M>(by_r.to), unused, x.g, texts.g);
+    craft::mmd(ctx, source_r, target_r, kernel, o, scalar_out<T, M>(discrepancy), g);
+    const auto pull_back = [&](const output<T, M>& by_r, const features& x) {
+      if (by_r.wanted()) inner.map_pullback(x.r, texts.r, k, 1, matrix_view<const T, M>(by_r.to), nullptr, x.g, texts.g);
     };
     pull_back(g.x, images);
     pull_back(g.y, targets);
@@ -193,7 +193,8 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   given.store(gradients.batch_texts, upstream);
   anchors.store(gradients.image_anchors, upstream);
   targets.store(gradients.target_images, upstream);
-  e.each(1, engine::objective_step<T>{terms, options.text, options.image, options.batch, options.mmd, values.get()});
+  e.each(1, engine::objective_step<T>{losses, discrepancy, options.text, options.image, options.batch, options.mmd,
+                                      values.get()});
 }
 
 }  // namespace craft

@@ -62,21 +62,70 @@ clamped_scale<typename Engine::number> clamp_scale(Engine& e, const checks& chec
   return {e.number_at(out), e.number_at(out + 1)};
 }
 
+/// One matrix for logits: its rows, divided by their norm if `normalise`, then times `scale` if there is one; the gradients of
+/// all that looks at them, and the way back of those. What sees them does so by dot products: they have no squared norms.
+template <class Engine, class T>
+class scaled_rows {
+ public:
+  using number = typename Engine::number;
+  rows<T> r;    ///< none, if the matrix is empty
+  pull<T> g{};  ///< where gradients by r are added, if `pulled`; without a place for r's own, unless that is `wanted`
+
+  template <class S, memory M>
+  scaled_rows(Engine& e, const matrix_view<const S, M>& x, bool normalise, bool pulled, bool wanted)
+      : scaled_rows(e, x, normalise, pulled, wanted, false, number(1)) {}
+  template <class S, memory M>
+  scaled_rows(Engine& e, const matrix_view<const S, M>& x, bool normalise, bool pulled, bool wanted, const number& scale)
+      : scaled_rows(e, x, normalise, pulled, wanted, true, scale) {}
+
+  /// out = the gradient by log(scale): the scalar product of the rows with theirs.
+  void by_log_scale(double* out) {
+    if (g.gradient) e_.dot(r.data, g.gradient, r.n, r.d, out);
+  }
+  /// The gradient by the caller's rows, times `factor`, on its way out. Uses up g.
+  template <class Output>
+  void store(const Output& out, const number& factor) {
+    if (!out.wanted()) return;
+    if (inverse_norm_) return e_.store_normalised(g.gradient, r.data, inverse_norm_, scale_, out, factor);
+    if (scaled_) e_.scale(g.gradient, r.n, r.d, scale_);
+    e_.store(g.gradient, out, factor);
+  }
+
+ private:
+  template <class S, memory M>
+  scaled_rows(Engine& e, const matrix_view<const S, M>& x, bool normalise, bool pulled, bool wanted, bool scaled,
+              const number& scale)
+      : e_(e), scaled_(scaled), scale_(scale) {
+    if (x.empty()) return;
+    r.n = x.rows(), r.d = x.cols();
+    r.data = e.template take<T>(r.n * r.d);
+    if (normalise) {
+      r.squared = inverse_norm_ = e.template take<T>(r.n);  // numbers that a sweep may read, and does not use
+      e.load_normalised(x, r.data, inverse_norm_, scale);
+    } else {
+      e.load(x, r.data);
+      if (scaled) e.scale(r.data, r.n, r.d, scale);
+    }
+    if (pulled) g = e.template take_pull<T>(r.n, r.d, wanted);
+  }
+
+  Engine& e_;
+  bool scaled_;
+  number scale_;
+  T* inverse_norm_ = nullptr;
+};
+
 /// Rows and anchors made ready for similarities (statistics, then normalisation), and the way back of their gradients.
 template <class Engine, class T>
 class prepared_rows {
  public:
   using number = typename Engine::number;
-  rows<T> x, y;  ///< x: times `scale` at last, if there is one; y: the anchors, on which the statistics are fitted
+  rows<T> x, y;  ///< y: the anchors, on which the statistics are fitted
 
   template <class S, memory M>
   prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
-                anchor_statistics statistics = anchor_statistics::none, bool distances = false)
-      : prepared_rows(e, xv, yv, normalise, statistics, distances, false, number(1)) {}
-  template <class S, memory M>
-  prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
-                anchor_statistics statistics, bool distances, bool scaled, number scale)
-      : e_(e), normalise_(normalise), statistics_(statistics), scaled_(scaled), scale_(scale) {
+                anchor_statistics statistics, bool distances)
+      : e_(e), normalise_(normalise), statistics_(statistics) {
     x = e.template take_rows<T>(xv.rows(), xv.cols());
     y = e.template take_rows<T>(yv.rows(), yv.cols());
     e.load(xv, x.data);
@@ -96,10 +145,8 @@ class prepared_rows {
     if (normalise) {
       x_inverse_norm_ = e.template take<T>(x.n);
       y_inverse_norm_ = e.template take<T>(y.n);
-      e.normalise(x.data, x.n, x.d, x_inverse_norm_, scale);
+      e.normalise(x.data, x.n, x.d, x_inverse_norm_);
       e.normalise(y.data, y.n, y.d, y_inverse_norm_);
-    } else if (scaled) {
-      e.scale(x.data, x.n, x.d, scale);
     }
   }
 
@@ -113,10 +160,8 @@ class prepared_rows {
   /// `through_statistics` needs both. Uses up the prepared rows.
   void pull_back(T* gx, T* gy, bool through_statistics) {
     if (normalise_) {
-      if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_, scale_);
+      if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_);
       if (gy) e_.normalise_pullback(gy, y.data, y.n, y.d, y_inverse_norm_);
-    } else if (gx && scaled_) {
-      e_.scale(gx, x.n, x.d, scale_);
     }
     if (statistics_ == anchor_statistics::none) return;
     if (inverse_deviation_) {
@@ -137,48 +182,8 @@ class prepared_rows {
   Engine& e_;
   bool normalise_;
   anchor_statistics statistics_;
-  bool scaled_;
-  number scale_;
   T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
   double* inverse_deviation_ = nullptr;
-};
-
-/// One matrix whose rows are divided by their norm and then multiplied by `scale`, the gradients of all that looks at them, and
-/// the way back of those. For what sees them by dot products: it has no squared norms.
-template <class Engine, class T>
-class unit_rows {
- public:
-  using number = typename Engine::number;
-  rows<T> r;    ///< none, if the matrix is empty
-  pull<T> g{};  ///< where gradients by r are added, if `pulled`; without a place for r's own, unless that is `wanted`
-
-  template <class S, memory M>
-  unit_rows(Engine& e, const matrix_view<const S, M>& x, bool pulled, bool wanted, const number& scale = number(1))
-      : e_(e), scale_(scale) {
-    if (x.empty()) return;
-    r.n = x.rows(), r.d = x.cols();
-    r.data = e.template take<T>(r.n * r.d);
-    r.squared = inverse_norm_ = e.template take<T>(r.n);  // numbers that a sweep may read, and does not use
-    e.load(x, r.data);
-    e.normalise(r.data, r.n, r.d, inverse_norm_, scale);
-    if (pulled) g = e.template take_pull<T>(r.n, r.d, wanted);
-  }
-  /// out = the gradient by log(scale): the scalar product of the rows with theirs.
-  void by_log_scale(double* out) {
-    if (g.gradient) e_.dot(r.data, g.gradient, r.n, r.d, out);
-  }
-  /// The gradient by the caller's rows, times `factor`, on its way out. Uses up g.
-  template <class Output>
-  void store(const Output& out, const number& factor) {
-    if (!out.wanted()) return;
-    e_.normalise_pullback(g.gradient, r.data, r.n, r.d, inverse_norm_, scale_);
-    e_.store(g.gradient, out, factor);
-  }
-
- private:
-  Engine& e_;
-  number scale_;
-  T* inverse_norm_ = nullptr;
 };
 
 /// What map and pull-back check alike.
@@ -226,7 +231,8 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
 
 /// Pulls dout (n x C), the gradient of a loss by the relative representation, back to x, anchors and log_scale.
 ///
-/// Same arguments as relative. Cost: up to 3 n C d multiply-adds; sides that are not wanted are not computed. Throws as relative.
+/// Same arguments as relative. Cost: up to 3 n C d multiply-adds; sides that are not wanted are not computed, and dot_product needs
+/// 2 n C d without a gradient to log_scale. Throws as relative.
 template <class Context, class X, class A, class Kernel, class U,
           class Gradients = relative_gradients<storage_of<X>, Context::space>>
 void relative_pullback(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
@@ -255,12 +261,12 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
                        gradients.anchors.wanted();
   const engine::pull<T> gx = e.template take_pull<T>(n, d, gradients.x.wanted() || through);
   const engine::pull<T> ga = e.template take_pull<T>(c, d, gradients.anchors.wanted());
-  double* by_scale = e.template zeros<double>(1);
+  double* by_scale = gradients.log_scale.wanted() ? e.template zeros<double>(1) : nullptr;
   e.map_pullback(r.x, r.y, similarity.template as<T>(), scale.value, uv, by_scale, gx, ga);
   r.pull_back(gx.gradient, ga.gradient, through);
   e.store(gx.gradient, gradients.x, 1.0);
   e.store(ga.gradient, gradients.anchors, 1.0);
-  e.store_vector(by_scale, gradients.log_scale, scale.moves);
+  e.store_vector(by_scale, gradients.log_scale, scale.moves);  // if that is wanted
 }
 
 }  // namespace craft

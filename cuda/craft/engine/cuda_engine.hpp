@@ -89,8 +89,10 @@ class cuda_engine {
   }
   template <class T>
   pull<T> take_pull(index_t n, index_t d, bool wanted = true) {
-    T* gradient = wanted ? zeros<T>(n * d) : nullptr;
-    return {gradient, zeros<double>(n)};
+    // In one piece, cleared at once.
+    const index_t ahead = wanted ? (n * d * index_t(sizeof(T)) + 15) / 16 * 2 : 0;
+    double* self = zeros<double>(ahead + n) + ahead;
+    return {wanted ? reinterpret_cast<T*>(self - ahead) : nullptr, self};
   }
   template <class T>
   void copy(const T* from, index_t n, T* to) const {
@@ -112,7 +114,12 @@ class cuda_engine {
   template <class T, class S>
   void load(const input<S>& x, T* to) const;
   template <class T, class S>
+  void load_normalised(const input<S>& x, T* to, T* inverse_norm, const number& scale) const;
+  template <class T, class S>
   void store(const T* g, const destination<S>& out, const number& factor) const;
+  template <class T, class S>
+  void store_normalised(const T* g, const T* scaled, const T* inverse_norm, const number& scale, const destination<S>& out,
+                        const number& factor) const;
   template <class T>
   void store_vector(const double* values, const destination<T>& out, const number& factor) const;
   template <class T>
@@ -277,7 +284,7 @@ class cuda_engine {
   void count_matches(const index_t* id, index_t n, const index_t* other_id, index_t m, index_t* matches);
   template <class T, class Element>
   void sweep(const rows<T>& x, const rows<T>& y, bool triangle, const Element& element, double* totals, const pull<T>& gx,
-             const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept = nullptr);
+             const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept = nullptr, bool known = false);
   template <class T>
   bool fuses(index_t d) const;
   template <class T, class Element>

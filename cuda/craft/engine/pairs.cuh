@@ -60,6 +60,7 @@ struct quadratic_element {  // values within a sample and across are summed apar
     const double x = double(weights.within_x), y = double(weights.within_y), weight = double(weights.per_row[i]);
     return {squared[i], i < split, weight * (i < split ? x : y), weight * double(weights.across)};
   }
+  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return gradient; }
   __device__ pair_result<T> operator()(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
     if (i == j) {
@@ -100,6 +101,7 @@ struct map_element {
   using column_side = side;
   __device__ side row(index_t i) const { return {x_squared[i]}; }
   __device__ side column(index_t j) const { return {y_squared[j]}; }
+  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return false; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
     out[i * stride + j] = S(T(double(scale)) * kernel.value(s, a.squared, b.squared));
@@ -107,16 +109,17 @@ struct map_element {
   }
 };
 
-/// Its pull-back for dL/dout; the total is sum dout_ij out_ij.
+/// Its pull-back for dL/dout; the total is sum dout_ij out_ij. Without it, a linear kernel looks at no dot products.
 template <class T, class K, class S>
 struct map_pullback_element {
   static constexpr int totals = 1;
-  static constexpr bool by_norms = true, weighs_rows = false;
+  static constexpr bool by_norms = !is_linear<K>::value, weighs_rows = false;
   K kernel;
   const T *x_squared, *y_squared;
   device_number scale;
   const S* dout;
   index_t stride;
+  bool value;
 
   struct side {
     T squared;
@@ -125,10 +128,11 @@ struct map_pullback_element {
   using column_side = side;
   __device__ side row(index_t i) const { return {x_squared[i]}; }
   __device__ side column(index_t j) const { return {y_squared[j]}; }
+  __device__ bool reads() const { return by_norms || value; }
   __device__ bool writes() const { return true; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
     const T u = T(double(scale)) * T(dout[i * stride + j]);
-    const pair_partials<T> k = kernel.partials(s, a.squared, b.squared);
+    const pair_partials<T> k = kernel.partials(reads() ? s : T(0), a.squared, b.squared);
     return {u * k.value, T(0), u * k.da, u * k.db, u * k.ds};
   }
 };
@@ -157,6 +161,7 @@ struct softmax_pullback_element {
   __device__ side column(index_t j) const {
     return by_column ? side{by_col.lse[j], by_col.weight[j], by_col.mass[j]} : side{T(0), T(0), T(0)};
   }
+  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return true; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T z) const {
     T u = a.weight * (a.mass * math::exp(z - a.lse) - target(by_row, i, j));
@@ -183,6 +188,7 @@ struct sigmoid_element {
   using column_side = side;
   __device__ side row(index_t i) const { return {x_id[i]}; }
   __device__ side column(index_t j) const { return {y_id[j]}; }
+  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return gradient; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t, index_t, T s) const {
     const T sign = a.id == b.id ? T(1) : T(-1), u = -(sign * (s + T(double(bias))));
@@ -251,7 +257,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
 #pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
-      if (j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
+      if (element.reads() && j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
     }
     T row_sum(0), row_value(0), row_second(0);
 #pragma unroll
@@ -342,7 +348,8 @@ void cuda_engine::add_self(const rows<T>& x, const pull<T>& g) const {
 }
 
 // visit(panel, columns of the diagonal square in it) for all panels of dot products, or in a triangle those on and above
-// the diagonal. `kept`: room for all dot products, one panel after the other, which are there already if `known`.
+// the diagonal. `kept`: room for all dot products, one panel after the other, which are there already, or
+// not looked at, if `known`.
 template <class T, class Visit>
 void cuda_engine::panels(const rows<T>& x, const rows<T>& y, bool triangle, const Visit& visit, T* kept, bool known) {
   const index_t most_rows = std::min(ctx_.tile_rows(), x.n), most_columns = std::min(ctx_.tile_columns(), y.n);
@@ -367,10 +374,11 @@ template <class E>
 struct has_square<E, std::void_t<decltype(std::declval<E&>().square_end)>> : std::true_type {};
 
 // One element over all panels: totals, and gradients added to gx and gy. In a triangle gx is gy, and only rows in
-// [first_wanted, last_wanted) get a gradient.
+// [first_wanted, last_wanted) get a gradient. kept and known as in panels; without totals they are not added up.
 template <class T, class Element>
 void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const Element& element, double* totals,
-                        const pull<T>& gx, const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept) {
+                        const pull<T>& gx, const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept,
+                        bool known) {
   const workspace::frame inner(ctx_.scratch());
   const index_t most_rows = std::min(ctx_.tile_rows(), x.n), most_columns = std::min(ctx_.tile_columns(), y.n);
   const index_t most_beside = (most_columns + columns_per_block - 1) / columns_per_block;
@@ -386,10 +394,10 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
     Element here = element;
     if constexpr (has_square<Element>::value) here.square_end = p.i0 + p.ni;
     launch("panel", panel_kernel<T, Element>, beside, below, block_threads, panel_shared_bytes<T>, p, here, sums);
-    if (Element::totals > 0 || norms)
+    if ((Element::totals > 0 && totals != nullptr) || norms)
       launch("fold_panel", fold_panel_kernel<T>,
              1 + (norms ? (p.ni + p.nj + block_threads - 1) / block_threads : 0), 1, block_threads,
-             block_warps * sizeof(double), sums, beside, below, Element::totals, totals, p.ni,
+             block_warps * sizeof(double), sums, beside, below, totals ? Element::totals : 0, totals, p.ni,
              norms ? gx.self + p.i0 : nullptr, p.nj, norms ? gy.self + p.j0 : nullptr);
     const auto within = [&](index_t i) { return std::min(std::max(i, first_wanted), last_wanted); };
     if (gx.gradient) {
@@ -405,7 +413,7 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
                                 gy.gradient + from * y.d);
     }
   };
-  panels(x, y, triangle, visit, kept, kept != nullptr);
+  panels(x, y, triangle, visit, kept, known);
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -487,15 +495,18 @@ void cuda_engine::map(const rows<T>& x, const rows<T>& y, const K& k, const numb
 template <class T, class K, class S>
 void cuda_engine::map_pullback(const rows<T>& x, const rows<T>& y, const K& k, const number& scale, const input<S>& dout,
                                double* totals, const pull<T>& gx, const pull<T>& gy) {
-  sweep(x, y, false, map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride()}, totals, gx,
-        gy, 0, 0);
+  sweep(x, y, false,
+        map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride(), totals != nullptr}, totals,
+        gx, gy, 0, 0, nullptr, is_linear<K>::value && totals == nullptr);
+  if (is_linear<K>::value) return;
   add_self(x, gx);
   add_self(y, gy);
 }
 template <class T>
 void cuda_engine::softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
                                    bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
-  sweep(x, y, false, softmax_pullback_element<T>{by_row, by_col, by_column}, nullptr, gx, gy, 0, 0, kept);
+  sweep(x, y, false, softmax_pullback_element<T>{by_row, by_col, by_column}, nullptr, gx, gy, 0, 0, kept,
+        kept != nullptr);
 }
 template <class T>
 void cuda_engine::sigmoid_loss(const rows<T>& x, const rows<T>& y, const index_t* x_id, const index_t* y_id,
@@ -651,25 +662,24 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) log_sum_exp_
   }
 }
 
-/// Joins the parts of a panel to the running state, in their order.
+/// Joins the parts of a panel to the running state, in their order: begins it with the first panel, and with the last one
+/// the running maximum becomes the log-sum-exp.
 template <class T>
 struct join_step {
   const lse_part<T>* parts;
   index_t blocks, n;
   softmax<T, index_t> s;
   index_t begin;
+  bool first, last;
   __device__ void operator()(index_t i) const {
-    lse_part<T> all{s.lse[begin + i], s.sum[begin + i], s.target_dot[begin + i]};
+    const index_t at = begin + i;
+    lse_part<T> all{-math::limits<T>::infinity, T(0), T(0)};
+    if (!first) all = {s.lse[at], s.sum[at], s.target_dot[at]};
     for (index_t b = 0; b < blocks; ++b) all = join(all, parts[b * n + i]);
-    s.lse[begin + i] = all.highest;
-    s.sum[begin + i] = all.sum;
-    s.target_dot[begin + i] = all.target;
+    s.lse[at] = last ? all.highest + math::log(all.sum) : all.highest;
+    s.sum[at] = all.sum;
+    s.target_dot[at] = all.target;
   }
-};
-template <class T>
-struct finish_lse_step {
-  softmax<T, index_t> s;
-  __device__ void operator()(index_t i) const { s.lse[i] += math::log(s.sum[i]); }
 };
 
 template <class T>
@@ -692,12 +702,10 @@ T* cuda_engine::log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>
     const index_t below = (p.ni + rows_per_block - 1) / rows_per_block;
     launch("log_sum_exp", log_sum_exp_kernel<T>, beside, below, block_threads, by_column ? lse_shared_bytes<T> : 0, p,
            by_row, by_col, by_column, parts);
-    each(p.ni, join_step<T>{parts.rows, beside, p.ni, by_row, p.i0});
-    if (by_column) each(p.nj, join_step<T>{parts.columns, below, p.nj, by_col, p.j0});
+    each(p.ni, join_step<T>{parts.rows, beside, p.ni, by_row, p.i0, p.j0 == 0, p.j0 + p.nj == y.n});
+    if (by_column) each(p.nj, join_step<T>{parts.columns, below, p.nj, by_col, p.j0, p.i0 == 0, p.i0 + p.ni == x.n});
   };
   panels(x, y, false, visit, kept, false);
-  each(by_row.n, finish_lse_step<T>{by_row});
-  if (by_column) each(by_col.n, finish_lse_step<T>{by_col});
   return kept;
 }
 

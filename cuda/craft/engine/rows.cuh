@@ -441,47 +441,61 @@ struct square_norms_step {
     if (lane == 0) squared[i] = s;
   }
 };
-template <class T>
+/// to = rows of `from` divided by their norm, times scale; `from` may be `to`.
+template <class T, class S>
 struct normalise_step {
-  T* x;
+  const S* from;
+  index_t stride;
+  T* to;
   index_t d;
   T* inverse_norm;
   device_number scale;
   __device__ void operator()(index_t i, int lane) const {
-    T* r = x + i * d;
+    const S* x = from + i * stride;
+    T* r = to + i * d;
     // Divided by the largest first, so that no square overflows or vanishes.
     T largest(0);
-    for (index_t k = lane; k < d; k += warp_lanes) largest = math::max(largest, r[k] < T(0) ? -r[k] : r[k]);
+    for (index_t k = lane; k < d; k += warp_lanes) largest = math::max(largest, T(x[k]) < T(0) ? -T(x[k]) : T(x[k]));
     largest = warp_max(largest);
     if (!(largest > T(0))) {  // a zero row stays zero; a row of NaN stays NaN, since nothing is larger than another
       T s(0);
-      for (index_t k = lane; k < d; k += warp_lanes) s += r[k];
+      for (index_t k = lane; k < d; k += warp_lanes) {
+        r[k] = T(x[k]);
+        s += r[k];
+      }
       s = warp_sum(s);
       if (lane == 0) inverse_norm[i] = s;
       return;
     }
     T s(0);
-    for (index_t k = lane; k < d; k += warp_lanes) s += (r[k] / largest) * (r[k] / largest);
+    for (index_t k = lane; k < d; k += warp_lanes) s += (T(x[k]) / largest) * (T(x[k]) / largest);
     const T norm = largest * std::sqrt(warp_sum(s)), by = T(double(scale));
-    for (index_t k = lane; k < d; k += warp_lanes) r[k] = r[k] / norm * by;  // in this order: by / norm may be beyond T
+    for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(x[k]) / norm * by;  // in this order: by / norm may be beyond T
     if (lane == 0) inverse_norm[i] = T(1) / norm;
   }
 };
-template <class T>
+/// out (=, +=) factor * scale (g_i - (g_i . u_i) u_i) / |x_i|; out may be g.
+template <class T, class S>
 struct normalise_pullback_step {
-  T* g;
-  const T* scaled;
+  const T *g, *scaled;
   index_t d;
   const T* inverse_norm;
   device_number scale;
+  S* out;
+  index_t stride;
+  device_number factor;
+  bool accumulate;
   __device__ void operator()(index_t i, int lane) const {
-    T* gi = g + i * d;
-    const T* xi = scaled + i * d;
-    const T by = T(double(scale)), back = T(1 / double(scale));
+    const T *gi = g + i * d, *xi = scaled + i * d;
+    S* to = out + i * stride;
+    const T by = T(double(scale)), back = T(1 / double(scale)), f = T(double(factor));
     T along(0);
     for (index_t k = lane; k < d; k += warp_lanes) along += gi[k] * xi[k];
     along = warp_sum(along) * back;
-    for (index_t k = lane; k < d; k += warp_lanes) gi[k] = inverse_norm[i] * (by * (gi[k] - along * (back * xi[k])));
+    for (index_t k = lane; k < d; k += warp_lanes) {
+      const T v = f * (inverse_norm[i] * (by * (gi[k] - along * (back * xi[k]))));
+      to[k] = accumulate ? S(T(to[k]) + v) : S(v);
+    }
   }
 };
 template <class T>
@@ -563,14 +577,26 @@ void cuda_engine::square_norms(const rows<T>& x) const {
 }
 template <class T>
 void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm, const number& scale) const {
-  launch("normalise", row_kernel<normalise_step<T>>, blocks_for(n, block_warps), 1, block_threads, 0, n,
-         normalise_step<T>{x, d, inverse_norm, scale});
+  load_normalised(input<T>(x, n, d), x, inverse_norm, scale);
+}
+template <class T, class S>
+void cuda_engine::load_normalised(const input<S>& x, T* to, T* inverse_norm, const number& scale) const {
+  launch("normalise", row_kernel<normalise_step<T, S>>, blocks_for(x.rows(), block_warps), 1, block_threads, 0, x.rows(),
+         normalise_step<T, S>{x.data(), x.stride(), to, x.cols(), inverse_norm, scale});
 }
 template <class T>
 void cuda_engine::normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm,
                                      const number& scale) const {
-  launch("normalise_pullback", row_kernel<normalise_pullback_step<T>>, blocks_for(n, block_warps), 1, block_threads, 0, n,
-         normalise_pullback_step<T>{g, scaled, d, inverse_norm, scale});
+  store_normalised(g, scaled, inverse_norm, scale, overwrite(place<T>(g, n, d)), 1);
+}
+template <class T, class S>
+void cuda_engine::store_normalised(const T* g, const T* scaled, const T* inverse_norm, const number& scale,
+                                   const destination<S>& out, const number& factor) const {
+  const auto& to = out.to;
+  launch("normalise_pullback", row_kernel<normalise_pullback_step<T, S>>, blocks_for(to.rows(), block_warps), 1,
+         block_threads, 0, to.rows(),
+         normalise_pullback_step<T, S>{g, scaled, to.cols(), inverse_norm, scale, to.data(), to.stride(), factor,
+                                       out.mode == write::accumulate});
 }
 template <class T>
 void cuda_engine::unnormalise(T* x, index_t n, index_t d, const T* inverse_norm) const {
@@ -760,12 +786,24 @@ inline void cuda_engine::count_matches(const index_t* id, index_t n, const index
 
 template <class T>
 struct share_targets_step {
-  const index_t* matches;  ///< null: one each
+  const index_t* matches;
   double smoothing;
   T *hit, *mass;
   __device__ void operator()(index_t i) const {
-    const index_t count = matches ? matches[i] : 1;
+    const index_t count = matches[i];
     hit[i] = count > 0 ? T((1 - smoothing) / double(count)) : T(0);
+    mass[i] = T(1);
+  }
+};
+/// Row i belongs to column i.
+template <class T>
+struct own_targets_step {
+  double smoothing;
+  index_t* id;
+  T *hit, *mass;
+  __device__ void operator()(index_t i) const {
+    id[i] = i;
+    hit[i] = T(1 - smoothing);
     mass[i] = T(1);
   }
 };
@@ -785,14 +823,19 @@ template <class T>
 void cuda_engine::pair_targets(const labels& x, const labels& y, index_t n, index_t m, double smoothing,
                                softmax<T>& by_row, softmax<T>& by_col) {
   index_t *x_id = take<index_t>(n), *y_id = take<index_t>(m);
-  index_t *x_matches = nullptr, *y_matches = nullptr;
-  pair_ids(x, y, n, m, x_id, y_id);
-  if (!x.empty()) {
-    x_matches = take<index_t>(n);
-    y_matches = take<index_t>(m);
-    count_matches(x_id, n, y_id, m, x_matches);
-    count_matches(y_id, m, x_id, n, y_matches);
+  if (x.empty()) {
+    T *hit = take<T>(n), *mass = take<T>(n);
+    each(n, own_targets_step<T>{smoothing, x_id, hit, mass});
+    by_row.id = by_row.other_id = by_col.id = by_col.other_id = x_id;
+    by_row.hit = by_col.hit = hit;
+    by_row.mass = by_col.mass = mass;
+    by_row.base = by_col.base = T(smoothing / double(n));
+    return;
   }
+  index_t *x_matches = take<index_t>(n), *y_matches = take<index_t>(m);
+  pair_ids(x, y, n, m, x_id, y_id);
+  count_matches(x_id, n, y_id, m, x_matches);
+  count_matches(y_id, m, x_id, n, y_matches);
   share_targets(x_id, y_id, x_matches, n, m, smoothing, by_row);
   share_targets(y_id, x_id, y_matches, m, n, smoothing, by_col);
 }
@@ -800,11 +843,13 @@ void cuda_engine::pair_targets(const labels& x, const labels& y, index_t n, inde
 /// NaN.
 template <class T>
 struct label_targets_step {
-  index_t classes, ignore;
+  index_t n, classes, ignore;
   double smoothing;
-  index_t* id;
+  index_t *id, *other_id;
   T *hit, *mass;
   __device__ void operator()(index_t i) const {
+    if (i < classes) other_id[i] = i;
+    if (i >= n) return;
     const bool out = id[i] == ignore, wrong = !out && (id[i] < 0 || id[i] >= classes);
     if (out) id[i] = classes;
     hit[i] = T(1 - smoothing);
@@ -815,8 +860,7 @@ template <class T>
 void cuda_engine::label_targets(const labels& y, index_t classes, index_t ignore, double smoothing, softmax<T>& s) {
   index_t *id = indices(y), *other = take<index_t>(classes);
   T *hit = take<T>(s.n), *mass = take<T>(s.n);
-  each(s.n, label_targets_step<T>{classes, ignore, smoothing, id, hit, mass});
-  each(classes, index_step{other});
+  each(std::max(s.n, classes), label_targets_step<T>{s.n, classes, ignore, smoothing, id, other, hit, mass});
   s.id = id;
   s.other_id = other;
   s.hit = hit;

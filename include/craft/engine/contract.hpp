@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "craft/engine/host_device.hpp"
 #include "craft/view.hpp"
@@ -73,7 +74,7 @@ struct form_weights {
 ///     loss = sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
 ///     t_ij = hit_i [id_i = other_id_j] + base        or, with soft targets,   t_ij = keep * soft_ij + base
 ///
-/// log_sum_exp fills lse (the running maximum on the way) and target_dot = sum_j t_ij z_ij. Ids are equal for rows that
+/// log_sum_exp fills lse (on the way the running maximum, with `sum`) and target_dot = sum_j t_ij z_ij. Ids are equal for rows that
 /// belong together; the engine chooses their type.
 template <class T, class Id = T>
 struct softmax {
@@ -87,6 +88,12 @@ struct softmax {
   const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij
   T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
 };
+
+/// Whether a pair function says `static constexpr bool linear = true`: it is a multiple of s, and looks at no norms.
+template <class K, class = void>
+struct is_linear : std::false_type {};
+template <class K>
+struct is_linear<K, std::enable_if_t<K::linear>> : std::true_type {};
 
 // ---------------------------------------------------------------------------------------------------------
 // Between the sweeps
@@ -281,15 +288,14 @@ struct label_sums_step {
 /// The terms of an objective and their weighted sum.
 template <class T>
 struct objective_step {
-  const T* terms;
+  const double* losses;  ///< of text, image and batch
+  const T* discrepancy;
   double text, image, batch, mmd;
   objective_values<T>* values;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    values->text = terms[0];
-    values->image = terms[1];
-    values->batch = terms[2];
-    values->mmd = terms[3];
-    values->total = T(text * double(terms[0]) + image * double(terms[1]) + batch * double(terms[2]) + mmd * double(terms[3]));
+    const T terms[4] = {T(losses[0]), T(losses[1]), T(losses[2]), *discrepancy};
+    *values = {terms[0], terms[1], terms[2], terms[3],
+               T(text * double(terms[0]) + image * double(terms[1]) + batch * double(terms[2]) + mmd * double(terms[3]))};
   }
 };
 

@@ -127,10 +127,16 @@ class cpu_engine {
   template <class T, class S>
   void load(const matrix_view<const S>& x, T* to) const {
     pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) load_row(x, i, to + i * x.cols());
+    });
+  }
+  /// load, then normalise.
+  template <class T, class S>
+  void load_normalised(const matrix_view<const S>& x, T* to, T* inverse_norm, double scale) const {
+    pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
-        const S* from = x.row(i);
-        T* row = to + i * x.cols();
-        for (index_t k = 0; k < x.cols(); ++k) row[k] = T(from[k]);
+        load_row(x, i, to + i * x.cols());
+        inverse_norm[i] = normalise_row(row(to, i, x.cols()), T(scale));
       }
     });
   }
@@ -138,16 +144,20 @@ class cpu_engine {
   template <class T, class S>
   void store(const T* g, const output<S>& out, double factor) const {
     if (!out.wanted()) return;
-    const matrix_view<S>& to = out.to;
-    const T f = T(factor);
-    pieces(to.rows(), to.cols(), [&](index_t begin, index_t end) {
+    const index_t d = out.to.cols();
+    pieces(out.to.rows(), d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) store_row(g + i * d, i, out, T(factor));
+    });
+  }
+  /// normalise_pullback, then store. Uses up g.
+  template <class T, class S>
+  void store_normalised(T* g, const T* scaled, const T* inverse_norm, double scale, const output<S>& out,
+                        double factor) const {
+    const index_t d = out.to.cols();
+    pieces(out.to.rows(), d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
-        const T* from = g + i * to.cols();
-        S* row = to.row(i);
-        if (out.mode == write::overwrite)
-          for (index_t k = 0; k < to.cols(); ++k) row[k] = S(f * from[k]);
-        else
-          for (index_t k = 0; k < to.cols(); ++k) row[k] = S(T(row[k]) + f * from[k]);
+        pull_row_back(row(g, i, d), row(scaled, i, d), inverse_norm[i], scale);
+        store_row(g + i * d, i, out, T(factor));
       }
     });
   }
@@ -322,29 +332,15 @@ class cpu_engine {
   /// x_i *= scale / |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
   template <class T>
   void normalise(T* x, index_t n, index_t d, T* inverse_norm, double scale = 1) const {
-    // Where squares cannot overflow or vanish, their sum is the quick way to the norm.
-    const T low = std::sqrt(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon(), high = T(1) / low;
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) {
-        auto r = row(x, i, d);
-        T norm = std::sqrt(r.squaredNorm());
-        if (!(norm > low && norm < high)) norm = r.stableNorm();
-        inverse_norm[i] = norm > T(0) ? T(1) / norm : T(0);
-        if (norm > T(0)) r = r / norm * T(scale);  // in this order: scale / norm may be beyond T
-      }
+      for (index_t i = begin; i < end; ++i) inverse_norm[i] = normalise_row(row(x, i, d), T(scale));
     });
   }
   /// g_i = scale (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u, given u * scale: the gradient through normalise.
   template <class T>
   void normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm, double scale = 1) const {
-    const T by = T(scale), back = T(1 / scale);  // never together with each other or with the norm: that may be beyond T
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) {
-        auto gi = row(g, i, d);
-        const auto xi = row(scaled, i, d);
-        const T along = gi.dot(xi) * back;
-        gi = inverse_norm[i] * (by * (gi - along * (back * xi)));
-      }
+      for (index_t i = begin; i < end; ++i) pull_row_back(row(g, i, d), row(scaled, i, d), inverse_norm[i], scale);
     });
   }
 
@@ -480,12 +476,12 @@ class cpu_engine {
     sweep_rectangle(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
                     pull<T>{});
   }
-  /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij.
+  /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij, unless totals is null.
   template <class T, class K, class S>
   void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<const S>& dout,
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
-    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout};
-    sweep_rectangle(x, y, epilogue, 1, totals, gx, gy);
+    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout, totals != nullptr};
+    sweep_rectangle(x, y, epilogue, totals ? 1 : 0, totals, gx, gy, dots<T>{nullptr, is_linear<K>::value && !totals});
   }
 
   /// Row (and column) log-sum-exp of z_ij = x_i . y_j and target sums; then `lse` holds log-sum-exp. With `again` it returns
@@ -493,6 +489,8 @@ class cpu_engine {
   template <class T>
   T* log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col, bool by_column,
                  bool again) {
+    start(by_row);
+    if (by_column) start(by_col);
     constexpr index_t few = index_t(1) << 18;  // as many as four tiles of float
     const blocks bx = cut<T>(x.n, y.n, x.d), by = cut<T>(y.n, x.n, x.d);
     const index_t numbers = bx.count() * by.count() * bx.size() * product<T>::padded(by.size());
@@ -506,7 +504,7 @@ class cpu_engine {
   template <class T>
   void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
                         bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
-    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy, dots<T>{kept, true});
+    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy, dots<T>{kept, kept != nullptr});
   }
   /// total += sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
   template <class T>
@@ -722,6 +720,43 @@ class cpu_engine {
   }
 
  private:
+  template <class T, class S>
+  static void load_row(const matrix_view<const S>& x, index_t i, T* to) {
+    const S* from = x.row(i);
+    for (index_t k = 0; k < x.cols(); ++k) to[k] = T(from[k]);
+  }
+  template <class T, class S>
+  static void store_row(const T* from, index_t i, const output<S>& out, T factor) {
+    S* to = out.to.row(i);
+    if (out.mode == write::overwrite)
+      for (index_t k = 0; k < out.to.cols(); ++k) to[k] = S(factor * from[k]);
+    else
+      for (index_t k = 0; k < out.to.cols(); ++k) to[k] = S(T(to[k]) + factor * from[k]);
+  }
+  /// 1 / |r|, or 0; r *= scale / |r|
+  template <class Row, class T = typename Row::Scalar>
+  static T normalise_row(Row&& r, T scale) {
+    // Where squares cannot overflow or vanish, their sum is the quick way to the norm.
+    const T low = std::sqrt(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon(), high = T(1) / low;
+    T norm = std::sqrt(r.squaredNorm());
+    if (!(norm > low && norm < high)) norm = r.stableNorm();
+    if (!(norm > T(0))) return T(0);
+    r = r / norm * scale;  // in this order: scale / norm may be beyond T
+    return T(1) / norm;
+  }
+  template <class Row, class ConstRow, class T = typename ConstRow::Scalar>
+  static void pull_row_back(Row&& g, const ConstRow& scaled, T inverse_norm, double scale) {
+    const T by = T(scale), back = T(1 / scale);  // never together with each other or with the norm: that may be beyond T
+    const T along = g.dot(scaled) * back;
+    g = inverse_norm * (by * (g - along * (back * scaled)));
+  }
+
+  template <class T>
+  static void start(const softmax<T>& s) {
+    fill(s.lse, s.n, -std::numeric_limits<T>::infinity());
+    fill(s.sum, s.n, T(0));
+    fill(s.target_dot, s.n, T(0));
+  }
   template <class T>
   void share_targets(const T* id, const T* other_id, const index_t* matches, index_t n, index_t m, double smoothing,
                      softmax<T>& s) {
@@ -738,7 +773,8 @@ class cpu_engine {
     s.base = T(smoothing / double(m));
   }
 
-  /// Memory for the dot products of all tiles, one after another, and whether they are there already. Null: each tile's own.
+  /// Memory for the dot products of all tiles, one after another, or null for each tile's own; and whether they are there
+  /// already, or not looked at.
   template <class T>
   struct dots {
     T* tiles = nullptr;
@@ -890,7 +926,7 @@ class cpu_engine {
     t.row_sums = m.row_sums, t.col_sums = m.col_sums;
     std::fill_n(m.row_sums, t.ni, T(0));
     std::fill_n(m.col_sums, t.nj, T(0));
-    if (!kept.tiles || !kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
+    if (!kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
     if (!epilogue(t, m.column)) return;
     if (Epilogue::by_norms) {
       for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += double(t.row_sums[i]);
