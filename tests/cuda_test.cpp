@@ -622,6 +622,35 @@ TEST_CASE("several verbs in one graph", "[cuda][graph]") {
   CHECK((all.bits() == want));
 }
 
+// In a small batch the nodes are what takes the time.
+TEST_CASE("the objective of a small batch, with all gradients, is a graph of 69 nodes", "[cuda][graph]") {
+  using D = device<cuda_backend, float>;
+  const index_t n = 8, m = 9, c = 5, d = 32;
+  const array<D> images(random_reals(n, d, 1)), texts(random_reals(c, d, 2)), paired(random_reals(n, d, 3));
+  const array<D> anchors(random_reals(c, d, 4)), target(random_reals(m, d, 5));
+  const label_array<D> labels(labels_for(n, c, 2));
+  array<D> d_images(n, d), d_texts(c, d), d_paired(n, d), d_anchors(c, d), d_target(m, d), terms(1, 5);
+  const stream_owner stream;
+  const craft::cuda ctx(stream);
+  const auto call = [&] {
+    using values = craft::objective_values<float>;
+    const craft::scalar_out<values, D::space> place(reinterpret_cast<values*>(terms.out().data()));
+    craft::objective_gradients<float, D::space> g;
+    g.images = craft::overwrite(d_images.out());
+    g.class_texts = craft::overwrite(d_texts.out());
+    g.batch_texts = craft::overwrite(d_paired.out());
+    g.image_anchors = craft::overwrite(d_anchors.out());
+    g.target_images = craft::overwrite(d_target.out());
+    craft::objective_inputs<float, D::space> in;
+    in.images = images.in(), in.class_texts = texts.in(), in.targets = labels.in(), in.batch_texts = paired.in();
+    in.image_anchors = anchors.in(), in.target_images = target.in();
+    craft::objective(ctx, in, craft::gaussians<>{0.5, 1.0, 2.0}, craft::objective_options{}, place, g);
+  };
+  call();
+  const graph g(stream, cudaStreamCaptureModeThreadLocal, call);
+  CHECK(g.nodes() <= 69);
+}
+
 TEMPLATE_LIST_TEST_CASE("labels and weights on the host cannot be captured", "[cuda][graph]", devices) {
   using D = TestType;
   using T = typename D::compute;

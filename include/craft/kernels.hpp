@@ -16,6 +16,7 @@
 //     as<U>()                                 itself with parameters stored as U
 //     check()                                 throws option_error for a parameter outside its range
 //     translation_invariant                   whether it depends on D = |x - y|^2 only, so that data may be centred
+//     linear                                  optional, true: a multiple of s, whose pull-back needs neither s nor norms
 //
 // Of a function of D alone, detail::distance_kernel makes value and partials out of
 //

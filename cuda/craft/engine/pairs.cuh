@@ -497,7 +497,7 @@ void cuda_engine::map_pullback(const rows<T>& x, const rows<T>& y, const K& k, c
                                double* totals, const pull<T>& gx, const pull<T>& gy) {
   sweep(x, y, false,
         map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride(), totals != nullptr}, totals,
-        gx, gy, 0, 0, nullptr, is_linear<K>::value && totals == nullptr);
+        gx, gy, 0, 0, static_cast<T*>(nullptr), is_linear<K>::value && totals == nullptr);
   if (is_linear<K>::value) return;
   add_self(x, gx);
   add_self(y, gy);
