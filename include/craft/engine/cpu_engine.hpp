@@ -134,10 +134,8 @@ class cpu_engine {
   template <class T, class S>
   void load_normalised(const matrix_view<const S>& x, T* to, T* inverse_norm, double scale) const {
     pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) {
-        load_row(x, i, to + i * x.cols());
-        inverse_norm[i] = normalise_row(row(to, i, x.cols()), T(scale));
-      }
+      for (index_t i = begin; i < end; ++i) load_row(x, i, to + i * x.cols());
+      for (index_t i = begin; i < end; ++i) inverse_norm[i] = normalise_row(row(to, i, x.cols()), T(scale));
     });
   }
   /// out (=, +=) factor * g
@@ -155,10 +153,8 @@ class cpu_engine {
                         double factor) const {
     const index_t d = out.to.cols();
     pieces(out.to.rows(), d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) {
-        pull_row_back(row(g, i, d), row(scaled, i, d), inverse_norm[i], scale);
-        store_row(g + i * d, i, out, T(factor));
-      }
+      for (index_t i = begin; i < end; ++i) pull_row_back(row(g, i, d), row(scaled, i, d), inverse_norm[i], scale);
+      for (index_t i = begin; i < end; ++i) store_row(g + i * d, i, out, T(factor));
     });
   }
   /// Index of the first number that is not finite, or -1.
