@@ -7,11 +7,11 @@
 namespace {
 
 bool runs_v3() {
-  // Those that compilers' __builtin_cpu_supports does not all know: MOVBE and F16C, LZCNT.
+  // MOVBE, F16C and LZCNT, which not every compiler's __builtin_cpu_supports knows.
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0, extended = 0;
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !__get_cpuid(0x80000001u, &eax, &ebx, &extended, &edx)) return false;
   const bool others = (ecx >> 22 & 1) && (ecx >> 29 & 1) && (extended >> 5 & 1);
-  // These look at what the system saves, too; which for the level below is what 64-bit programs may count on.
+  // These also look at whether the system saves the registers.
   return others && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
          __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
 }
