@@ -2,9 +2,9 @@
 
     python bench/python_levels.py [case ...]
 
-in an environment where craft_align is installed (tests/python/run --prepare makes one). Each level has a process of its own;
-they take turns, 15 times per case. Printed: medians of processor time in milliseconds, and how many times as fast as baseline.
-float32, one thread.
+in an environment where craft_align is installed (tests/python/run --prepare makes one). Each level has a process of its
+own; they take turns, 15 times per case. Printed: medians of processor time in milliseconds, and how many times as fast
+as baseline. float32, one thread.
 """
 
 import os
@@ -58,7 +58,8 @@ def main(cases):
             command = [sys.executable, __file__, "--work"]
             pipe = subprocess.PIPE
             workers[level] = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, bufsize=1)
-    print("| case |" + "".join(f" {level}, ms |" for level in workers) + "".join(f" {level} |" for level in list(workers)[1:]))
+    others = list(workers)[1:]
+    print("| case |" + "".join(f" {level}, ms |" for level in workers) + "".join(f" {level} |" for level in others))
     for case in cases:
         times = {level: [] for level in workers}
         for _ in range(15):
@@ -66,8 +67,9 @@ def main(cases):
                 worker.stdin.write(case + "\n")
                 times[level].append(float(worker.stdout.readline()) * 1e3)
         median = {level: statistics.median(t) for level, t in times.items()}
-        ratios = [median["baseline"] / median[level] for level in list(workers)[1:]]
-        print(f"| {case} |" + "".join(f" {t:.3g} |" for t in median.values()) + "".join(f" {r:.2f} |" for r in ratios), flush=True)
+        ratios = [median["baseline"] / median[level] for level in others]
+        cells = [*(f"{t:.3g}" for t in median.values()), *(f"{r:.2f}" for r in ratios)]
+        print(f"| {case} | {' | '.join(cells)} |", flush=True)
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()

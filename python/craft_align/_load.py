@@ -1,9 +1,9 @@
 """The path of the package's libraries, for the best level of x86-64 that this processor runs.
 
-The package may hold each library several times: compiled as its flags said ("baseline", any x86-64 unless they said more), and
-with the numerical code for x86-64-v3 (AVX2, FMA) and x86-64-v4 (AVX-512). One level is chosen when the package is imported,
-for all of its libraries. The environment variable CRAFT_ALIGN_LEVEL chooses another; ValueError if it names none of those in
-this build, RuntimeError if this processor does not run it.
+The package may hold each library several times: compiled as its flags said ("baseline", any x86-64 unless they said
+more), and with the numerical code for x86-64-v3 (AVX2, FMA) and x86-64-v4 (AVX-512). One level is chosen when the
+package is imported, for all of its libraries. The environment variable CRAFT_ALIGN_LEVEL chooses another; ValueError if
+it names none of those in this build, RuntimeError if this processor does not run it.
 """
 
 import os
@@ -49,8 +49,9 @@ _level = _choose(os.environ.get("CRAFT_ALIGN_LEVEL"), _built(), _runs)
 def level() -> str:
     """The level of x86-64 whose code runs: "x86-64-v4", "x86-64-v3", or "baseline" (as the package's flags said).
 
-    Results differ between levels in their last digits. On one level they are the same bits on every run. Chosen when the
-    package is imported: the best that this processor runs, or what the environment variable CRAFT_ALIGN_LEVEL names.
+    Results differ between levels in their last digits. On one level they are the same bits on every run. Chosen when
+    the package is imported: the best that this processor runs, or the one that the environment variable
+    CRAFT_ALIGN_LEVEL names.
     """
     return _level
 

@@ -1,4 +1,4 @@
-"""The levels of x86-64 that the package has code for: which is chosen, how to choose another, and that all compute the same."""
+"""The levels of x86-64 that the package has code for: which is chosen, how to choose one, that all compute the same."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def supported():
 
 
 x86_64_linux = pytest.mark.skipif(
-    platform.machine() != "x86_64" or sys.platform != "linux", reason="levels are x86-64's, and their tests are written for Linux"
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="levels are x86-64's, their tests for Linux"
 )
 
 
@@ -101,7 +101,8 @@ def test_only_the_chosen_levels_libraries_are_loaded():
         maps = run(code, level).stdout
         loaded = {Path(line.split()[-1]).name for line in maps.splitlines() if "/libcraft_" in line}
         middle = "" if level == "baseline" else "." + level
-        assert loaded - {"libcraft_level.so"} == {f"libcraft_{part}{middle}.so" for part in ("core", "align_torch", "jax")}
+        parts = ("core", "align_torch", "jax")
+        assert loaded - {"libcraft_level.so"} == {f"libcraft_{part}{middle}.so" for part in parts}
 
 
 @x86_64_linux
@@ -125,7 +126,8 @@ def test_what_is_no_level_is_an_error():
     for level in ("x86-64-v9", "native", "v3", "BASELINE"):
         done = run("import craft_align", level)
         assert done.returncode == 1
-        assert f"ValueError: CRAFT_ALIGN_LEVEL: this build has {', '.join(_load._built())}, got '{level}'" in done.stderr
+        built = ", ".join(_load._built())
+        assert f"ValueError: CRAFT_ALIGN_LEVEL: this build has {built}, got '{level}'" in done.stderr
 
 
 def test_a_level_that_the_processor_does_not_run_is_an_error():
