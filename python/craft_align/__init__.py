@@ -4,6 +4,7 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
+from ._load import level
 from .arrays import (
     Array,
     KMeans,

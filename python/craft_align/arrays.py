@@ -28,12 +28,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 from collections import namedtuple
 from ctypes import CDLL, POINTER, PyDLL, Structure, byref
 from ctypes import c_char_p, c_double, c_int, c_int32, c_int64, c_uint, c_uint64, c_void_p
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from . import _load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,13 +48,7 @@ if TYPE_CHECKING:
 # The library under this module (python/core/core.cpp)
 
 
-def _library(name):
-    """The path of a library of this package, or None."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    return next((os.path.join(folder, file) for file in os.listdir(folder) if file.startswith(name + ".")), None)
-
-
-_path = _library("libcraft_core")
+_path = _load.library("libcraft_core")
 if _path is None:
     raise ImportError("craft_align is not built: there is no libcraft_core beside " + __file__)
 _core = CDLL(_path)  # without the interpreter's lock

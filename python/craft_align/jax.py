@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _load
 from . import arrays as _arrays
 from .arrays import ObjectiveValues
 
@@ -54,7 +55,7 @@ __all__ = [
 
 
 def _register():
-    path = _arrays._library("libcraft_jax")
+    path = _load.library("libcraft_jax")
     if path is None:
         raise ImportError(
             "craft_align was built without JAX: install it again where this Python imports jax, with --no-build-isolation"

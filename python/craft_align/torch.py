@@ -21,11 +21,12 @@ These are losses of a batch, not sums over its rows: two halves of a batch have 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
+
+from . import _load
 
 __all__ = [
     "AnchorCrossEntropyLoss",
@@ -53,7 +54,7 @@ __all__ = [
 def _load_operators() -> None:
     if hasattr(torch.ops.craft, "mmd"):  # the program has them itself
         return
-    library = next(iter(sorted(Path(__file__).parent.glob("libcraft_align_torch.*"))), None)
+    library = _load.library("libcraft_align_torch")
     if library is None:
         raise ImportError(
             "craft_align was built without PyTorch; install it with `pip install --no-build-isolation` where torch is installed"
