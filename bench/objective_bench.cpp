@@ -24,7 +24,7 @@ void add_case(index_t n, index_t classes, index_t d, const how<D>& h, bool only_
            options.log_scale = 0.0;
            const double c = double(classes), b = double(n), cols = double(d);
            // Representations of both domains and their way back; MMD in C dimensions on 2n rows.
-           arithmetic a{2 * 2 * b * c * cols * 4 + 12 * b * b * c, 2 * b * b, n, n, classes, 1, 2};
+           arithmetic a{2 * 2 * b * c * cols * 3 + 12 * b * b * c, 2 * b * b, n, n, classes, 1, 2};
            if (only_mmd) {
              options.text = options.image = options.batch = 0;
            } else {

@@ -19,7 +19,8 @@ void add_case(const std::string& what, index_t n, index_t anchors, index_t d, co
     // The dot product needs no exponential, the distance not either.
     // Rows are read, and what is computed from them written, gradients of x too.
     const double moved = double(sizeof(typename D::scalar)) * double(n) * double(anchors + d * (pullback ? 2 : 1));
-    r({2 * pairs * double(d) * (pullback ? 3 : 1), 0, n, anchors, d, 1, pullback ? 2.0 : 0.0, moved}, [&](index_t set) {
+    const double products = !pullback ? 1 : craft::engine::is_linear<Kernel>::value ? 2 : 3;
+    r({2 * pairs * double(d) * products, 0, n, anchors, d, 1, pullback ? 2.0 : 0.0, moved}, [&](index_t set) {
       if (pullback)
         craft::relative_pullback(r.ctx, x[set], a[set], kernel, options, dout[set], g);
       else

@@ -59,7 +59,7 @@ class plain_engine : public craft::engine::cpu_engine {
       for (index_t j = 0; j < y.n; ++j) {
         const auto p = k.partials(dot_of(x, i, y, j), x.squared[i], y.squared[j]);
         const T u = T(scale) * T(dout.row(i)[j]);
-        if (totals) totals[0] += double(u) * double(p.value);
+        if (!craft::engine::is_linear<K>::value) totals[0] += double(u) * double(p.value);
         pull_pair(x, i, y, j, p, u, gx, gy);
       }
   }

@@ -231,8 +231,8 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
 
 /// Pulls dout (n x C), the gradient of a loss by the relative representation, back to x, anchors and log_scale.
 ///
-/// Same arguments as relative. Cost: up to 3 n C d multiply-adds; sides that are not wanted are not computed, and dot_product needs
-/// 2 n C d without a gradient to log_scale. Throws as relative.
+/// Same arguments as relative. Cost: up to 3 n C d multiply-adds, 2 n C d of dot_product; sides that are not wanted are not
+/// computed. Throws as relative.
 template <class Context, class X, class A, class Kernel, class U,
           class Gradients = relative_gradients<storage_of<X>, Context::space>>
 void relative_pullback(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
@@ -259,14 +259,18 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   r.square_norms();
   const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
                        gradients.anchors.wanted();
-  const engine::pull<T> gx = e.template take_pull<T>(n, d, gradients.x.wanted() || through);
+  // The scale's own is sum_ij dout_ij r_ij; of a linear similarity also the scalar product of x with its gradient.
+  constexpr bool linear = engine::is_linear<Kernel>::value;
+  const bool by_x = gradients.x.wanted() || through || (linear && gradients.log_scale.wanted());
+  const engine::pull<T> gx = e.template take_pull<T>(n, d, by_x);
   const engine::pull<T> ga = e.template take_pull<T>(c, d, gradients.anchors.wanted());
-  double* by_scale = gradients.log_scale.wanted() ? e.template zeros<double>(1) : nullptr;
+  double* by_scale = e.template zeros<double>(1);
   e.map_pullback(r.x, r.y, similarity.template as<T>(), scale.value, uv, by_scale, gx, ga);
+  if (linear && gradients.log_scale.wanted()) e.dot(r.x.data, gx.gradient, n, d, by_scale);
   r.pull_back(gx.gradient, ga.gradient, through);
   e.store(gx.gradient, gradients.x, 1.0);
   e.store(ga.gradient, gradients.anchors, 1.0);
-  e.store_vector(by_scale, gradients.log_scale, scale.moves);  // if that is wanted
+  e.store_vector(by_scale, gradients.log_scale, scale.moves);
 }
 
 }  // namespace craft

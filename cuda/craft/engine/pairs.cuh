@@ -31,14 +31,15 @@ struct pair_result {
 
 // ---------------------------------------------------------------------------------------------------------
 // Elements. row(i) and column(j) fetch what belongs to one row or column; totals: how many sums over all pairs there are.
-// The values of a row's pairs are summed first; where weighs_rows, add_row takes these sums to the totals.
+// The values of a row's pairs are summed first; where weighs_rows, add_row takes these sums to the totals. reads: whether it looks
+// at dot products.
 
 /// sum_ij u_ij k(z_i, z_j) over the upper triangle of panels: a pair beyond the panel's diagonal square (columns from
 /// `square_end` on) stands for its mirror image too.
 template <class T, class K>
 struct quadratic_element {  // values within a sample and across are summed apart, see add_row
   static constexpr int totals = 1;
-  static constexpr bool by_norms = true, weighs_rows = true;
+  static constexpr bool by_norms = true, weighs_rows = true, reads = true;
   K kernel;
   const T* squared;
   form_weights<T, device_number> weights;
@@ -60,7 +61,6 @@ struct quadratic_element {  // values within a sample and across are summed apar
     const double x = double(weights.within_x), y = double(weights.within_y), weight = double(weights.per_row[i]);
     return {squared[i], i < split, weight * (i < split ? x : y), weight * double(weights.across)};
   }
-  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return gradient; }
   __device__ pair_result<T> operator()(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
     if (i == j) {
@@ -87,7 +87,7 @@ struct quadratic_element {  // values within a sample and across are summed apar
 template <class T, class K, class S>
 struct map_element {
   static constexpr int totals = 0;
-  static constexpr bool by_norms = false, weighs_rows = false;
+  static constexpr bool by_norms = false, weighs_rows = false, reads = true;
   K kernel;
   const T *x_squared, *y_squared;
   device_number scale;
@@ -101,7 +101,6 @@ struct map_element {
   using column_side = side;
   __device__ side row(index_t i) const { return {x_squared[i]}; }
   __device__ side column(index_t j) const { return {y_squared[j]}; }
-  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return false; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
     out[i * stride + j] = S(T(double(scale)) * kernel.value(s, a.squared, b.squared));
@@ -109,17 +108,17 @@ struct map_element {
   }
 };
 
-/// Its pull-back for dL/dout; the total is sum dout_ij out_ij. Without it, a linear kernel looks at no dot products.
+/// Its pull-back for dL/dout; the total is sum dout_ij out_ij. A linear kernel looks at no dot products,
+/// and gives no total.
 template <class T, class K, class S>
 struct map_pullback_element {
-  static constexpr int totals = 1;
-  static constexpr bool by_norms = !is_linear<K>::value, weighs_rows = false;
+  static constexpr int totals = is_linear<K>::value ? 0 : 1;
+  static constexpr bool by_norms = !is_linear<K>::value, weighs_rows = false, reads = by_norms;
   K kernel;
   const T *x_squared, *y_squared;
   device_number scale;
   const S* dout;
   index_t stride;
-  bool value;
 
   struct side {
     T squared;
@@ -128,11 +127,10 @@ struct map_pullback_element {
   using column_side = side;
   __device__ side row(index_t i) const { return {x_squared[i]}; }
   __device__ side column(index_t j) const { return {y_squared[j]}; }
-  __device__ bool reads() const { return by_norms || value; }
   __device__ bool writes() const { return true; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
     const T u = T(double(scale)) * T(dout[i * stride + j]);
-    const pair_partials<T> k = kernel.partials(reads() ? s : T(0), a.squared, b.squared);
+    const pair_partials<T> k = kernel.partials(reads ? s : T(0), a.squared, b.squared);
     return {u * k.value, T(0), u * k.da, u * k.db, u * k.ds};
   }
 };
@@ -148,7 +146,7 @@ __device__ inline T target(const softmax<T, index_t>& s, index_t i, index_t j) {
 template <class T>
 struct softmax_pullback_element {
   static constexpr int totals = 0;
-  static constexpr bool by_norms = false, weighs_rows = false;
+  static constexpr bool by_norms = false, weighs_rows = false, reads = true;
   softmax<T, index_t> by_row, by_col;
   bool by_column;
 
@@ -161,7 +159,6 @@ struct softmax_pullback_element {
   __device__ side column(index_t j) const {
     return by_column ? side{by_col.lse[j], by_col.weight[j], by_col.mass[j]} : side{T(0), T(0), T(0)};
   }
-  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return true; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T z) const {
     T u = a.weight * (a.mass * math::exp(z - a.lse) - target(by_row, i, j));
@@ -175,7 +172,7 @@ struct softmax_pullback_element {
 template <class T>
 struct sigmoid_element {
   static constexpr int totals = 2;
-  static constexpr bool by_norms = false, weighs_rows = false;
+  static constexpr bool by_norms = false, weighs_rows = false, reads = true;
   const index_t *x_id, *y_id;
   device_number bias;
   T scale;
@@ -188,7 +185,6 @@ struct sigmoid_element {
   using column_side = side;
   __device__ side row(index_t i) const { return {x_id[i]}; }
   __device__ side column(index_t j) const { return {y_id[j]}; }
-  __device__ bool reads() const { return true; }
   __device__ bool writes() const { return gradient; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t, index_t, T s) const {
     const T sign = a.id == b.id ? T(1) : T(-1), u = -(sign * (s + T(double(bias))));
@@ -257,7 +253,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
 #pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
-      if (element.reads() && j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
+      if (Element::reads && j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
     }
     T row_sum(0), row_value(0), row_second(0);
 #pragma unroll
@@ -374,7 +370,7 @@ template <class E>
 struct has_square<E, std::void_t<decltype(std::declval<E&>().square_end)>> : std::true_type {};
 
 // One element over all panels: totals, and gradients added to gx and gy. In a triangle gx is gy, and only rows in
-// [first_wanted, last_wanted) get a gradient. kept and known as in panels; without totals they are not added up.
+// [first_wanted, last_wanted) get a gradient. kept and known as in panels.
 template <class T, class Element>
 void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const Element& element, double* totals,
                         const pull<T>& gx, const pull<T>& gy, index_t first_wanted, index_t last_wanted, T* kept,
@@ -394,10 +390,10 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
     Element here = element;
     if constexpr (has_square<Element>::value) here.square_end = p.i0 + p.ni;
     launch("panel", panel_kernel<T, Element>, beside, below, block_threads, panel_shared_bytes<T>, p, here, sums);
-    if ((Element::totals > 0 && totals != nullptr) || norms)
+    if (Element::totals > 0 || norms)
       launch("fold_panel", fold_panel_kernel<T>,
              1 + (norms ? (p.ni + p.nj + block_threads - 1) / block_threads : 0), 1, block_threads,
-             block_warps * sizeof(double), sums, beside, below, totals ? Element::totals : 0, totals, p.ni,
+             block_warps * sizeof(double), sums, beside, below, Element::totals, totals, p.ni,
              norms ? gx.self + p.i0 : nullptr, p.nj, norms ? gy.self + p.j0 : nullptr);
     const auto within = [&](index_t i) { return std::min(std::max(i, first_wanted), last_wanted); };
     if (gx.gradient) {
@@ -496,8 +492,8 @@ template <class T, class K, class S>
 void cuda_engine::map_pullback(const rows<T>& x, const rows<T>& y, const K& k, const number& scale, const input<S>& dout,
                                double* totals, const pull<T>& gx, const pull<T>& gy) {
   sweep(x, y, false,
-        map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride(), totals != nullptr}, totals,
-        gx, gy, 0, 0, static_cast<T*>(nullptr), is_linear<K>::value && totals == nullptr);
+        map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride()}, totals, gx, gy, 0, 0,
+        static_cast<T*>(nullptr), is_linear<K>::value);
   if (is_linear<K>::value) return;
   add_self(x, gx);
   add_self(y, gy);

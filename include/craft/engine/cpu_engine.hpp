@@ -472,12 +472,13 @@ class cpu_engine {
     sweep_rectangle(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
                     pull<T>{});
   }
-  /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij, unless totals is null.
+  /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij, but of a linear kernel, which gives no total.
   template <class T, class K, class S>
   void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<const S>& dout,
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
-    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout, totals != nullptr};
-    sweep_rectangle(x, y, epilogue, totals ? 1 : 0, totals, gx, gy, dots<T>{nullptr, is_linear<K>::value && !totals});
+    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout};
+    constexpr bool linear = is_linear<K>::value;
+    sweep_rectangle(x, y, epilogue, linear ? 0 : 1, totals, gx, gy, dots<T>{nullptr, linear});
   }
 
   /// Row (and column) log-sum-exp of z_ij = x_i . y_j and target sums; then `lse` holds log-sum-exp. With `again` it returns

@@ -149,8 +149,8 @@ struct map_tile {
   }
 };
 
-/// Weights of the pull-back of map_tile for a given dL/dout; totals[0] += sum dout_ij out_ij, if `value`. Without it, a linear
-/// kernel looks at no dot products.
+/// Weights of the pull-back of map_tile for a given dL/dout; totals[0] += sum dout_ij out_ij. A linear kernel looks at no dot
+/// products, and gives no total.
 template <class T, class K, class S>
 struct map_pullback_tile {
   static constexpr bool columns_depend = false, by_norms = !is_linear<K>::value;
@@ -158,7 +158,6 @@ struct map_pullback_tile {
   const T *x_squared, *y_squared;
   T scale;
   matrix_view<const S> dout;
-  bool value;
 
   bool operator()(tile<T>& t, T* u) const {
     for (index_t i = 0; i < t.ni; ++i) {
@@ -170,17 +169,21 @@ struct map_pullback_tile {
       T row_sum(0);
       for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
         using V = decltype(tag);
-        const V w = load<V>(u + j), dot = by_norms || value ? load<V>(s + j) : V(T(0));
-        const pair_partials<V> k = kernel.partials(dot, V(a), load<V>(y_squared + t.j0 + j));
-        if (value) by_scale += double(sum(w * k.value));
-        if constexpr (by_norms) {
+        const V w = load<V>(u + j);
+        if constexpr (!by_norms) {
+          store(s + j, w * kernel.partials(V(T(0)), V(T(0)), V(T(0))).ds);
+        } else {
+          const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(y_squared + t.j0 + j));
+          by_scale += double(sum(w * k.value));
           row_sum += sum(w * k.da);
           store(t.col_sums + j, load<V>(t.col_sums + j) + w * k.db);
+          store(s + j, w * k.ds);
         }
-        store(s + j, w * k.ds);
       });
-      t.row_sums[i] += row_sum;
-      if (value) t.totals[0] += by_scale;
+      if constexpr (by_norms) {
+        t.row_sums[i] += row_sum;
+        t.totals[0] += by_scale;
+      }
     }
     return true;
   }
