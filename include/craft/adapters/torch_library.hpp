@@ -20,6 +20,7 @@
 #include <array>
 #include <cmath>
 #include <memory>
+#include <mutex>
 #include <tuple>
 
 #include "craft/adapters/torch.hpp"
@@ -392,7 +393,20 @@ inline bool called_without_gradient(const c10::OperatorHandle& op, Stack* stack)
 using torch::autograd::AutogradContext;
 using tensors = std::vector<Tensor>;
 
-/// Results that depend on the inputs in a way whose derivative is an error, never zero in silence.
+/// Makes results those of a node of the graph. torch changed its pointers to nodes.
+template <class N>
+void set_history(N* made, const tensors& results) {
+  const auto node = [&] {
+    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, N>)
+      return c10::intrusive_ptr<N>::unsafe_steal_from_new(made);
+    else
+      return std::shared_ptr<N>(made, [](auto* n) { deleteNode(n); });
+  }();
+  for (Tensor t : results)
+    if (t.is_floating_point()) torch::autograd::set_history(t, node);
+}
+
+/// What depends on the inputs in a way whose derivative is an error, never zero in silence.
 struct underivable : torch::autograd::Node {
   c10::OperatorHandle op;
 
@@ -402,50 +416,41 @@ struct underivable : torch::autograd::Node {
                                 " has no derivative: losses and relative representations have first derivatives only, and "
                                 "anchors are constants, to be made of x.detach()");
   }
-  /// Makes results of the operator such ones.
-  template <class N = underivable>
-  static void mark(const c10::OperatorHandle& op, const tensors& inputs, const tensors& results) {
-    const auto node = [&](auto edges) {  // torch changed the pointers to its nodes
-      if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, N>)
-        return c10::make_intrusive<N>(std::move(edges), op);
-      else
-        return std::shared_ptr<N>(new N(std::move(edges), op), [](auto* n) { deleteNode(n); });
-    }(torch::autograd::collect_next_edges(inputs));
-    for (Tensor t : results)
-      if (t.is_floating_point()) torch::autograd::set_history(t, node);
-  }
 };
 inline void without_derivative(const c10::OperatorHandle& op, Stack* stack) {
   if (called_without_gradient(op, stack)) return;
-  tensors inputs;
+  tensors inputs, results;
   for (const c10::IValue& v : torch::jit::last(*stack, op.schema().arguments().size()))
     if (requires_gradient(v)) inputs.push_back(v.toTensor());
   {
     at::AutoDispatchBelowADInplaceOrView below;
     op.callBoxed(stack);
   }
-  tensors results;
   for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
-  underivable::mark(op, inputs, results);
+  set_history(new underivable(torch::autograd::collect_next_edges(inputs), op), results);
 }
 
-/// A value whose gradients are there already; further values are not differentiable.
-struct value_with_gradients : torch::autograd::Function<value_with_gradients> {
-  static tensors forward(AutogradContext* context, at::TensorList, const tensors* values, const tensors* gradients) {
-    context->save_for_backward(*gradients);
-    context->mark_non_differentiable({values->begin() + 1, values->end()});
-    return *values;
+/// The backward of a value whose gradients are there already. Not a torch::autograd::Function, which takes microseconds.
+struct times_gradients : torch::autograd::Node {
+  std::vector<torch::autograd::SavedVariable> gradients;
+
+  times_gradients(torch::autograd::edge_list inputs, const tensors& computed) : Node(std::move(inputs)) {
+    for (const Tensor& t : computed) gradients.emplace_back(t, false);
   }
-  static tensors backward(AutogradContext* context, const tensors& upstream) {
-    const tensors gradients = context->get_saved_variables();
-    tensors results(gradients.size() + 2);  // nothing for the two that are no tensors
-    for (std::size_t i = 0; i < gradients.size(); ++i)
-      if (context->needs_input_grad(i)) results[i] = upstream[0] * gradients[i];
+  tensors apply(tensors&& upstream) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    tensors results(gradients.size());
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (upstream[0].defined() && task_should_compute_output(i)) results[i] = upstream[0] * gradients[i].unpack();
     return results;
+  }
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (torch::autograd::SavedVariable& g : gradients) g.reset_data();
   }
 };
 
-/// craft::L, from the values and gradients of craft::L_gradients.
+/// craft::L, from the values and gradients of craft::L_gradients; of several values, the first is differentiable.
 struct loss_with_gradients : c10::OperatorKernel {
   c10::OperatorHandle gradients;
   std::size_t values;
@@ -469,24 +474,24 @@ struct loss_with_gradients : c10::OperatorKernel {
       TORCH_CHECK_NOT_IMPLEMENTED(!requires_gradient(given[i]), op.schema().name(), ": there is no gradient by ", name,
                                   "; pass ", name, ".detach()");
     }
-    tensors inputs, first, computed;
+    tensors inputs, computed;
     c10::List<bool> wanted;
     for (const std::size_t i : arguments) {
       wanted.push_back(requires_gradient(given[i]));
-      if (wanted[wanted.size() - 1]) inputs.push_back(given[i].toTensor());
+      if (requires_gradient(given[i])) inputs.push_back(given[i].toTensor());
     }
     stack->emplace_back(wanted);
     {
       at::AutoDispatchBelowADInplaceOrView below;
       gradients.callBoxed(stack);
     }
-    const auto results = torch::jit::last(*stack, values + arguments.size());
-    for (std::size_t r = 0; r < values; ++r) first.push_back(results[r].toTensor());
+    const auto results = torch::jit::last(*stack, arguments.size());
     for (std::size_t g = 0; g < arguments.size(); ++g)
-      if (wanted[g]) computed.push_back(results[values + g].toTensor());
-    torch::jit::drop(*stack, results.size());
-    underivable::mark(gradients, inputs, computed);
-    for (Tensor& t : value_with_gradients::apply(at::TensorList(inputs), &first, &computed)) stack->emplace_back(std::move(t));
+      if (wanted.get(g)) computed.push_back(results[g].toTensor());
+    torch::jit::drop(*stack, arguments.size());
+    const auto edges = torch::autograd::collect_next_edges(inputs);
+    set_history(new underivable(edges, gradients), computed);
+    set_history(new times_gradients(edges, computed), {torch::jit::peek(*stack, 0, values).toTensor()});
   }
 };
 
