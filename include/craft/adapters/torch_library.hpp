@@ -567,7 +567,7 @@ inline void define_loss(torch::Library& m, const std::string& name, const std::s
   std::string results = values;
   for (const std::string& argument : gradients_to) results += ", Tensor d_" + argument;
   m.def((name + "(" + arguments + ") -> (" + values + ")").c_str());
-  m.def((name + "_gradients(" + arguments + ", bool[" + std::to_string(gradients_to.size()) + "] wanted) -> (" + results + ")")
+  m.def((name + "_gradients(" + arguments + ", *, bool[" + std::to_string(gradients_to.size()) + "] wanted) -> (" + results + ")")
             .c_str());
 }
 
@@ -579,26 +579,26 @@ inline void define_operators(torch::Library& m) {
       "str columns='none', bool column_gradient=True, float column_eps=1e-08, ";
   const std::string scale = "float? max_scale=None, bool normalise=True, ";
   define_loss(m, "mmd",
-              "Tensor x, Tensor y, *, " + kernel +
+              "Tensor x, Tensor y, " + kernel +
                   "Tensor? learnable_bandwidths=None, Tensor? learnable_weights=None, " + estimator +
                   "Tensor? x_weights=None, Tensor? y_weights=None, float factor=1., float offset=0.",
               {"x", "y", "learnable_bandwidths", "learnable_weights"});
-  define_loss(m, "mmd_preset", "Tensor x, Tensor y, str name, *, float blur=0.05", {"x", "y"});
+  define_loss(m, "mmd_preset", "Tensor x, Tensor y, str name, float blur=0.05", {"x", "y"});
   define_loss(m, "anchor_cross_entropy",
-              "Tensor x, Tensor anchors, Tensor target, *, Tensor? log_scale=None, " + scale +
+              "Tensor x, Tensor anchors, Tensor target, Tensor? log_scale=None, " + scale +
                   "float label_smoothing=0., int ignore_label=-100, Tensor? weights=None, str reduction='mean'",
               {"x", "anchors", "log_scale"});
   define_loss(m, "info_nce",
-              "Tensor x, Tensor y, *, Tensor? log_scale=None, " + scale +
+              "Tensor x, Tensor y, Tensor? log_scale=None, " + scale +
                   "str direction='symmetric', Tensor? x_labels=None, Tensor? y_labels=None, float label_smoothing=0., "
                   "Tensor? weights=None",
               {"x", "y", "log_scale"});
   define_loss(m, "sigmoid_contrastive",
-              "Tensor x, Tensor y, *, Tensor? log_scale=None, Tensor? bias=None, " + scale +
+              "Tensor x, Tensor y, Tensor? log_scale=None, Tensor? bias=None, " + scale +
                   "Tensor? x_labels=None, Tensor? y_labels=None",
               {"x", "y", "log_scale", "bias"});
   define_loss(m, "objective",
-              "Tensor images, Tensor class_texts, Tensor targets, *, Tensor? batch_texts=None, Tensor? image_anchors=None, "
+              "Tensor images, Tensor class_texts, Tensor targets, Tensor? batch_texts=None, Tensor? image_anchors=None, "
               "Tensor? target_images=None, float text=1., float image=1., float batch=1., float mmd=1., "
               "Tensor? log_scale=None, float? max_scale=None, float label_smoothing=0., str direction='one_way', "
               "bool same_class_positives=False, " +
@@ -607,12 +607,12 @@ inline void define_operators(torch::Library& m) {
               "Tensor total, Tensor terms");
 
   const std::string relative =
-      "Tensor x, Tensor anchors, *, str similarity='dot_product', float[]? bandwidths=None, float[]? weights=None, "
+      "Tensor x, Tensor anchors, str similarity='dot_product', float[]? bandwidths=None, float[]? weights=None, "
       "float shape=0., bool normalise=True, str statistics='none', bool statistics_gradient=True, Tensor? log_scale=None, "
       "float? max_scale=None";
   m.def(("relative(" + relative + ") -> Tensor").c_str());
   m.def(("relative_backward(Tensor dout, " + relative +
-         ", bool[3] wanted) -> (Tensor d_x, Tensor d_anchors, Tensor d_log_scale)")
+         ", *, bool[3] wanted) -> (Tensor d_x, Tensor d_anchors, Tensor d_log_scale)")
             .c_str());
 
   m.def("class_means(Tensor x, Tensor labels, int classes, *, bool normalise=False) -> Tensor");
