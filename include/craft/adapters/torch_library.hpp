@@ -393,7 +393,7 @@ inline bool called_without_gradient(const c10::OperatorHandle& op, Stack* stack)
 using torch::autograd::AutogradContext;
 using tensors = std::vector<Tensor>;
 
-/// Makes results those of a node of the graph. torch changed its pointers to nodes.
+/// Makes results those of a new node of the graph, which torch counts by shared or, lately, intrusive pointers.
 template <class N>
 void set_history(N* made, const tensors& results) {
   const auto node = [&] {
