@@ -64,6 +64,7 @@ def arrays_cases():
         import jax.numpy
 
         pairs["JAX"] = jax.numpy.asarray(x), jax.numpy.asarray(y)
+        yield "JAX's own from_dlpack, of three results", None, lambda: [jax.dlpack.from_dlpack(a) for a in (x[0], x, y)]
     for name, (a, b) in pairs.items():
         for verb in ("mmd", "info_nce"):
             call = getattr(craft_align, verb)

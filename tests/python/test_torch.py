@@ -457,10 +457,35 @@ def test_other_derivatives_are_errors():
             with pytest.raises(NotImplementedError, match="forward mode"):
                 loss()
     with pytest.raises(RuntimeError):
-        torch.func.grad(lambda x: craft.mmd(x, i["z"]))(i["x"])
+        torch.func.grad(lambda x: craft.relative(x, i["a"]).sum())(i["x"])
     anchors = craft.class_means(inputs(grad=True)["x"], labels, 4)
     with pytest.raises(NotImplementedError, match="x.detach"):
         anchors.sum().backward()
+
+
+def test_gradients_by_torch_func():
+    i = inputs(grad=True)
+    gradient = torch.func.grad(lambda x: craft.mmd(x, i["z"].detach()))
+    (expected,) = torch.autograd.grad(craft.mmd(i["x"], i["z"]), i["x"])
+    assert torch.equal(gradient(i["x"].detach()), expected)
+    with pytest.raises(NotImplementedError, match="has no derivative"):
+        torch.func.grad(lambda x: gradient(x).sum())(i["x"].detach())
+
+
+def test_the_graph_is_one_of_torch():
+    x, z = inputs(grad=True)["x"], inputs()["z"]
+    loss = craft.mmd(x, z)
+    loss.backward(retain_graph=True)
+    expected = x.grad.clone()
+    (2 * loss).backward()
+    torch.testing.assert_close(x.grad, 3 * expected)
+    with pytest.raises(RuntimeError, match="a second time"):
+        loss.backward()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or -t, lambda t: -2 * t):
+        loss = craft.mmd(x, z)
+    assert saved == [x.shape]
+    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], 2 * expected)
 
 
 def test_no_graph_without_need():

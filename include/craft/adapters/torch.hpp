@@ -365,7 +365,9 @@ class call {
     }
 #endif
     TORCH_CHECK(t.is_cpu(), "craft: tensors on ", t.device(), " are not supported by this build");
-    return any_device(cpu(at::get_num_threads()));
+    cpu context(at::get_num_threads());
+    context.scratch().reserve(1 << 16);  // in one piece what a small batch needs
+    return any_device(std::move(context));
   }
 
   const char* verb_;

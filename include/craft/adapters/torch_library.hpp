@@ -13,10 +13,14 @@
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <memory>
+#include <mutex>
 #include <tuple>
 
 #include "craft/adapters/torch.hpp"
@@ -351,40 +355,31 @@ inline Tensor farthest_point_anchors(const Tensor& x, int64_t count, int64_t sta
 // ---------------------------------------------------------------------------------------------------------
 // Values, autograd and autocast: the same for all operators, by their schemas
 
-/// The arguments of a call, taken from the stack.
-inline Stack take_arguments(const c10::OperatorHandle& op, Stack* stack) {
-  const auto first = stack->end() - std::ptrdiff_t(op.schema().arguments().size());
-  Stack arguments(std::make_move_iterator(first), std::make_move_iterator(stack->end()));
-  stack->erase(first, stack->end());
-  return arguments;
+/// The operator of that name, of which there is one.
+inline c10::OperatorHandle operator_named(const std::string& name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "");
 }
-inline void push_results(const std::vector<Tensor>& results, Stack* stack) {
-  for (const Tensor& t : results) stack->emplace_back(t);
-}
-/// The operator with `suffix` beside this one.
-inline c10::OperatorHandle beside(const c10::OperatorHandle& op, const char* suffix) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow((op.schema().name() + suffix).c_str(), "");
-}
-/// The tensor that an argument is, or an undefined one.
-inline Tensor tensor_in(const c10::IValue& v) { return v.isTensor() ? v.toTensor() : Tensor(); }
 inline bool requires_gradient(const c10::IValue& v) { return v.isTensor() && v.toTensor().requires_grad(); }
 
 /// craft::L on any device: the first results of craft::L_gradients, with nothing wanted.
-inline void value_only(const c10::OperatorHandle& op, Stack* stack) {
-  const c10::OperatorHandle gradients = beside(op, "_gradients");
-  const std::size_t unwanted = gradients.schema().returns().size() - op.schema().returns().size();
-  c10::List<bool> wanted;
-  wanted.resize(unwanted, false);
-  stack->emplace_back(std::move(wanted));
-  gradients.callBoxed(stack);
-  stack->resize(stack->size() - unwanted);
-}
+struct value_only : c10::OperatorKernel {
+  c10::OperatorHandle gradients;
+  c10::List<bool> unwanted;
+
+  explicit value_only(const std::string& loss) : gradients(operator_named(loss + "_gradients")) {
+    unwanted.resize(gradients.schema().returns().size() - operator_named(loss).schema().returns().size(), false);
+  }
+  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet, Stack* stack) {
+    stack->emplace_back(unwanted);
+    gradients.callBoxed(stack);
+    stack->resize(stack->size() - unwanted.size());
+  }
+};
 
 /// Calls the kernel, if no argument wants a gradient now. Throws for derivatives in forward mode.
 inline bool called_without_gradient(const c10::OperatorHandle& op, Stack* stack) {
   bool any = false;
-  for (std::size_t i = stack->size() - op.schema().arguments().size(); i < stack->size(); ++i) {
-    const c10::IValue& v = (*stack)[i];
+  for (const c10::IValue& v : torch::jit::last(*stack, op.schema().arguments().size())) {
     any |= requires_gradient(v);
     TORCH_CHECK_NOT_IMPLEMENTED(!v.isTensor() || !v.toTensor().defined() || !v.toTensor()._fw_grad(0).defined(),
                                 op.schema().name(), ": derivatives in forward mode are not available");
@@ -398,95 +393,122 @@ inline bool called_without_gradient(const c10::OperatorHandle& op, Stack* stack)
 using torch::autograd::AutogradContext;
 using tensors = std::vector<Tensor>;
 
-/// Results that depend on the inputs in a way whose derivative is an error, never zero in silence.
-struct underivable : torch::autograd::Function<underivable> {
-  static tensors forward(AutogradContext* context, at::TensorList, const c10::OperatorHandle* op, Stack* arguments) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    context->saved_data["name"] = op->schema().name();
-    op->callBoxed(arguments);
-    tensors results;
-    for (const c10::IValue& v : *arguments) results.push_back(v.toTensor());
-    return results;
-  }
-  static tensors backward(AutogradContext* context, const tensors&) {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, context->saved_data["name"].toStringRef(),
+/// Makes results those of a new node of the graph, which torch counts by shared or, lately, intrusive pointers.
+template <class N>
+void set_history(N* made, const tensors& results) {
+  const auto node = [&] {
+    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, N>)
+      return c10::intrusive_ptr<N>::unsafe_steal_from_new(made);
+    else
+      return std::shared_ptr<N>(made, [](auto* n) { deleteNode(n); });
+  }();
+  for (Tensor t : results)
+    if (t.is_floating_point()) torch::autograd::set_history(t, node);
+}
+
+/// What depends on the inputs in a way whose derivative is an error, never zero in silence.
+struct underivable : torch::autograd::Node {
+  c10::OperatorHandle op;
+
+  underivable(torch::autograd::edge_list inputs, const c10::OperatorHandle& of) : Node(std::move(inputs)), op(of) {}
+  tensors apply(tensors&&) override {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().name(),
                                 " has no derivative: losses and relative representations have first derivatives only, and "
                                 "anchors are constants, to be made of x.detach()");
   }
 };
 inline void without_derivative(const c10::OperatorHandle& op, Stack* stack) {
   if (called_without_gradient(op, stack)) return;
-  Stack arguments = take_arguments(op, stack);
-  tensors inputs;
-  for (const c10::IValue& v : arguments)
+  tensors inputs, results;
+  for (const c10::IValue& v : torch::jit::last(*stack, op.schema().arguments().size()))
     if (requires_gradient(v)) inputs.push_back(v.toTensor());
-  push_results(underivable::apply(at::TensorList(inputs), &op, &arguments), stack);
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    op.callBoxed(stack);
+  }
+  for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
+  set_history(new underivable(torch::autograd::collect_next_edges(inputs), op), results);
 }
 
-/// A value whose gradients are there already; further values are not differentiable.
-struct value_with_gradients : torch::autograd::Function<value_with_gradients> {
-  static tensors forward(AutogradContext* context, at::TensorList, const tensors* values, const tensors* gradients) {
-    at::AutoDispatchBelowADInplaceOrView below;
-    context->save_for_backward(*gradients);
-    tensors results;
-    for (const Tensor& t : *values) results.push_back(t.detach());
-    context->mark_non_differentiable({results.begin() + 1, results.end()});
+/// The backward of a value whose gradients are there already. Not a torch::autograd::Function, which takes microseconds.
+struct times_gradients : torch::autograd::Node {
+  std::vector<torch::autograd::SavedVariable> gradients;
+
+  times_gradients(torch::autograd::edge_list inputs, const tensors& computed) : Node(std::move(inputs)) {
+    for (const Tensor& t : computed) gradients.emplace_back(t, false);
+  }
+  tensors apply(tensors&& upstream) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    tensors results(gradients.size());
+    for (std::size_t i = 0; i < results.size(); ++i)
+      if (upstream[0].defined() && task_should_compute_output(i)) results[i] = upstream[0] * gradients[i].unpack();
     return results;
   }
-  static tensors backward(AutogradContext* context, const tensors& upstream) {
-    const tensors gradients = context->get_saved_variables();
-    tensors results(gradients.size() + 2);  // nothing for the two that are no tensors
-    for (std::size_t i = 0; i < gradients.size(); ++i)
-      if (context->needs_input_grad(i)) results[i] = upstream[0] * gradients[i];
-    return results;
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (torch::autograd::SavedVariable& g : gradients) g.reset_data();
   }
 };
-inline void loss_with_gradients(const c10::OperatorHandle& op, Stack* stack) {
-  if (called_without_gradient(op, stack)) return;
-  const c10::OperatorHandle gradients = beside(op, "_gradients");
-  const auto& returns = gradients.schema().returns();
-  const std::size_t values = op.schema().returns().size();
-  Stack arguments = take_arguments(op, stack);
-  tensors inputs;
-  c10::List<bool> wanted;
-  std::vector<bool> derivable(arguments.size());
-  for (std::size_t r = values; r < returns.size(); ++r) {
-    const int at = *op.schema().argumentIndexWithName(returns[r].name().substr(2));  // d_x is that of x
-    derivable[at] = true;
-    wanted.push_back(requires_gradient(arguments[at]));
-    if (wanted[r - values]) inputs.push_back(arguments[at].toTensor());
+
+/// craft::L, from the values and gradients of craft::L_gradients; of several values, the first is differentiable.
+struct loss_with_gradients : c10::OperatorKernel {
+  c10::OperatorHandle gradients;
+  std::size_t values;
+  std::vector<std::size_t> arguments;  // those that the gradients go to
+  std::vector<std::size_t> constants;  // the others
+
+  explicit loss_with_gradients(const std::string& name) : gradients(operator_named(name + "_gradients")) {
+    const c10::FunctionSchema& schema = operator_named(name).schema();
+    values = schema.returns().size();
+    const auto& returns = gradients.schema().returns();
+    for (std::size_t r = values; r < returns.size(); ++r)  // d_x is that of x
+      arguments.push_back(std::size_t(*schema.argumentIndexWithName(returns[r].name().substr(2))));
+    for (std::size_t i = 0; i < schema.arguments().size(); ++i)
+      if (std::find(arguments.begin(), arguments.end(), i) == arguments.end()) constants.push_back(i);
   }
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    const std::string& name = op.schema().arguments()[i].name();
-    TORCH_CHECK_NOT_IMPLEMENTED(derivable[i] || !requires_gradient(arguments[i]), op.schema().name(),
-                                ": there is no gradient by ", name, "; pass ", name, ".detach()");
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+    if (called_without_gradient(op, stack)) return;
+    const auto given = torch::jit::last(*stack, op.schema().arguments().size());
+    for (const std::size_t i : constants) {
+      const std::string& name = op.schema().arguments()[i].name();
+      TORCH_CHECK_NOT_IMPLEMENTED(!requires_gradient(given[i]), op.schema().name(), ": there is no gradient by ", name,
+                                  "; pass ", name, ".detach()");
+    }
+    tensors inputs, computed;
+    c10::List<bool> wanted;
+    for (const std::size_t i : arguments) {
+      wanted.push_back(requires_gradient(given[i]));
+      if (requires_gradient(given[i])) inputs.push_back(given[i].toTensor());
+    }
+    stack->emplace_back(wanted);
+    {
+      at::AutoDispatchBelowADInplaceOrView below;
+      gradients.callBoxed(stack);
+    }
+    const auto results = torch::jit::last(*stack, arguments.size());
+    for (std::size_t g = 0; g < arguments.size(); ++g)
+      if (wanted.get(g)) computed.push_back(results[g].toTensor());
+    torch::jit::drop(*stack, arguments.size());
+    const auto edges = torch::autograd::collect_next_edges(inputs);
+    set_history(new underivable(edges, gradients), computed);
+    set_history(new times_gradients(edges, computed), {torch::jit::peek(*stack, 0, values).toTensor()});
   }
-  arguments.emplace_back(wanted);
-  gradients.callBoxed(&arguments);  // not below autograd: what comes back knows that it has no derivative
-  tensors first, computed;
-  for (std::size_t r = 0; r < returns.size(); ++r) {
-    if (r < values)
-      first.push_back(arguments[r].toTensor());
-    else if (wanted[r - values])
-      computed.push_back(arguments[r].toTensor());
-  }
-  push_results(value_with_gradients::apply(at::TensorList(inputs), &first, &computed), stack);
-}
+};
 
 /// craft::relative, whose backward is an operator of its own.
 struct relative_with_backward : torch::autograd::Function<relative_with_backward> {
-  static tensors forward(AutogradContext* context, at::TensorList inputs, const c10::OperatorHandle* op, Stack* arguments) {
+  static tensors forward(AutogradContext* context, at::TensorList inputs, const c10::OperatorHandle* op, Stack* stack) {
     context->save_for_backward(inputs.vec());
-    Stack others = *arguments;
+    Stack others = torch::jit::last(*stack, op->schema().arguments().size()).vec();
     for (c10::IValue& v : others)
       if (v.isTensor()) v = c10::IValue();
     context->saved_data["others"] = c10::ivalue::Tuple::create(std::move(others));
     at::AutoDispatchBelowADInplaceOrView below;
-    op->callBoxed(arguments);
-    return {arguments->at(0).toTensor()};
+    op->callBoxed(stack);
+    return {torch::jit::pop(*stack).toTensor()};
   }
   static tensors backward(AutogradContext* context, const tensors& upstream) {
-    const c10::OperatorHandle op = c10::Dispatcher::singleton().findSchemaOrThrow("craft::relative_backward", "");
+    const c10::OperatorHandle op = operator_named("craft::relative_backward");
     const tensors inputs = context->get_saved_variables();
     Stack stack = {upstream[0]};
     const auto& others = context->saved_data["others"].toTupleRef().elements();
@@ -506,11 +528,10 @@ struct relative_with_backward : torch::autograd::Function<relative_with_backward
 };
 inline void relative_autograd(const c10::OperatorHandle& op, Stack* stack) {
   if (called_without_gradient(op, stack)) return;
-  Stack arguments = take_arguments(op, stack);
   tensors inputs;
-  for (const c10::IValue& v : arguments)
+  for (const c10::IValue& v : torch::jit::last(*stack, op.schema().arguments().size()))
     if (v.isTensor() && v.toTensor().defined()) inputs.push_back(v.toTensor());
-  push_results(relative_with_backward::apply(at::TensorList(inputs), &op, &arguments), stack);
+  stack->emplace_back(relative_with_backward::apply(at::TensorList(inputs), &op, stack)[0]);
 }
 
 /// Matrices of samples are cast to the widest of their types.
@@ -546,7 +567,7 @@ inline void define_loss(torch::Library& m, const std::string& name, const std::s
   std::string results = values;
   for (const std::string& argument : gradients_to) results += ", Tensor d_" + argument;
   m.def((name + "(" + arguments + ") -> (" + values + ")").c_str());
-  m.def((name + "_gradients(" + arguments + ", bool[" + std::to_string(gradients_to.size()) + "] wanted) -> (" + results + ")")
+  m.def((name + "_gradients(" + arguments + ", *, bool[" + std::to_string(gradients_to.size()) + "] wanted) -> (" + results + ")")
             .c_str());
 }
 
@@ -558,26 +579,26 @@ inline void define_operators(torch::Library& m) {
       "str columns='none', bool column_gradient=True, float column_eps=1e-08, ";
   const std::string scale = "float? max_scale=None, bool normalise=True, ";
   define_loss(m, "mmd",
-              "Tensor x, Tensor y, *, " + kernel +
+              "Tensor x, Tensor y, " + kernel +
                   "Tensor? learnable_bandwidths=None, Tensor? learnable_weights=None, " + estimator +
                   "Tensor? x_weights=None, Tensor? y_weights=None, float factor=1., float offset=0.",
               {"x", "y", "learnable_bandwidths", "learnable_weights"});
-  define_loss(m, "mmd_preset", "Tensor x, Tensor y, str name, *, float blur=0.05", {"x", "y"});
+  define_loss(m, "mmd_preset", "Tensor x, Tensor y, str name, float blur=0.05", {"x", "y"});
   define_loss(m, "anchor_cross_entropy",
-              "Tensor x, Tensor anchors, Tensor target, *, Tensor? log_scale=None, " + scale +
+              "Tensor x, Tensor anchors, Tensor target, Tensor? log_scale=None, " + scale +
                   "float label_smoothing=0., int ignore_label=-100, Tensor? weights=None, str reduction='mean'",
               {"x", "anchors", "log_scale"});
   define_loss(m, "info_nce",
-              "Tensor x, Tensor y, *, Tensor? log_scale=None, " + scale +
+              "Tensor x, Tensor y, Tensor? log_scale=None, " + scale +
                   "str direction='symmetric', Tensor? x_labels=None, Tensor? y_labels=None, float label_smoothing=0., "
                   "Tensor? weights=None",
               {"x", "y", "log_scale"});
   define_loss(m, "sigmoid_contrastive",
-              "Tensor x, Tensor y, *, Tensor? log_scale=None, Tensor? bias=None, " + scale +
+              "Tensor x, Tensor y, Tensor? log_scale=None, Tensor? bias=None, " + scale +
                   "Tensor? x_labels=None, Tensor? y_labels=None",
               {"x", "y", "log_scale", "bias"});
   define_loss(m, "objective",
-              "Tensor images, Tensor class_texts, Tensor targets, *, Tensor? batch_texts=None, Tensor? image_anchors=None, "
+              "Tensor images, Tensor class_texts, Tensor targets, Tensor? batch_texts=None, Tensor? image_anchors=None, "
               "Tensor? target_images=None, float text=1., float image=1., float batch=1., float mmd=1., "
               "Tensor? log_scale=None, float? max_scale=None, float label_smoothing=0., str direction='one_way', "
               "bool same_class_positives=False, " +
@@ -586,12 +607,12 @@ inline void define_operators(torch::Library& m) {
               "Tensor total, Tensor terms");
 
   const std::string relative =
-      "Tensor x, Tensor anchors, *, str similarity='dot_product', float[]? bandwidths=None, float[]? weights=None, "
+      "Tensor x, Tensor anchors, str similarity='dot_product', float[]? bandwidths=None, float[]? weights=None, "
       "float shape=0., bool normalise=True, str statistics='none', bool statistics_gradient=True, Tensor? log_scale=None, "
       "float? max_scale=None";
   m.def(("relative(" + relative + ") -> Tensor").c_str());
   m.def(("relative_backward(Tensor dout, " + relative +
-         ", bool[3] wanted) -> (Tensor d_x, Tensor d_anchors, Tensor d_log_scale)")
+         ", *, bool[3] wanted) -> (Tensor d_x, Tensor d_anchors, Tensor d_log_scale)")
             .c_str());
 
   m.def("class_means(Tensor x, Tensor labels, int classes, *, bool normalise=False) -> Tensor");
@@ -619,11 +640,15 @@ template <void (*f)(const c10::OperatorHandle&, Stack*)>
 void define_boxed(torch::Library& m, const std::string& name) {
   m.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<f>());
 }
+/// F(loss) for every loss.
+template <class F>
+void define_for_losses(torch::Library& m) {
+  for (const std::string name : losses)
+    m.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunctor(std::make_unique<F>("craft::" + name)));
+}
 inline void define_autograd(torch::Library& m) {
-  for (const std::string name : losses) {
-    define_boxed<&loss_with_gradients>(m, name);
-    define_boxed<&without_derivative>(m, name + "_gradients");
-  }
+  define_for_losses<loss_with_gradients>(m);
+  for (const std::string name : losses) define_boxed<&without_derivative>(m, name + "_gradients");
   define_boxed<&relative_autograd>(m, "relative");
   for (const char* name : {"relative_backward", "class_means", "kmeans", "farthest_point_anchors"})
     define_boxed<&without_derivative>(m, name);
@@ -650,8 +675,7 @@ TORCH_LIBRARY_IMPL(craft, Meta, m) {
   craft::aten::operators::define_kernels(m);
 }
 TORCH_LIBRARY_IMPL(craft, CompositeExplicitAutograd, m) {
-  for (const char* name : craft::aten::operators::losses)
-    craft::aten::operators::define_boxed<&craft::aten::operators::value_only>(m, name);
+  craft::aten::operators::define_for_losses<craft::aten::operators::value_only>(m);
 }
 TORCH_LIBRARY_IMPL(craft, Autograd, m) {
   craft::aten::operators::define_autograd(m);
