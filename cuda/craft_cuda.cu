@@ -28,8 +28,8 @@ using std::int64_t;
   template void cuda_engine::subtract<T>(T*, index_t, index_t, const double*) const;                                       \
   template void cuda_engine::scale<T>(T*, index_t, index_t, const number&) const;                                          \
   template void cuda_engine::square_norms<T>(const rows<T>&) const;                                                        \
-  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*, const number&) const;                                  \
-  template void cuda_engine::normalise_pullback<T>(T*, const T*, index_t, index_t, const T*, const number&) const;         \
+  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*) const;                                                 \
+  template void cuda_engine::normalise_pullback<T>(T*, const T*, index_t, index_t, const T*) const;                        \
   template void cuda_engine::unnormalise<T>(T*, index_t, index_t, const T*) const;                                         \
   template void cuda_engine::inverse_deviation<T>(const T*, index_t, index_t, const double*, double*);                     \
   template void cuda_engine::scale_each_column<T>(T*, index_t, index_t, const double*) const;                              \
@@ -83,6 +83,9 @@ template void cuda_engine::each<form_factors_step>(index_t, const form_factors_s
 #define CRAFT_FOR_STORED(T, S)                                                                                        \
   template void cuda_engine::load<T, S>(const input<S>&, T*) const;                                                   \
   template void cuda_engine::store<T, S>(const T*, const destination<S>&, const number&) const;                       \
+  template void cuda_engine::load_normalised<T, S>(const input<S>&, T*, T*, const number&) const;                     \
+  template void cuda_engine::store_normalised<T, S>(const T*, const T*, const T*, const number&,                      \
+                                                    const destination<S>&, const number&) const;                      \
   template index_t cuda_engine::first_not_finite<S>(const input<S>&);                                                 \
   template void cuda_engine::gather<S>(const input<S>&, const index_t*, const place<S>&) const;                       \
   template void cuda_engine::scatter_add<T, S>(const input<S>&, const index_t*, T*, index_t) const;

@@ -393,6 +393,18 @@ TEMPLATE_LIST_TEST_CASE("a term of weight 0 is 0 and adds nothing", "[objective]
   CHECK(missing.gradients.images == no_mmd.gradients.images);
   CHECK(missing.gradients.class_texts == no_mmd.gradients.class_texts);
 
+  // What no term looks at may hold anything.
+  problem spoilt = p;
+  spoilt.target_images.setConstant(not_a_number);
+  spoilt.image_anchors.setConstant(not_a_number);
+  o.image = o.mmd = 0;
+  const auto of_two = run_objective<D>(ctx, p, kernel, o), of_spoilt = run_objective<D>(ctx, spoilt, kernel, o);
+  CHECK(of_spoilt.total == of_two.total);
+  CHECK(of_spoilt.log_scale == of_two.log_scale);
+  CHECK(of_spoilt.gradients.images == of_two.gradients.images);
+  CHECK(of_spoilt.gradients.target_images.norm() == 0);
+  CHECK(of_spoilt.gradients.image_anchors.norm() == 0);
+
   o.text = o.image = o.batch = o.mmd = 0;
   const auto nothing = run_objective<D>(ctx, p, kernel, o);
   CHECK(nothing.total == 0);

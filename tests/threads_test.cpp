@@ -116,6 +116,15 @@ TEST_CASE("more threads than rows", "[threads]") {
   check_same(all, run_all(all, many), run_all(all, one));
 }
 
+// Blocks stand in groups of two: with an odd number of them a step has more places than there are blocks.
+TEST_CASE("more threads than blocks, which are grouped", "[threads]") {
+  every_verb<double> all(33, 33, 3, 5);
+  craft::cpu one(1), many;
+  one.tile(1);
+  many.tile(1).parallel_for(backwards, 64);
+  check_same(all, run_all(all, many), run_all(all, one));
+}
+
 TEST_CASE("two contexts at once in two threads give what each gives alone", "[threads]") {
   every_verb<double> first(101, 83, 7, 11);
   every_verb<double> second(64, 90, 5, 6);

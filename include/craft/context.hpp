@@ -204,7 +204,7 @@ class cpu {
   /// Scratch memory. Owned by the context, used by its calls.
   workspace& scratch() const { return scratch_; }
 
-  /// Calls body(slot) for every slot in [0, threads()), each exactly once; what the engine runs on.
+  /// Calls body(slot) for every slot in [0, slots), each exactly once; what the engine runs on.
   template <class Body>
   void run_slots(index_t slots, const Body& body) const {
     if (slots <= 1) {

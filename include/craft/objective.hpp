@@ -56,7 +56,7 @@ struct objective_gradients {
 
 /// All terms and all gradients in one call. kernel: of the discrepancy, see mmd.
 ///
-/// Cost: the sum of its parts (anchor_cross_entropy, info_nce, relative, mmd). Memory O((n + m + C) (d + C)).
+/// Cost: at most the sum of its parts (anchor_cross_entropy, info_nce, relative, mmd). Memory O((n + m + C) (d + C)).
 /// Throws shape_error, option_error, label_error, data_error, alias_error, and has written nothing then.
 template <class Context, class S, class Kernel, class Gradients = objective_gradients<S, Context::space>>
 void objective(const Context& ctx, const objective_inputs<S, Context::space>& inputs, const Kernel& kernel,
@@ -97,20 +97,29 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   check.value(values);
   check.no_overlap();
 
-  // Every matrix is prepared once, and every term adds its gradients to those of the unit rows. Images, image anchors and
-  // target images carry the scale: in each term one side does.
+  const bool text_term = options.text > 0, image_term = options.image > 0 && !a.empty(), batch_term = options.batch > 0;
+  const bool mmd_term = options.mmd > 0 && !target.empty();
+  const bool paired_terms = image_term || batch_term, gathers = paired_terms && u_given.empty();
+
+  // Every matrix that a term looks at is prepared once, and every term adds its gradients to those of the unit rows. Images,
+  // image anchors and target images carry the scale: in each term one side does.
   const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale);
   const bool by_scale = gradients.log_scale.wanted(), by_text = gradients.class_texts.wanted();
   const bool any = gradients.images.wanted() || by_text || gradients.batch_texts.wanted() ||
                    gradients.image_anchors.wanted() || gradients.target_images.wanted() || by_scale;
   using features = engine::scaled_rows<typename Context::engine, T>;
-  features images(e, f, true, any, gradients.images.wanted() || by_scale, scale.value);
-  features texts(e, t, true, any, by_text), given(e, u_given, true, any, gradients.batch_texts.wanted());
-  features anchors(e, a, true, any, gradients.image_anchors.wanted() || by_scale, scale.value);
-  features targets(e, target, true, any, gradients.target_images.wanted() || by_scale, scale.value);
+  const auto prepare = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted) {
+    return features(e, looked_at ? x : matrix_view<const S, M>(), true, any, wanted);
+  };
+  const auto prepare_scaled = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted) {
+    return features(e, looked_at ? x : matrix_view<const S, M>(), true, any, wanted || by_scale, scale.value);
+  };
+  features images = prepare_scaled(text_term || batch_term || mmd_term, f, gradients.images.wanted());
+  features texts = prepare(text_term || mmd_term || gathers, t, by_text);
+  features given = prepare(paired_terms, u_given, gradients.batch_texts.wanted());
+  features anchors = prepare_scaled(image_term, a, gradients.image_anchors.wanted());
+  features targets = prepare_scaled(mmd_term, target, gradients.target_images.wanted());
 
-  const bool image_term = options.image > 0 && !a.empty(), batch_term = options.batch > 0;
-  const bool gathers = u_given.empty() && (image_term || batch_term);
   engine::rows<T> paired = given.r;
   engine::pull<T> paired_gradient = given.g;
   const index_t* class_of = nullptr;
@@ -131,18 +140,19 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
                                 bool both, double weight, double* loss, const engine::pull<T>& gx,
                                 const engine::pull<T>& gy) {
     typename Context::engine inner(ctx);
-    T* dots = engine::softmax_value(inner, x_rows, y_rows, by_row, by_col, both, any, loss);
-    if (!any) return;
+    const bool pulled = gx.gradient || gy.gradient;
+    T* dots = engine::softmax_value(inner, x_rows, y_rows, by_row, by_col, both, pulled, loss);
+    if (!pulled) return;
     if (weight != 1) share(inner, by_row, both ? weight / 2 : weight);
     if (weight != 1 && both) by_col.weight = by_row.weight;
     inner.softmax_pullback(x_rows, y_rows, by_row, by_col, both, dots, gx, gy);
   };
-  if (options.text > 0 || image_term) {
+  if (text_term || image_term) {
     softmax s;
     s.n = n;
     e.label_targets(y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);  // there is no label to ignore
     share(e, s, 1);
-    if (options.text > 0) softmax_term(images.r, texts.r, s, {}, false, options.text, losses, images.g, texts.g);
+    if (text_term) softmax_term(images.r, texts.r, s, {}, false, options.text, losses, images.g, texts.g);
     if (image_term) softmax_term(paired, anchors.r, s, {}, false, options.image, losses + 1, paired_gradient, anchors.g);
   }
   if (batch_term) {
@@ -156,7 +166,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     softmax_term(images.r, paired, by_row, by_col, both, options.batch, losses + 2, images.g, paired_gradient);
   }
   T* discrepancy = e.template zeros<T>(1);
-  if (options.mmd > 0 && !target.empty()) {
+  if (mmd_term) {
     const index_t m = target.rows();
     typename Context::engine inner(ctx);
     const auto take = [&](index_t rows) { return matrix(inner.template take<T>(rows * c), rows, c); };

@@ -86,6 +86,7 @@ class scaled_rows {
   template <class Output>
   void store(const Output& out, const number& factor) {
     if (!out.wanted()) return;
+    if (!g.gradient) return e_.store(e_.template zeros<T>(out.to.rows() * out.to.cols()), out, factor);  // nothing looked
     if (inverse_norm_) return e_.store_normalised(g.gradient, r.data, inverse_norm_, scale_, out, factor);
     if (scaled_) e_.scale(g.gradient, r.n, r.d, scale_);
     e_.store(g.gradient, out, factor);

@@ -807,7 +807,7 @@ def relative_pullback(
 ) -> dict[str, Any]:
     """Pulls dout (n x C, of the computing type), the gradient of a loss by `relative`, back: a dictionary of the
     gradients of "x", "anchors" and "log_scale" that are wanted. statistics_gradient: whether that of the anchors runs
-    through the statistics. Cost: up to 3 n C d multiply-adds.
+    through the statistics. Cost: up to 3 n C d multiply-adds, 2 n C d of dot_product.
     """
     a, b, c = as_array(x), as_array(anchors), as_array(dout)
     k = _kernel(similarity, bandwidths, weights, shape)
@@ -881,7 +881,7 @@ def objective(
     same_class_positives: of the batch term. kernel and what follows it: of the discrepancy, as in `mmd`.
     gradients: of "images", "class_texts", "batch_texts", "image_anchors", "target_images", "log_scale".
 
-    Returns ObjectiveValues; with gradients, those and a dictionary. Cost: the sum of its parts.
+    Returns ObjectiveValues; with gradients, those and a dictionary. Cost: at most the sum of its parts.
     """
     f, t, y = as_array(images), as_array(class_texts), _listed(targets)
     b, i, g = _optional(batch_texts), _optional(image_anchors), _optional(target_images)

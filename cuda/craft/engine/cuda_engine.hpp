@@ -164,10 +164,9 @@ class cuda_engine {
   template <class T>
   void square_norms(const rows<T>& x) const;
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm, const number& scale = 1) const;
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const;
   template <class T>
-  void normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm,
-                          const number& scale = 1) const;
+  void normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const;
   template <class T>
   void unnormalise(T* x, index_t n, index_t d, const T* inverse_norm) const;
   template <class T>

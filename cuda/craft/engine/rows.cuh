@@ -576,8 +576,8 @@ void cuda_engine::square_norms(const rows<T>& x) const {
          square_norms_step<T>{x.data, x.d, x.squared});
 }
 template <class T>
-void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm, const number& scale) const {
-  load_normalised(input<T>(x, n, d), x, inverse_norm, scale);
+void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
+  load_normalised(input<T>(x, n, d), x, inverse_norm, 1);
 }
 template <class T, class S>
 void cuda_engine::load_normalised(const input<S>& x, T* to, T* inverse_norm, const number& scale) const {
@@ -585,9 +585,8 @@ void cuda_engine::load_normalised(const input<S>& x, T* to, T* inverse_norm, con
          normalise_step<T, S>{x.data(), x.stride(), to, x.cols(), inverse_norm, scale});
 }
 template <class T>
-void cuda_engine::normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm,
-                                     const number& scale) const {
-  store_normalised(g, scaled, inverse_norm, scale, overwrite(place<T>(g, n, d)), 1);
+void cuda_engine::normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const {
+  store_normalised(g, unit, inverse_norm, 1, overwrite(place<T>(g, n, d)), 1);
 }
 template <class T, class S>
 void cuda_engine::store_normalised(const T* g, const T* scaled, const T* inverse_norm, const number& scale,
@@ -822,7 +821,7 @@ void cuda_engine::share_targets(const index_t* id, const index_t* other_id, cons
 template <class T>
 void cuda_engine::pair_targets(const labels& x, const labels& y, index_t n, index_t m, double smoothing,
                                softmax<T>& by_row, softmax<T>& by_col) {
-  index_t *x_id = take<index_t>(n), *y_id = take<index_t>(m);
+  index_t* x_id = take<index_t>(n);
   if (x.empty()) {
     T *hit = take<T>(n), *mass = take<T>(n);
     each(n, own_targets_step<T>{smoothing, x_id, hit, mass});
@@ -832,7 +831,7 @@ void cuda_engine::pair_targets(const labels& x, const labels& y, index_t n, inde
     by_row.base = by_col.base = T(smoothing / double(n));
     return;
   }
-  index_t *x_matches = take<index_t>(n), *y_matches = take<index_t>(m);
+  index_t *y_id = take<index_t>(m), *x_matches = take<index_t>(n), *y_matches = take<index_t>(m);
   pair_ids(x, y, n, m, x_id, y_id);
   count_matches(x_id, n, y_id, m, x_matches);
   count_matches(y_id, m, x_id, n, y_matches);

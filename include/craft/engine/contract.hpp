@@ -74,8 +74,8 @@ struct form_weights {
 ///     loss = sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
 ///     t_ij = hit_i [id_i = other_id_j] + base        or, with soft targets,   t_ij = keep * soft_ij + base
 ///
-/// log_sum_exp fills lse (on the way the running maximum, with `sum`) and target_dot = sum_j t_ij z_ij. Ids are equal for rows that
-/// belong together; the engine chooses their type.
+/// log_sum_exp fills lse (on the way the running maximum, with `sum`) and target_dot = sum_j t_ij z_ij. Ids are equal for
+/// rows that belong together; the engine chooses their type.
 template <class T, class Id = T>
 struct softmax {
   index_t n = 0;

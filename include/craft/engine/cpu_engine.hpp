@@ -130,7 +130,7 @@ class cpu_engine {
       for (index_t i = begin; i < end; ++i) load_row(x, i, to + i * x.cols());
     });
   }
-  /// load, then normalise.
+  /// load, then normalise, and times scale.
   template <class T, class S>
   void load_normalised(const matrix_view<const S>& x, T* to, T* inverse_norm, double scale) const {
     pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
@@ -147,7 +147,7 @@ class cpu_engine {
       for (index_t i = begin; i < end; ++i) store_row(g + i * d, i, out, T(factor));
     });
   }
-  /// normalise_pullback, then store. Uses up g.
+  /// g_i = scale (g_i - (g_i . u_i) u_i) / |x_i|, given u * scale: the gradient through load_normalised; then store. Uses up g.
   template <class T, class S>
   void store_normalised(T* g, const T* scaled, const T* inverse_norm, double scale, const output<S>& out,
                         double factor) const {
@@ -325,18 +325,18 @@ class cpu_engine {
       for (index_t i = begin; i < end; ++i) x.squared[i] = row(x.data, i, x.d).squaredNorm();
     });
   }
-  /// x_i *= scale / |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
+  /// x_i /= |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm, double scale = 1) const {
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) inverse_norm[i] = normalise_row(row(x, i, d), T(scale));
+      for (index_t i = begin; i < end; ++i) inverse_norm[i] = normalise_row(row(x, i, d), T(1));
     });
   }
-  /// g_i = scale (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u, given u * scale: the gradient through normalise.
+  /// g_i = (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u: the gradient through normalise.
   template <class T>
-  void normalise_pullback(T* g, const T* scaled, index_t n, index_t d, const T* inverse_norm, double scale = 1) const {
+  void normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const {
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) pull_row_back(row(g, i, d), row(scaled, i, d), inverse_norm[i], scale);
+      for (index_t i = begin; i < end; ++i) pull_row_back(row(g, i, d), row(unit, i, d), inverse_norm[i], 1);
     });
   }
 
@@ -501,7 +501,8 @@ class cpu_engine {
   template <class T>
   void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
                         bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
-    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy, dots<T>{kept, kept != nullptr});
+    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy,
+                    dots<T>{kept, kept != nullptr});
   }
   /// total += sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
   template <class T>
@@ -786,8 +787,8 @@ class cpu_engine {
     product<T> products;
   };
 
-  // Blocks in a group: rows and gradients of one should fit a second-level cache, and those of two a core's share of the third. There
-  // are at least eight pairs of groups at a time for the threads, where there are so many blocks.
+  // Blocks in a group: rows and gradients of one should fit a second-level cache, and those of two a core's share of the
+  // third. There are at least eight pairs of groups at a time for the threads, where there are so many blocks.
   template <class T>
   static index_t group_size(index_t blocks, index_t rows, index_t d) {
     const index_t bytes = 2 * rows * d * index_t(sizeof(T)), fitting = (index_t(2) << 20) / std::max<index_t>(bytes, 1);
@@ -800,12 +801,12 @@ class cpu_engine {
     const index_t rows = tile_rows<T>();
     const bool halve = ctx_.tile() == 0 && std::max(n, others) <= rows && n > rows / 4 &&
                        double(n) * double(others) * double(d) >= 4 * double(thread_work);
-    return {n, halve ? (n / 2 + 15) / 16 * 16 : rows};
+    return {n, halve ? ((n + 1) / 2 + 15) / 16 * 16 : rows};
   }
   // Multiply-adds of a sweep over that many pairs, where an epilogue counts as some more.
   static double operations(double pairs, index_t d, bool pulls) { return pairs * double(d + 16) * (pulls ? 3 : 1); }
-  // visit(slot, pair) for all pairs of a plan, which cost that many operations in all. Threads share pairs of groups, or, if they are too many for that, the places of a
-  // step; the order in which a block meets the others is the same.
+  // visit(slot, pair) for all pairs of a plan, which cost that many operations in all. Threads share pairs of groups, or, if
+  // they are too many for that, the places of a step; the order in which a block meets the others is the same.
   template <class Plan, class Visit>
   void run(const Plan& plan, double operations, const Visit& visit) const {
     const index_t threads = threads_for(operations / double(std::max<index_t>(plan.rounds(), 1)));
@@ -842,13 +843,13 @@ class cpu_engine {
     const auto length = [&](index_t k) {
       return k < first.count() ? first.length(k) : second.length(k - first.count());
     };
-    slot_memory<T>* slots = take_slots<T>(total, size, size, z.d);
     double* sums = zeros<double>(total * count);
     const auto pull_of = [&](index_t k) {
       return (k < first.count() ? pull_first : pull_second) ? g : pull<T>{nullptr, g.self};
     };
     const index_t group = group_size<T>(total, size, z.d);
     const tournament groups(grouped<tournament>::groups(total, group));
+    slot_memory<T>* slots = take_slots<T>(groups.pairs(0) * group, size, size, z.d);  // the first round has the most pairs
     const double work = operations(double(z.n) * double(z.n) / 2, z.d, g.wanted());
     run(grouped<tournament>(groups, total, total, group), work, [&](index_t slot, const block_pair& p) {
       tile<T> t{};
@@ -896,9 +897,9 @@ class cpu_engine {
         if (selves) add(selves + lane * y.n, y.n, gy.self);
       }
     } else {
-      slot_memory<T>* slots = take_slots<T>(std::min(bx.count(), by.count()), bx.size(), by.size(), x.d);
       const index_t group = group_size<T>(std::min(bx.count(), by.count()), std::max(bx.size(), by.size()), x.d);
       const rotation groups(grouped<rotation>::groups(bx.count(), group), grouped<rotation>::groups(by.count(), group));
+      slot_memory<T>* slots = take_slots<T>(groups.pairs(0) * group, bx.size(), by.size(), x.d);
       run(grouped<rotation>(groups, bx.count(), by.count(), group), cost,
           [&](index_t slot, const block_pair& p) { work(slot, p.first, p.second, gy, slots); });
     }
