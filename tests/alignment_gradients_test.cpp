@@ -31,7 +31,7 @@ void check_gradients(reals x, reals y, double log_scale, double bias, bool with_
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: gradients by finite differences", "[alignment][gradient]",
+TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: gradients by finite differences", "[alignment][gradient][long]",
                         double_devices) {
   using D = TestType;
   const auto ctx = D::make();
@@ -68,7 +68,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: gradients by finite differences",
                   });
 }
 
-TEMPLATE_LIST_TEST_CASE("info_nce: gradients by finite differences", "[alignment][gradient]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("info_nce: gradients by finite differences", "[alignment][gradient][long]", double_devices) {
   using D = TestType;
   const auto ctx = D::make();
   const bool normalise = GENERATE(true, false);
@@ -100,7 +100,7 @@ TEMPLATE_LIST_TEST_CASE("info_nce: gradients by finite differences", "[alignment
                   });
 }
 
-TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive: gradients by finite differences", "[alignment][gradient]",
+TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive: gradients by finite differences", "[alignment][gradient][long]",
                         double_devices) {
   using D = TestType;
   const auto ctx = D::make();

@@ -80,7 +80,7 @@ TEMPLATE_LIST_TEST_CASE("gradients with sample weights", "[mmd][gradients]", dou
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients through every bandwidth rule", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients through every bandwidth rule", "[mmd][gradients][long]", double_devices) {
   for (const auto rule : rules)
     for (const auto sample : samples)
       for (const form f : {form::biased, form::unbiased, form::linear}) {
@@ -105,7 +105,7 @@ TEMPLATE_LIST_TEST_CASE("gradients through the range of the columns", "[mmd][gra
     }
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients of all options together", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients of all options together", "[mmd][gradients][long]", double_devices) {
   for (const auto rule : rules)
     for (const auto columns : {craft::column_scaling::minmax_separate, craft::column_scaling::minmax_joint})
       for (const form f : {form::biased, form::unbiased}) {

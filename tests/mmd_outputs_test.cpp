@@ -142,7 +142,7 @@ TEMPLATE_LIST_TEST_CASE("the upstream factor multiplies gradients, factor and of
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("the value alone has the same bits", "[mmd][outputs]", devices) {
+TEMPLATE_LIST_TEST_CASE("the value alone has the same bits", "[mmd][outputs][long]", devices) {
   using D = TestType;
   auto ctx = D::make();
   for (const index_t tile : {0, 7}) {

@@ -225,7 +225,7 @@ const std::vector<craft::bandwidth_rule> rules = {craft::bandwidth_rule::fixed, 
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("collapsed batches give finite values and gradients", "[mmd][numbers]", devices) {
+TEMPLATE_LIST_TEST_CASE("collapsed batches give finite values and gradients", "[mmd][numbers][long]", devices) {
   using D = TestType;
   auto ctx = D::make();
   ctx.tile(7);

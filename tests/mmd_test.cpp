@@ -62,7 +62,7 @@ TEMPLATE_LIST_TEST_CASE("MMD equals a double loop: products", "[mmd]", devices) 
   for_each_of(product_functions(), [](const auto& c) { equals_double_loop<TestType>(c); });
 }
 
-TEMPLATE_LIST_TEST_CASE("MMD equals a double loop: several kernels at once", "[mmd]", devices) {
+TEMPLATE_LIST_TEST_CASE("MMD equals a double loop: several kernels at once", "[mmd][long]", devices) {
   for_each_of(composed_functions(), [](const auto& c) { equals_double_loop<TestType>(c); });
 }
 
