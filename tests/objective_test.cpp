@@ -273,7 +273,8 @@ TEMPLATE_LIST_TEST_CASE("the objective is the sum of its parts", "[objective]", 
   }
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients of the objective by finite differences", "[objective][gradient]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients of the objective by finite differences", "[objective][gradient][long]",
+                        double_devices) {
   using D = TestType;
   const auto ctx = D::make();
   const std::vector<mix> all = mixes();
