@@ -108,17 +108,16 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   const bool any = gradients.images.wanted() || by_text || gradients.batch_texts.wanted() ||
                    gradients.image_anchors.wanted() || gradients.target_images.wanted() || by_scale;
   using features = engine::scaled_rows<typename Context::engine, T>;
-  const auto prepare = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted) {
-    return features(e, looked_at ? x : matrix_view<const S, M>(), true, any, wanted);
+  using number = typename Context::engine::number;
+  const auto prepare = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted, const number& times) {
+    return features(e, looked_at ? x : matrix_view<const S, M>(), true, any, wanted, times);
   };
-  const auto prepare_scaled = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted) {
-    return features(e, looked_at ? x : matrix_view<const S, M>(), true, any, wanted || by_scale, scale.value);
-  };
-  features images = prepare_scaled(text_term || batch_term || mmd_term, f, gradients.images.wanted());
-  features texts = prepare(text_term || mmd_term || gathers, t, by_text);
-  features given = prepare(paired_terms, u_given, gradients.batch_texts.wanted());
-  features anchors = prepare_scaled(image_term, a, gradients.image_anchors.wanted());
-  features targets = prepare_scaled(mmd_term, target, gradients.target_images.wanted());
+  features images =
+      prepare(text_term || batch_term || mmd_term, f, gradients.images.wanted() || by_scale, scale.value);
+  features texts = prepare(text_term || mmd_term || gathers, t, by_text, number(1));
+  features given = prepare(paired_terms, u_given, gradients.batch_texts.wanted(), number(1));
+  features anchors = prepare(image_term, a, gradients.image_anchors.wanted() || by_scale, scale.value);
+  features targets = prepare(mmd_term, target, gradients.target_images.wanted() || by_scale, scale.value);
 
   engine::rows<T> paired = given.r;
   engine::pull<T> paired_gradient = given.g;
@@ -195,7 +194,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     images.by_log_scale(parts);
     anchors.by_log_scale(parts + 1);
     targets.by_log_scale(parts + 2);
-    e.each(1, engine::clamped_scale_pullback_step<typename Context::engine::number>{parts, 3, scale.moves});
+    e.each(1, engine::clamped_scale_pullback_step<number>{parts, 3, scale.moves});
     e.store_vector(parts, gradients.log_scale, upstream);
   }
   images.store(gradients.images, upstream);

@@ -120,7 +120,6 @@ class scaled_rows {
 template <class Engine, class T>
 class prepared_rows {
  public:
-  using number = typename Engine::number;
   rows<T> x, y;  ///< y: the anchors, on which the statistics are fitted
 
   template <class S, memory M>
