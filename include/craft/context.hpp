@@ -14,6 +14,7 @@
 #include <omp.h>
 #endif
 
+#include "craft/engine/function_ref.hpp"
 #include "craft/view.hpp"
 
 namespace craft {
@@ -205,8 +206,7 @@ class cpu {
   workspace& scratch() const { return scratch_; }
 
   /// Calls body(slot) for every slot in [0, slots), each exactly once; what the engine runs on.
-  template <class Body>
-  void run_slots(index_t slots, const Body& body) const {
+  void run_slots(index_t slots, craft::engine::function_ref<void(index_t)> body) const {
     if (slots <= 1) {
       if (slots == 1) body(index_t(0));
     } else if (run_) {
