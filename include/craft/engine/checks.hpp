@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <string>
+#include <type_traits>
 
 #include "craft/context.hpp"
 #include "craft/view.hpp"
@@ -144,7 +144,7 @@ class checks {
     index_t rows, cols, stride;  // the last two in bytes
     bool written;
     index_t element;
-    std::string shape() const { return detail::shape(rows, cols / element); }
+    detail::shape_text shape() const { return detail::shape(rows, cols / element); }
   };
 
   // Labels and weights may lie in host memory for every device.
