@@ -80,7 +80,7 @@ class message_part {
   message_part(Integer number)  // NOLINT
       : kind_(std::is_signed_v<Integer> ? kind::integer : kind::natural), first_(static_cast<long long>(number)) {}
 
-  void write(std::string& to) const {
+  [[gnu::cold]] void write(std::string& to) const {
     char number[64];
     switch (kind_) {
       case kind::text: to.append(text_, size_); return;
@@ -106,7 +106,7 @@ class message_part {
   };
 };
 
-inline std::string message(std::initializer_list<message_part> parts) {
+[[gnu::cold]] inline std::string message(std::initializer_list<message_part> parts) {
   std::string text;
   for (const message_part& part : parts) part.write(text);
   return text;
@@ -114,7 +114,7 @@ inline std::string message(std::initializer_list<message_part> parts) {
 
 /// One function for all messages: a check costs its caller little code.
 template <class Error>
-[[noreturn]] void raise(std::initializer_list<message_part> parts) {
+[[noreturn, gnu::cold]] void raise(std::initializer_list<message_part> parts) {
   throw Error(message(parts));
 }
 

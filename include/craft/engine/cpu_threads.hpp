@@ -50,7 +50,7 @@ class cpu_threads {
     return index_t(std::min(double(ctx_.threads()), 1 + std::floor(operations / double(thread_work))));
   }
   /// f(slot, task) for every task; slots run at the same time, at most `threads` of them, a slot never twice at once.
-  void parallel(index_t tasks, index_t threads, function_ref<void(index_t, index_t)> f) const {
+  [[gnu::noinline]] void parallel(index_t tasks, index_t threads, function_ref<void(index_t, index_t)> f) const {
     const index_t slots = std::min(threads, tasks);
     std::atomic<index_t> next{0};
     const auto work = [&](index_t slot) {
@@ -60,15 +60,15 @@ class cpu_threads {
   }
   /// f(begin, end) over pieces of [0, n), each item costing about `cost` operations, which wait for memory. Pieces do not
   /// depend on the threads.
-  void pieces(index_t n, index_t cost, function_ref<void(index_t, index_t)> f) const {
+  [[gnu::noinline]] void pieces(index_t n, index_t cost, function_ref<void(index_t, index_t)> f) const {
     strips(n, std::max<index_t>(1, 32768 / std::max<index_t>(cost, 1)), 4 * double(n) * double(cost), f);
   }
   /// f(begin, end) over strips of columns of an n x d matrix.
-  void columns(index_t n, index_t d, function_ref<void(index_t, index_t)> f) const {
+  [[gnu::noinline]] void columns(index_t n, index_t d, function_ref<void(index_t, index_t)> f) const {
     strips(d, n * d <= 65536 ? std::max<index_t>(d, 1) : 64, 4 * double(n) * double(d), f);
   }
   /// sum of f(begin, end) over [0, n) in double, in pieces of 256 that do not depend on the threads.
-  double ordered_sum(index_t n, index_t cost, function_ref<double(index_t, index_t)> f) {
+  [[gnu::noinline]] double ordered_sum(index_t n, index_t cost, function_ref<double(index_t, index_t)> f) {
     const workspace::frame inner(ctx_.scratch());
     const index_t length = 256, count = (n + length - 1) / length;
     double* partial = take<double>(count);
