@@ -4,6 +4,7 @@
 // What concerns single rows (loading, norms, targets, storing) is taken over from the CPU engine; what concerns pairs is here.
 #pragma once
 
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -122,6 +123,11 @@ class plain_engine : public craft::engine::cpu_engine {
   }
 
  private:
+  template <class T>
+  static auto row(T* x, index_t i, index_t d) {
+    using vector = Eigen::Matrix<std::remove_const_t<T>, 1, Eigen::Dynamic>;
+    return Eigen::Map<std::conditional_t<std::is_const_v<T>, const vector, vector>>(x + i * d, d);
+  }
   template <class T>
   static T dot_of(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
     return row(x.data, i, x.d).dot(row(y.data, j, y.d));

@@ -14,6 +14,7 @@
 #include <omp.h>
 #endif
 
+#include "craft/engine/function_ref.hpp"
 #include "craft/view.hpp"
 
 namespace craft {
@@ -73,7 +74,7 @@ class workspace {
     }
     /// n zeros.
     template <class T>
-    T* zeros(index_t n) {
+    [[gnu::noinline]] T* zeros(index_t n) {
       T* p = take<T>(n);
       std::fill_n(p, n, T(0));
       return p;
@@ -91,7 +92,7 @@ class workspace {
     std::size_t bytes;
   };
 
-  void* take(std::size_t bytes) {
+  [[gnu::noinline]] void* take(std::size_t bytes) {
     bytes = (bytes + 2 * alignment - 1) / alignment * alignment;  // one spare line behind every array
     for (; at_ < chunks_.size() && used_ + bytes > chunks_[at_].bytes; ++at_) used_ = 0;
     if (at_ == chunks_.size()) grow(std::max(bytes, held_));
@@ -101,7 +102,7 @@ class workspace {
     most_ = std::max(most_, taken_);
     return p;
   }
-  void grow(std::size_t bytes) {
+  [[gnu::noinline]] void grow(std::size_t bytes) {
     chunks_.reserve(chunks_.size() + 1);
     void* p = allocate_ ? allocate_(bytes) : ::operator new(bytes, std::align_val_t(alignment));
     chunks_.push_back({static_cast<std::byte*>(p), bytes});
@@ -109,7 +110,7 @@ class workspace {
     at_ = chunks_.size() - 1;
     used_ = 0;
   }
-  void rewind(std::size_t at, std::size_t used, std::size_t taken) {
+  [[gnu::noinline]] void rewind(std::size_t at, std::size_t used, std::size_t taken) {
     at_ = at;
     used_ = used;
     taken_ = taken;
@@ -120,7 +121,7 @@ class workspace {
     } catch (...) {  // then the next call will try again, and report
     }
   }
-  void release() noexcept {
+  [[gnu::noinline]] void release() noexcept {
     for (const chunk& c : chunks_) {
       if (deallocate_)
         deallocate_(c.memory, c.bytes);
@@ -205,8 +206,7 @@ class cpu {
   workspace& scratch() const { return scratch_; }
 
   /// Calls body(slot) for every slot in [0, slots), each exactly once; what the engine runs on.
-  template <class Body>
-  void run_slots(index_t slots, const Body& body) const {
+  [[gnu::noinline]] void run_slots(index_t slots, craft::engine::function_ref<void(index_t)> body) const {
     if (slots <= 1) {
       if (slots == 1) body(index_t(0));
     } else if (run_) {

@@ -8,21 +8,19 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
-#include <iomanip>
 #include <limits>
 #include <ostream>
 #include <random>
-#include <sstream>
 #include <string>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "craft/engine/function_ref.hpp"
 #include "craft/error.hpp"
 #include "craft/view.hpp"
 
@@ -97,6 +95,21 @@ struct line_sample {
   bool finite() const { return std::isfinite(central) && std::isfinite(jump); }
 };
 
+/// Samples of a line in descending order of step: steps go down at most 40 times, and up a few.
+class line_samples {
+ public:
+  static constexpr int capacity = 64;
+  int size() const { return end_ - begin_; }
+  const line_sample* data() const { return samples_ + begin_; }
+  bool full() const { return begin_ == 0; }
+  void add_smaller(const line_sample& s) { samples_[end_++] = s; }
+  void add_larger(const line_sample& s) { samples_[--begin_] = s; }
+
+ private:
+  line_sample samples_[capacity];
+  int begin_ = capacity - 40, end_ = capacity - 40;
+};
+
 /// A slope extrapolated to step 0, from steps down to `step`. nearby: largest one-sided slope among the steps used, the
 /// natural size of the gradient around a stationary point. flat: f kept its value.
 struct slope_estimate {
@@ -109,13 +122,12 @@ struct slope_estimate {
 /// with the smallest uncertainty wins. Uncertainty: the last two corrections and the noise; half the jump of the slope
 /// where the one-sided slopes do not meet (a kink, which central differences cannot see); and what separates it from
 /// estimates at smaller steps (a step far beyond the function's own scale can look settled).
-inline slope_estimate extrapolate(const std::vector<line_sample>& samples) {
+inline slope_estimate extrapolate(const line_sample* samples, int n) {
   constexpr int depth = 5;
   struct cell {
     double value, jump, noise, uncertainty;
   };
-  const int n = int(samples.size());
-  std::vector<std::array<cell, depth>> table(n);
+  cell table[line_samples::capacity][depth];
   slope_estimate best;
   for (int i = n - 1; i >= 0; --i) table[i][0] = {samples[i].central, samples[i].jump, samples[i].noise, 0};
   for (int i = 1; i < n; ++i) {
@@ -146,48 +158,29 @@ inline slope_estimate extrapolate(const std::vector<line_sample>& samples) {
   return best;
 }
 
-/// Numbers of the caller that move together: number + t * rate.
-template <class T>
-class line {
- public:
-  void add(T* at, double rate) { numbers_.push_back({at, *at, rate}); }
-  std::size_t size() const { return numbers_.size(); }
-
-  /// f with the numbers moved by t, and the t that rounding to T left of it. The numbers are put back, come what may.
-  template <class F>
-  std::pair<double, double> operator()(F& f, double t) const {
-    struct put_back {
-      const std::vector<number>& numbers;
-      ~put_back() {
-        for (const number& x : numbers) *x.at = x.original;
-      }
-    } guard{numbers_};
-    for (const number& x : numbers_) *x.at = T(double(x.original) + t * x.rate);
-    const number& first = numbers_.front();
-    const double moved = size() == 1 ? (double(*first.at) - double(first.original)) / first.rate : t;
-    return {moved, double(f())};
-  }
-
- private:
-  struct number {
-    T* at;
-    T original;
-    double rate;
-  };
-  std::vector<number> numbers_;
-};
-
-/// How far the numbers of a block may be moved. A block whose numbers share a sign keeps it (bandwidths and weights
-/// have to stay positive), so they are moved by fractions of themselves; others by the size of the block.
-template <class T>
-struct block_scale {
+/// A block of the caller, float or double, and how far its numbers may be moved. A block whose numbers share a sign keeps it
+/// (bandwidths and weights have to stay positive), so they are moved by fractions of themselves; others by the size of the
+/// block.
+struct block {
+  const std::string* name = nullptr;
+  void* values = nullptr;
+  const void* gradient = nullptr;
+  index_t count = 0;
+  bool narrow = false;  ///< float
   double rms = 0;
   bool one_sign = true;
 
-  explicit block_scale(const gradient_block<T>& b) {
+  static double read(const void* numbers, bool narrow, index_t i) {
+    return narrow ? double(static_cast<const float*>(numbers)[i]) : static_cast<const double*>(numbers)[i];
+  }
+  double value(index_t i) const { return read(values, narrow, i); }
+  void* place(index_t i) const {
+    return narrow ? static_cast<void*>(static_cast<float*>(values) + i) : static_cast<double*>(values) + i;
+  }
+  void look() {
     index_t finite = 0, positive = 0, negative = 0;
-    for (index_t i = 0; i < b.size; ++i) {
-      const double x = double(b.values[i]);
+    for (index_t i = 0; i < count; ++i) {
+      const double x = value(i);
       if (!std::isfinite(x)) continue;
       ++finite;
       positive += x > 0;
@@ -197,24 +190,68 @@ struct block_scale {
     one_sign = (positive == 0) != (negative == 0);
     rms = rms > 0 ? std::sqrt(rms / double(finite)) : 1.0;
   }
-  /// Size of a number.
-  double size(T value) const {
-    const double x = std::abs(double(value));
+  /// Size of number i.
+  double size(index_t i) const {
+    const double x = std::abs(value(i));
     return std::isfinite(x) && x > 0 ? x : rms;
   }
   /// How far to move it.
-  double unit(T value) const { return one_sign ? size(value) : std::max(size(value), rms); }
+  double unit(index_t i) const { return one_sign ? size(i) : std::max(size(i), rms); }
   /// Largest step, in those units.
   double reach() const { return one_sign ? 0.5 : 16.0; }
 };
 
+/// Numbers of the caller that move together: number + t * rate.
+class line {
+ public:
+  line(index_t count, bool narrow) : numbers_(std::size_t(count)), narrow_(narrow) {}
+  /// Number k of the line.
+  void put(index_t k, void* at, double rate) {
+    number& x = numbers_[std::size_t(k)];
+    x = {at, block::read(at, narrow_, 0), rate, {}};
+    std::memcpy(x.bits, at, bytes());
+  }
+
+  /// f with the numbers moved by t, and the t that rounding left of it. The numbers are put back, come what may.
+  std::pair<double, double> operator()(engine::function_ref<double()> f, double t) const {
+    struct put_back {
+      const line& moved;
+      ~put_back() {
+        for (const number& x : moved.numbers_) std::memcpy(x.at, x.bits, moved.bytes());
+      }
+    } guard{*this};
+    for (const number& x : numbers_) {
+      const double to = x.original + t * x.rate;
+      if (narrow_)
+        *static_cast<float*>(x.at) = float(to);
+      else
+        *static_cast<double*>(x.at) = to;
+    }
+    const number& first = numbers_.front();
+    const double moved = numbers_.size() == 1 ? (block::read(first.at, narrow_, 0) - first.original) / first.rate : t;
+    return {moved, f()};
+  }
+
+ private:
+  struct number {
+    void* at;
+    double original, rate;
+    unsigned char bits[sizeof(double)];  ///< what was there, to the last bit
+  };
+  std::size_t bytes() const { return narrow_ ? sizeof(float) : sizeof(double); }
+
+  std::vector<number> numbers_;
+  bool narrow_;
+};
+
 /// The function under check with what is known about it at the point: its value there and its noise.
-template <class T, class F>
 class probed_function {
  public:
-  probed_function(F& f, double tolerance, double step) : f_(f), tolerance_(tolerance), step_(step) {
-    base_ = double(f_());
-    const double again = double(f_());
+  /// float_type: the numbers or the results are floats.
+  probed_function(engine::function_ref<double()> f, bool float_type, double tolerance, double step)
+      : f_(f), float_type_(float_type), tolerance_(tolerance), step_(step) {
+    base_ = f_();
+    const double again = f_();
     same_bits_ = std::memcmp(&base_, &again, sizeof base_) == 0;
     see(base_);
     see(again);
@@ -228,8 +265,8 @@ class probed_function {
   /// Differences of order k over equally spaced points keep the noise and kill what is smooth; pure noise of deviation
   /// s gives them the mean square s^2 (2k choose k). Three deviations are what this takes for a bound. Points so close
   /// that f repeats its values show nothing, so they move apart until it does not.
-  void measure_noise(const line<T>& along) {
-    std::array<double, 9> y;
+  void measure_noise(const line& along) {
+    double y[9];
     int repeats = 8;
     for (double gap = 0x1p-17; gap < 0x1p-4 && repeats > 2; gap *= 8) {
       repeats = 0;
@@ -258,10 +295,10 @@ class probed_function {
 
   /// df/dt at t = 0 along a line. Steps go down from `top` until the slope is known to a small part of the tolerance or
   /// noise takes over; while it is not known, larger ones are tried, up to `reach`.
-  slope_estimate slope(const line<T>& along, double top, double reach) {
+  slope_estimate slope(const line& along, double top, double reach) {
     const bool search = step_ == 0;
     if (!search) top = step_;
-    std::vector<line_sample> samples;
+    line_samples samples;
     slope_estimate best;
     const auto done = [&] { return best.uncertainty <= tolerance_ * std::abs(best.value) / 16; };
     double h = top;
@@ -270,26 +307,29 @@ class probed_function {
       line_sample s;
       if (!sample(along, h, s)) break;
       if (!s.finite()) continue;
-      samples.push_back(s);
+      samples.add_smaller(s);
       if (samples.size() < 3) continue;
-      best = extrapolate(samples);
+      best = extrapolate(samples.data(), samples.size());
       settled = done() ? settled + 1 : 0;
       if (settled == 2 || s.noise > best.uncertainty) break;
     }
-    best = extrapolate(samples);
+    best = extrapolate(samples.data(), samples.size());
     double last = std::numeric_limits<double>::infinity();
-    for (h = top * step_ratio; search && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
+    for (h = top * step_ratio; search && !samples.full() && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
       line_sample s;
       if (!sample(along, h, s) || !s.finite()) break;
-      samples.insert(samples.begin(), s);
+      samples.add_larger(s);
       last = best.uncertainty;
-      best = extrapolate(samples);
+      best = extrapolate(samples.data(), samples.size());
     }
-    const auto moving = std::find_if(samples.rbegin(), samples.rend(), [](const line_sample& s) { return !s.same; });
-    if (moving - samples.rbegin() > 1 && (moving == samples.rend() || moving->step > top / 2)) {
+    // The smallest step at which f moves, from the end.
+    const line_sample* const all = samples.data();
+    int moving = samples.size();
+    while (moving > 0 && all[moving - 1].same) --moving;
+    if (samples.size() - moving > 1 && (moving == 0 || all[moving - 1].step > top / 2)) {
       // f stands still up to a step not much below `top`. Even at a small value (a saturated loss) that says no more
       // than the rounding of terms of size 1 allows.
-      const double still = moving.base()->step;
+      const double still = all[moving].step;
       best = {0, still, rounding(size()) / still, 0, true};
     }
     return best;
@@ -305,13 +345,12 @@ class probed_function {
   double rounding(double largest) const {
     using float_limits = std::numeric_limits<float>;
     using double_limits = std::numeric_limits<double>;
-    constexpr bool float_type = std::is_same_v<T, float> || std::is_same_v<std::decay_t<decltype(f_())>, float>;
-    const bool in_float = !beyond_float_ && (float_type || moves_);
+    const bool in_float = !beyond_float_ && (float_type_ || moves_);
     return in_float ? std::max(float_limits::epsilon() * largest, double(float_limits::min()))
                     : std::max(double_limits::epsilon() * largest, double_limits::min());
   }
   /// False when the numbers cannot be moved by so little.
-  bool sample(const line<T>& along, double h, line_sample& s) {
+  bool sample(const line& along, double h, line_sample& s) {
     const auto [up, above] = along(f_, h);
     const auto [down, below] = along(f_, -h);
     if (!(up > 0) || !(down < 0)) return false;
@@ -326,17 +365,18 @@ class probed_function {
     return true;
   }
 
-  F& f_;
+  engine::function_ref<double()> f_;
+  bool float_type_;
   double tolerance_, step_, base_ = 0, noise_ = 0;
   bool same_bits_ = false, beyond_float_ = false, moves_ = false;
 };
 
 /// An entry on its way to the report. size: of its number; unit: of the steps taken from there.
 struct finding {
-  std::size_t block;
-  index_t index;
-  double analytic, size, unit;
-  slope_estimate numeric;
+  std::size_t block = 0;
+  index_t index = 0;
+  double analytic = 0, size = 1, unit = 1;
+  slope_estimate numeric{};
   double relative = std::numeric_limits<double>::infinity();
   verdict result = verdict::unresolved;
 
@@ -386,9 +426,8 @@ inline void judge_all(std::vector<finding>& found, bool directions, double toler
 }
 
 /// Everything but same_bits; puts the worst findings first.
-template <class T>
-gradcheck_report summarise(std::vector<finding>& found, const std::vector<gradient_block<T>>& blocks,
-                           const gradcheck_options& options) {
+inline gradcheck_report summarise(std::vector<finding>& found, const std::vector<block>& blocks,
+                                  const gradcheck_options& options) {
   gradcheck_report report;
   report.checked = index_t(found.size());
   report.verdict = verdict::agrees;
@@ -406,28 +445,41 @@ gradcheck_report summarise(std::vector<finding>& found, const std::vector<gradie
   report.norm_ratio = both_zero ? 1 : std::sqrt(aa) / std::sqrt(nn);
 
   const auto rank = [](const finding& x) {
-    const int order = x.result == verdict::disagrees ? 0 : x.result == verdict::unresolved ? 1 : 2;
-    return std::make_tuple(order, -x.relative, x.block, x.index);
+    return x.result == verdict::disagrees ? 0 : x.result == verdict::unresolved ? 1 : 2;
   };
-  const auto listed = std::min<std::ptrdiff_t>(options.worst, std::ptrdiff_t(found.size()));
-  std::partial_sort(found.begin(), found.begin() + listed, found.end(),
-                    [&](const finding& p, const finding& q) { return rank(p) < rank(q); });
-  for (std::ptrdiff_t i = 0; i < listed; ++i) {
+  const auto worse = [&](const finding& p, const finding& q) {
+    if (rank(p) != rank(q)) return rank(p) < rank(q);
+    if (p.relative != q.relative) return p.relative > q.relative;
+    return p.block != q.block ? p.block < q.block : p.index < q.index;
+  };
+  const std::size_t listed = std::min(std::size_t(options.worst), found.size());
+  report.worst = std::vector<gradcheck_entry>(listed);
+  for (std::size_t i = 0; i < listed; ++i) {
+    std::size_t next = i;
+    for (std::size_t j = i + 1; j < found.size(); ++j)
+      if (worse(found[j], found[next])) next = j;
+    std::swap(found[i], found[next]);
     const finding& x = found[i];
-    report.worst.push_back({options.directions > 0 ? "direction" : blocks[x.block].name, x.index, x.analytic,
-                            x.numeric.value, std::abs(x.analytic - x.numeric.value), x.relative, x.numeric.step,
-                            x.numeric.uncertainty, x.result});
+    gradcheck_entry& entry = report.worst[i];
+    entry.name = options.directions > 0 ? std::string("direction") : *blocks[x.block].name;
+    entry.index = x.index;
+    entry.analytic = x.analytic;
+    entry.numeric = x.numeric.value;
+    entry.absolute = std::abs(x.analytic - x.numeric.value);
+    entry.relative = x.relative;
+    entry.step = x.numeric.step;
+    entry.uncertainty = x.numeric.uncertainty;
+    entry.result = x.result;
   }
   return report;
 }
 
-template <class T>
-void check(const std::vector<gradient_block<T>>& blocks, const gradcheck_options& options) {
+inline void check(const std::vector<block>& blocks, const gradcheck_options& options) {
   require<option_error>(!blocks.empty(), "gradcheck: no blocks to check");
-  for (const auto& b : blocks) {
-    require<shape_error>(b.size > 0, "gradcheck: block \"", b.name, "\" must have numbers, got size ", b.size);
-    require<shape_error>(b.values != nullptr, "gradcheck: block \"", b.name, "\" has a null pointer for its values");
-    require<shape_error>(b.gradient != nullptr, "gradcheck: block \"", b.name,
+  for (const block& b : blocks) {
+    require<shape_error>(b.count > 0, "gradcheck: block \"", *b.name, "\" must have numbers, got size ", b.count);
+    require<shape_error>(b.values != nullptr, "gradcheck: block \"", *b.name, "\" has a null pointer for its values");
+    require<shape_error>(b.gradient != nullptr, "gradcheck: block \"", *b.name,
                          "\" has a null pointer for its gradient");
   }
   require<option_error>(std::isfinite(options.tolerance) && options.tolerance >= 0,
@@ -439,31 +491,109 @@ void check(const std::vector<gradient_block<T>>& blocks, const gradcheck_options
   require<option_error>(options.worst >= 0, "gradcheck: worst must not be negative, got ", options.worst);
 }
 
+/// The whole check, whatever the types of numbers and function are.
+inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, bool narrow, std::vector<block>& blocks,
+                            const gradcheck_options& options) {
+  check(blocks, options);
+  double reach = std::numeric_limits<double>::infinity();
+  index_t count = 0;
+  for (block& b : blocks) {
+    b.look();
+    count += b.count;
+    reach = std::min(reach, b.reach());
+  }
+  std::vector<double> analytic(static_cast<std::size_t>(count));  // f may write its gradient there again
+  for (std::size_t k = 0, at = 0; k < blocks.size(); ++k)
+    for (index_t i = 0; i < blocks[k].count; ++i) analytic[at++] = block::read(blocks[k].gradient, narrow, i);
+
+  const bool directions = options.directions > 0;
+  std::mt19937_64 random(options.seed);
+  const auto draw_line = [&](double& slope) {
+    line all(count, narrow);
+    index_t at = 0;
+    for (const block& b : blocks) {
+      for (index_t i = 0; i < b.count; ++i, ++at) {
+        // 53 of the 64 bits, as the distributions of the standard library differ between platforms.
+        const double draw = double(random() >> 11) * 0x1p-52 - 1;
+        const double way = draw + std::copysign(0.5, draw);
+        // Coordinates are moved exactly, so the noise is measured on a line that tiny steps follow without rounding.
+        const double rate =
+            directions ? way * b.unit(i) : std::ldexp(std::round(way * 64), std::ilogb(b.size(i)) - 6);
+        all.put(at, b.place(i), rate);
+        slope += analytic[std::size_t(at)] * rate;
+      }
+    }
+    return all;
+  };
+
+  const double tolerance = options.tolerance > 0 ? options.tolerance : narrow ? 2e-3 : 1e-7;
+  probed_function probed(f, in_float, tolerance, options.step);
+  for (int twice = 0; twice < 2; ++twice) {
+    double slope = 0;
+    probed.measure_noise(draw_line(slope));
+  }
+  std::vector<finding> found(std::size_t(directions ? options.directions : count));
+  for (index_t k = 0; k < options.directions; ++k) {
+    finding& x = found[std::size_t(k)];
+    const line along = draw_line(x.analytic);
+    x.index = k;
+    x.numeric = probed.slope(along, 0.125, reach);
+  }
+  std::size_t at = 0;
+  line along(1, narrow);
+  for (std::size_t k = 0; !directions && k < blocks.size(); ++k) {
+    const block& b = blocks[k];
+    for (index_t i = 0; i < b.count; ++i, ++at) {
+      finding& x = found[at];
+      along.put(0, b.place(i), 1);
+      x.block = k;
+      x.index = i;
+      x.analytic = analytic[at];
+      x.size = b.size(i);
+      x.unit = b.unit(i);
+      x.numeric = probed.slope(along, x.unit / 8, x.unit * b.reach());
+    }
+  }
+  const double epsilon = narrow ? double(std::numeric_limits<float>::epsilon()) : std::numeric_limits<double>::epsilon();
+  judge_all(found, directions, tolerance, epsilon, probed.proves_zero());
+  gradcheck_report report = summarise(found, blocks, options);
+  report.same_bits = probed.same_bits();
+  return report;
+}
+
 }  // namespace gradcheck_detail
 
 inline std::string gradcheck_report::text() const {
-  std::ostringstream out;
-  out << "gradient check: " << gradcheck_detail::word(verdict) << "; " << checked << " checked, cosine "
-      << std::setprecision(9) << cosine << ", norm ratio " << norm_ratio
-      << ", same bits on a second call: " << (same_bits ? "yes" : "NO") << '\n';
-  if (worst.empty()) return out.str();
+  char line[256];
+  const auto padded = [](std::string& to, const std::string& word, std::size_t width) {
+    to += word;
+    if (word.size() < width) to.append(width - word.size(), ' ');
+  };
+  std::string out = "gradient check: ";
+  out += gradcheck_detail::word(verdict);
+  std::snprintf(line, sizeof line, "; %lld checked, cosine %.9g, norm ratio %.9g, same bits on a second call: %s\n",
+                static_cast<long long>(checked), cosine, norm_ratio, same_bits ? "yes" : "NO");
+  out += line;
+  if (worst.empty()) return out;
+  const auto label = [](const gradcheck_entry& e) {
+    return detail::message({e.name, '[', e.index, ']'});
+  };
   std::size_t width = 5;
-  const auto label = [](const gradcheck_entry& e) { return e.name + '[' + std::to_string(e.index) + ']'; };
   for (const gradcheck_entry& e : worst) width = std::max(width, label(e).size());
-  out << "  " << std::left << std::setw(12) << "verdict" << std::setw(int(width)) << "entry" << std::right;
-  for (const char* name : {"analytic", "numeric", "absolute", "relative", "step", "uncertainty"}) {
-    out << std::setw(15) << name;
-  }
-  out << '\n' << std::setprecision(6);
+  out += "  verdict     ";
+  padded(out, "entry", width);
+  std::snprintf(line, sizeof line, "%15s%15s%15s%15s%15s%15s\n", "analytic", "numeric", "absolute", "relative", "step",
+                "uncertainty");
+  out += line;
   for (const gradcheck_entry& e : worst) {
-    out << "  " << std::left << std::setw(12) << gradcheck_detail::word(e.result) << std::setw(int(width)) << label(e)
-        << std::right;
-    for (double number : {e.analytic, e.numeric, e.absolute, e.relative, e.step, e.uncertainty}) {
-      out << std::setw(15) << number;
-    }
-    out << '\n';
+    out += "  ";
+    padded(out, gradcheck_detail::word(e.result), 12);
+    padded(out, label(e), width);
+    std::snprintf(line, sizeof line, "%15.6g%15.6g%15.6g%15.6g%15.6g%15.6g\n", e.analytic, e.numeric, e.absolute, e.relative,
+                  e.step, e.uncertainty);
+    out += line;
   }
-  return out.str();
+  return out;
 }
 
 /// Writes text(), which is also what test frameworks show when a report is asserted.
@@ -503,62 +633,17 @@ inline std::ostream& operator<<(std::ostream& out, const gradcheck_report& repor
 template <class T, class F>
 gradcheck_report gradcheck(F&& f, const std::vector<gradient_block<T>>& blocks, const gradcheck_options& options = {}) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "craft: gradcheck wants float or double blocks");
-  gradcheck_detail::check(blocks, options);
-  std::vector<std::vector<T>> analytic;
-  std::vector<gradcheck_detail::block_scale<T>> scales;
-  double reach = std::numeric_limits<double>::infinity();
-  for (const auto& b : blocks) {
-    analytic.emplace_back(b.gradient, b.gradient + b.size);
-    scales.emplace_back(b);
-    reach = std::min(reach, scales.back().reach());
+  std::vector<gradcheck_detail::block> plain(blocks.size());
+  for (std::size_t k = 0; k < blocks.size(); ++k) {
+    plain[k].name = &blocks[k].name;
+    plain[k].values = blocks[k].values;
+    plain[k].gradient = blocks[k].gradient;
+    plain[k].count = blocks[k].size;
+    plain[k].narrow = std::is_same_v<T, float>;
   }
-
-  const bool directions = options.directions > 0;
-  std::mt19937_64 random(options.seed);
-  const auto draw_line = [&](double& slope) {
-    gradcheck_detail::line<T> all;
-    for (std::size_t k = 0; k < blocks.size(); ++k) {
-      for (index_t i = 0; i < blocks[k].size; ++i) {
-        // 53 of the 64 bits, as the distributions of the standard library differ between platforms.
-        const double draw = double(random() >> 11) * 0x1p-52 - 1;
-        T* const at = blocks[k].values + i;
-        const double way = draw + std::copysign(0.5, draw);
-        // Coordinates are moved exactly, so the noise is measured on a line that tiny steps follow without rounding.
-        const double rate = directions ? way * scales[k].unit(*at)
-                                       : std::ldexp(std::round(way * 64), std::ilogb(scales[k].size(*at)) - 6);
-        all.add(at, rate);
-        slope += double(analytic[k][i]) * rate;
-      }
-    }
-    return all;
-  };
-
-  const double tolerance = options.tolerance > 0 ? options.tolerance : std::is_same_v<T, double> ? 1e-7 : 2e-3;
-  gradcheck_detail::probed_function<T, std::remove_reference_t<F>> probed(f, tolerance, options.step);
-  for (int twice = 0; twice < 2; ++twice) {
-    double slope = 0;
-    probed.measure_noise(draw_line(slope));
-  }
-  std::vector<gradcheck_detail::finding> found;
-  for (index_t k = 0; k < options.directions; ++k) {
-    double slope = 0;
-    const gradcheck_detail::line<T> along = draw_line(slope);
-    found.push_back({0, k, slope, 1, 1, probed.slope(along, 0.125, reach)});
-  }
-  for (std::size_t k = 0; !directions && k < blocks.size(); ++k) {
-    for (index_t i = 0; i < blocks[k].size; ++i) {
-      T* const at = blocks[k].values + i;
-      const double size = scales[k].size(*at), unit = scales[k].unit(*at);
-      gradcheck_detail::line<T> along;
-      along.add(at, 1);
-      const gradcheck_detail::slope_estimate numeric = probed.slope(along, unit / 8, unit * scales[k].reach());
-      found.push_back({k, i, double(analytic[k][i]), size, unit, numeric});
-    }
-  }
-  gradcheck_detail::judge_all(found, directions, tolerance, std::numeric_limits<T>::epsilon(), probed.proves_zero());
-  gradcheck_report report = gradcheck_detail::summarise(found, blocks, options);
-  report.same_bits = probed.same_bits();
-  return report;
+  const auto call = [&] { return double(f()); };
+  constexpr bool narrow = std::is_same_v<T, float>, in_float = narrow || std::is_same_v<std::decay_t<decltype(f())>, float>;
+  return gradcheck_detail::run(call, in_float, narrow, plain, options);
 }
 
 }  // namespace craft

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -27,9 +26,7 @@ constexpr bool is_storage =
     std::is_same_v<S, float> || std::is_same_v<S, double> ||
     (std::is_class_v<S> && sizeof(S) == 2 && std::is_constructible_v<float, S>);
 
-inline std::string shape(index_t rows, index_t cols) {
-  return std::to_string(rows) + " x " + std::to_string(cols);
-}
+constexpr shape_text shape(index_t rows, index_t cols) { return {rows, cols}; }
 
 }  // namespace detail
 

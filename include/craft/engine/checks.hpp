@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <string>
+#include <type_traits>
 
 #include "craft/context.hpp"
 #include "craft/view.hpp"
@@ -30,8 +30,7 @@ class checks {
   /// A non-empty input; if the engine's context asks for it, one of finite numbers only.
   template <class S, memory M, class Engine>
   void input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
-    require<shape_error>(!x.empty(), verb_, ": ", name, " is empty (", detail::shape(x.rows(), x.cols()), ")");
-    remember(name, x.data(), x.rows(), x.cols(), x.stride(), sizeof(S), false);
+    readable_input(region_of(name, x, false));
     if (!engine.context().check_finite()) return;
     const index_t at = engine.first_not_finite(matrix_view<const std::remove_const_t<S>, M>(x));
     require<data_error>(at < 0, verb_, ": ", name, " has a number that is not finite at row ", at / x.cols(), ", column ",
@@ -40,20 +39,19 @@ class checks {
   /// Two inputs whose rows have the same length.
   template <class A, class B>
   void same_columns(const char* a_name, const A& a, const char* b_name, const B& b) const {
-    require<shape_error>(a.cols() == b.cols(), verb_, ": ", a_name, " is ", detail::shape(a.rows(), a.cols()), " and ",
-                         b_name, " is ", detail::shape(b.rows(), b.cols()), "; their columns must agree");
+    if (a.cols() == b.cols()) return;
+    fail<shape_error>(verb_, ": ", a_name, " is ", detail::shape(a.rows(), a.cols()), " and ", b_name, " is ",
+                      detail::shape(b.rows(), b.cols()), "; their columns must agree");
   }
   /// A matrix of the given shape.
   template <class A>
   void shape(const char* name, const A& a, index_t rows, index_t cols) const {
-    require<shape_error>(a.rows() == rows && a.cols() == cols, verb_, ": ", name, " must be ",
-                         detail::shape(rows, cols), ", got ", detail::shape(a.rows(), a.cols()));
+    fitting(name, detail::shape(a.rows(), a.cols()), detail::shape(rows, cols));
   }
   /// An output that is written whole.
   template <class S, memory M>
   void destination(const char* name, const matrix_view<S, M>& to, index_t rows, index_t cols) {
-    shape(name, to, rows, cols);
-    remember(name, to.data(), rows, cols, to.stride(), sizeof(S), true);
+    written(region_of(name, to, true), rows, cols);
   }
   /// A gradient: the given shape, if wanted.
   template <class S, memory M>
@@ -63,16 +61,13 @@ class checks {
   /// A gradient of `count` numbers, as a row or a column.
   template <class S, memory M>
   void vector_gradient(const char* name, const output<S, M>& out, index_t count) {
-    if (!out.wanted()) return;
-    const bool fits = (out.to.rows() == count && out.to.cols() == 1) || (out.to.rows() == 1 && out.to.cols() == count);
-    require<shape_error>(fits, verb_, ": ", name, " must hold ", count, " numbers, got ",
-                         detail::shape(out.to.rows(), out.to.cols()));
-    remember(name, out.to.data(), out.to.rows(), out.to.cols(), out.to.stride(), sizeof(S), true);
+    if (out.wanted()) written_vector(region_of(name, out.to, true), count);
   }
   /// The place of the value.
   template <class T, memory M>
   void value(const scalar_out<T, M>& to) {
-    remember("value", to.get(), 1, 1, 1, sizeof(T), true);
+    remember({"value", reinterpret_cast<std::intptr_t>(to.get()), 1, index_t(sizeof(T)), index_t(sizeof(T)), true,
+              index_t(sizeof(T))});
   }
   /// Labels: as many as rows, each in [0, classes) or equal to `ignore`. Those that the host cannot read are looked at if the
   /// engine's context asks for it.
@@ -100,10 +95,13 @@ class checks {
     if (given.empty()) return;
     require<shape_error>(given.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", given.size());
     reachable(name, given, engine);
-    const numbers w = engine.seen(given);
+    each_weight(name, engine.seen(given), some_positive);
+  }
+  /// Weights in host memory.
+  [[gnu::noinline]] void each_weight(const char* name, const numbers& w, bool some_positive) const {
     if (w.empty()) return;
     double sum = 0;
-    for (index_t i = 0; i < rows; ++i) {
+    for (index_t i = 0; i < w.size(); ++i) {
       require<option_error>(std::isfinite(w[i]) && w[i] >= 0, verb_, ": ", name, "[", i,
                             "] must be finite and not negative, got ", w[i]);
       sum += w[i];
@@ -113,14 +111,16 @@ class checks {
   /// Whether weights (that have been checked) are more than one row's, as far as the host can tell.
   template <class Engine>
   bool shared_weights(const numbers& given, Engine& engine) const {
-    const numbers w = engine.seen(given);
+    return shared(engine.seen(given));
+  }
+  [[gnu::noinline]] static bool shared(const numbers& w) {
     if (w.empty()) return true;
     double sum = 0, shares = 0;
     for (index_t i = 0; i < w.size(); ++i) sum += w[i];
     for (index_t i = 0; i < w.size(); ++i) shares += (w[i] / sum) * (w[i] / sum);
     return shares < 1;
   }
-  void readable(const char* name, const scalar& s, memory m) const {
+  [[gnu::noinline]] void readable(const char* name, const scalar& s, memory m) const {
     require<device_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");
     const bool seen = s.readable_in(memory::host);
     require<option_error>(!seen || std::isfinite(s.value()), verb_, ": ", name, " must be finite, got ", seen ? s.value() : 0.0);
@@ -129,7 +129,7 @@ class checks {
     require<option_error>(x >= 0 && x <= 1, verb_, ": ", name, " must lie in [0, 1], got ", x);
   }
   /// No output shares an element with another output or with an input.
-  void no_overlap() const {
+  [[gnu::noinline]] void no_overlap() const {
     for (int a = 0; a < count_; ++a)
       for (int b = a + 1; b < count_; ++b)
         if ((regions_[a].written || regions_[b].written) && overlap(regions_[a], regions_[b]))
@@ -144,21 +144,39 @@ class checks {
     index_t rows, cols, stride;  // the last two in bytes
     bool written;
     index_t element;
-    std::string shape() const { return detail::shape(rows, cols / element); }
+    detail::shape_text shape() const { return detail::shape(rows, cols / element); }
   };
 
   // Labels and weights may lie in host memory for every device.
   template <class Numbers, class Engine>
   void reachable(const char* name, const Numbers& given, const Engine& engine) const {
     constexpr memory space = std::decay_t<decltype(engine.context())>::space;
-    require<device_error>(given.where() == memory::host || given.where() == space, verb_, ": ", name,
-                          " lie in memory this context cannot read");
+    if (given.where() != memory::host && given.where() != space)
+      fail<device_error>(verb_, ": ", name, " lie in memory this context cannot read");
   }
-  void remember(const char* name, const void* data, index_t rows, index_t cols, index_t stride, std::size_t element,
-                bool written) {
-    const index_t bytes = index_t(element);
-    regions_[count_++] = {name, reinterpret_cast<std::intptr_t>(data), rows, cols * bytes, stride * bytes, written,
-                          bytes};
+  template <class S, memory M>
+  static region region_of(const char* name, const matrix_view<S, M>& x, bool written) {
+    constexpr index_t bytes = sizeof(S);
+    return {name, reinterpret_cast<std::intptr_t>(x.data()), x.rows(), x.cols() * bytes, x.stride() * bytes, written, bytes};
+  }
+  void remember(const region& r) { regions_[count_++] = r; }
+  [[gnu::noinline]] void readable_input(const region& r) {
+    require<shape_error>(r.rows > 0 && r.cols > 0, verb_, ": ", r.name, " is empty (", r.shape(), ")");
+    remember(r);
+  }
+  void fitting(const char* name, detail::shape_text is, detail::shape_text expected) const {
+    require<shape_error>(is.rows == expected.rows && is.cols == expected.cols, verb_, ": ", name, " must be ", expected,
+                         ", got ", is);
+  }
+  [[gnu::noinline]] void written(const region& r, index_t rows, index_t cols) {
+    fitting(r.name, r.shape(), detail::shape(rows, cols));
+    remember(r);
+  }
+  [[gnu::noinline]] void written_vector(const region& r, index_t count) {
+    const detail::shape_text is = r.shape();
+    const bool fits = (is.rows == count && is.cols == 1) || (is.rows == 1 && is.cols == count);
+    require<shape_error>(fits, verb_, ": ", r.name, " must hold ", count, " numbers, got ", is);
+    remember(r);
   }
 
   // Rows of equal stride may interleave without sharing an element (column blocks of one matrix).

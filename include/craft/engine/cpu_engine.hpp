@@ -9,21 +9,16 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
-#include <vector>
 
-#include "craft/context.hpp"
-#include "craft/engine/contract.hpp"
-#include "craft/engine/product.hpp"
-#include "craft/engine/schedule.hpp"
+#include "craft/engine/cpu_sweeps.hpp"
 #include "craft/engine/tiles.hpp"
+#include "craft/engine/vectors.hpp"
 
 namespace craft::engine {
 
-class cpu_engine {
+class cpu_engine : public cpu_sweeps {
  public:
-  explicit cpu_engine(const cpu& ctx) : ctx_(ctx), memory_(ctx.scratch()) {}
-
-  const cpu& context() const { return ctx_; }
+  using cpu_sweeps::cpu_sweeps;
 
   // ---- numbers: here the engine's numbers are plain ones, and its memory is the host's
   using number = double;
@@ -51,68 +46,6 @@ class cpu_engine {
     if (host != p) std::copy_n(host, n, p);
   }
 
-  /// Rows and columns of a tile: it and the rows it meets should stay in the second-level cache together.
-  template <class T>
-  index_t tile_rows() const {
-    if (ctx_.tile() > 0) return ctx_.tile();
-    return sizeof(T) == 8 ? 128 : 256;
-  }
-
-  // ---- memory: what is taken lasts as long as the engine, or as the inner frame of the member that took it
-  template <class T>
-  T* take(index_t n) {
-    return memory_.take<T>(n);
-  }
-  template <class T>
-  T* zeros(index_t n) {
-    return memory_.zeros<T>(n);
-  }
-  template <class T>
-  rows<T> take_rows(index_t n, index_t d) {
-    T* data = take<T>(n * d);
-    return {data, n, d, take<T>(n)};
-  }
-  template <class T>
-  pull<T> take_pull(index_t n, index_t d, bool wanted = true) {
-    T* gradient = wanted ? zeros<T>(n * d) : nullptr;
-    return {gradient, zeros<double>(n)};
-  }
-
-  /// The same in memory of the host.
-  template <class T>
-  T* host_zeros(index_t n) {
-    return zeros<T>(n);
-  }
-
-  // ---- threads
-  /// How many threads that many multiply-adds are worth: another one is, for what takes as long as it takes to start.
-  /// Whoever chooses the tiles chooses the threads too.
-  index_t threads_for(double operations) const {
-    if (ctx_.tile() > 0) return ctx_.threads();
-    return index_t(std::min(double(ctx_.threads()), 1 + std::floor(operations / double(thread_work))));
-  }
-  /// f(slot, task) for every task; slots run at the same time, at most `threads` of them, a slot never twice at once.
-  template <class F>
-  void parallel(index_t tasks, index_t threads, F&& f) const {
-    const index_t slots = std::min(threads, tasks);
-    if (slots <= 1) {
-      for (index_t t = 0; t < tasks; ++t) f(index_t(0), t);
-      return;
-    }
-    std::atomic<index_t> next{0};
-    ctx_.run_slots(slots, [&](index_t slot) {
-      for (index_t t = next++; t < tasks; t = next++) f(slot, t);
-    });
-  }
-  /// f(begin, end) over pieces of [0, n), each item costing about `cost` operations, which wait for memory. Pieces do not
-  /// depend on the threads.
-  template <class F>
-  void pieces(index_t n, index_t cost, F&& f) const {
-    const index_t length = std::max<index_t>(1, 32768 / std::max<index_t>(cost, 1));
-    parallel((n + length - 1) / length, threads_for(4 * double(n) * double(cost)),
-             [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
-  }
-
   /// step(i) for every i in [0, count).
   template <class Step>
   void each(index_t count, const Step& step) const {
@@ -135,7 +68,7 @@ class cpu_engine {
   void load_normalised(const matrix_view<const S>& x, T* to, T* inverse_norm, double scale) const {
     pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) load_row(x, i, to + i * x.cols());
-      for (index_t i = begin; i < end; ++i) inverse_norm[i] = normalise_row(row(to, i, x.cols()), T(scale));
+      for (index_t i = begin; i < end; ++i) inverse_norm[i] = engine::normalise(to + i * x.cols(), x.cols(), T(scale));
     });
   }
   /// out (=, +=) factor * g
@@ -153,7 +86,7 @@ class cpu_engine {
                         double factor) const {
     const index_t d = out.to.cols();
     pieces(out.to.rows(), d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) pull_row_back(row(g, i, d), row(scaled, i, d), inverse_norm[i], scale);
+      for (index_t i = begin; i < end; ++i) engine::normalise_pullback(g + i * d, scaled + i * d, d, inverse_norm[i], scale);
       for (index_t i = begin; i < end; ++i) store_row(g + i * d, i, out, T(factor));
     });
   }
@@ -213,47 +146,35 @@ class cpu_engine {
       for (index_t k = begin; k < end; ++k) out[k] /= divisor;
     });
   }
-  /// f(begin, end) over strips of columns of an n x d matrix.
-  template <class F>
-  void columns(index_t n, index_t d, F&& f) const {
-    const index_t strip = n * d <= 65536 ? std::max<index_t>(d, 1) : 64;
-    parallel((d + strip - 1) / strip, threads_for(4 * double(n) * double(d)),
-             [&](index_t, index_t t) { f(t * strip, std::min(d, (t + 1) * strip)); });
-  }
-  /// sum_i f(i) over [0, n) in double, in pieces of 256 that do not depend on the threads.
-  template <class F>
-  double ordered_sum(index_t n, index_t cost, F&& f) {
-    const workspace::frame inner(ctx_.scratch());
-    const index_t length = 256, count = (n + length - 1) / length;
-    double* partial = take<double>(count);
-    pieces(count, length * cost, [&](index_t begin, index_t end) {
-      for (index_t c = begin; c < end; ++c) {
-        double s = 0;
-        for (index_t i = c * length; i < std::min(n, (c + 1) * length); ++i) s += f(i);
-        partial[c] = s;
-      }
-    });
-    double total = 0;
-    for (index_t c = 0; c < count; ++c) total += partial[c];
-    return total;
-  }
   /// out = sum_i x_i
   template <class T>
   void sum(const T* x, index_t n, double* out) {
-    *out = ordered_sum(n, 1, [&](index_t i) { return double(x[i]); });
+    *out = ordered_sum(n, 1, [&](index_t begin, index_t end) {
+      double s = 0;
+      for (index_t i = begin; i < end; ++i) s += double(x[i]);
+      return s;
+    });
   }
   /// out = sum_ik x_ik y_ik
   template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out) {
-    *out = ordered_sum(n, d, [&](index_t i) { return double(row(x, i, d).dot(row(y, i, d))); });
+    *out = ordered_sum(n, d, [&](index_t begin, index_t end) {
+      double s = 0;
+      for (index_t i = begin; i < end; ++i) s += double(engine::dot(x + i * d, y + i * d, d));
+      return s;
+    });
   }
   /// out = sum_i |x_i - mean|^2
   template <class T>
   void spread(const T* x, index_t n, index_t d, const double* mean, double* out) {
-    *out = ordered_sum(n, d, [&](index_t i) {
-      double s = 0;
-      for (index_t k = 0; k < d; ++k) s += (double(x[i * d + k]) - mean[k]) * (double(x[i * d + k]) - mean[k]);
-      return s;
+    *out = ordered_sum(n, d, [&](index_t begin, index_t end) {
+      double all = 0;
+      for (index_t i = begin; i < end; ++i) {
+        double s = 0;
+        for (index_t k = 0; k < d; ++k) s += (double(x[i * d + k]) - mean[k]) * (double(x[i * d + k]) - mean[k]);
+        all += s;
+      }
+      return all;
     });
   }
 
@@ -279,10 +200,10 @@ class cpu_engine {
   /// distance_i = min(distance_i, |x_i - x_p|^2)
   template <class T>
   void lower_distances(const rows<T>& x, index_t p, T* distance) const {
-    const auto to = row(x.data, p, x.d);
+    const T* to = x.data + p * x.d;
     pieces(x.n, x.d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i)
-        distance[i] = std::min(distance[i], T((row(x.data, i, x.d) - to).squaredNorm()));
+        distance[i] = std::min(distance[i], squared_distance(x.data + i * x.d, to, x.d));
     });
   }
   /// From row chosen_0 on, `count` rows in all, always the one whose nearest chosen row is farthest (the lowest on ties).
@@ -322,21 +243,21 @@ class cpu_engine {
   template <class T>
   void square_norms(const rows<T>& x) const {
     pieces(x.n, x.d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) x.squared[i] = row(x.data, i, x.d).squaredNorm();
+      for (index_t i = begin; i < end; ++i) x.squared[i] = engine::dot(x.data + i * x.d, x.data + i * x.d, x.d);
     });
   }
   /// x_i /= |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
   template <class T>
   void normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) inverse_norm[i] = normalise_row(row(x, i, d), T(1));
+      for (index_t i = begin; i < end; ++i) inverse_norm[i] = engine::normalise(x + i * d, d, T(1));
     });
   }
   /// g_i = (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u: the gradient through normalise.
   template <class T>
   void normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const {
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) pull_row_back(row(g, i, d), row(unit, i, d), inverse_norm[i], 1);
+      for (index_t i = begin; i < end; ++i) engine::normalise_pullback(g + i * d, unit + i * d, d, inverse_norm[i], 1);
     });
   }
 
@@ -345,7 +266,7 @@ class cpu_engine {
   void unnormalise(T* x, index_t n, index_t d, const T* inverse_norm) const {
     pieces(n, d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i)
-        if (inverse_norm[i] > T(0)) row(x, i, d) /= inverse_norm[i];
+        for (index_t k = i * d; inverse_norm[i] > T(0) && k < (i + 1) * d; ++k) x[k] /= inverse_norm[i];
     });
   }
   /// out_k = 1 / standard deviation (n - 1) of column k of rows that are centred already; 1 for a column that is constant but
@@ -442,7 +363,7 @@ class cpu_engine {
   void quadratic_form(const rows<T>& z, index_t split, const K& k, const form_weights<T>& w, bool skip_diagonal,
                       bool parameters, double* totals, const pull<T>& g) {
     const quadratic_form_tile<T, K> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
-    sweep_triangle(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g, w.pull_x, w.pull_y);
+    sweep_triangle<T>(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g, w.pull_x, w.pull_y);
   }
 
   /// The linear-time form: the mean over p disjoint pairs (2i, 2i+1) of
@@ -469,7 +390,7 @@ class cpu_engine {
   /// out_ij = scale * k(x_i, y_j)
   template <class T, class K, class S>
   void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<S>& out) {
-    sweep_rectangle(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
+    sweep_rectangle<T>(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
                     pull<T>{});
   }
   /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij, but of a linear kernel, which gives no total.
@@ -478,7 +399,7 @@ class cpu_engine {
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
     const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout};
     constexpr bool linear = is_linear<K>::value;
-    sweep_rectangle(x, y, epilogue, linear ? 0 : 1, totals, gx, gy, dots<T>{nullptr, linear});
+    sweep_rectangle<T>(x, y, epilogue, linear ? 0 : 1, totals, gx, gy, dots<T>{nullptr, linear});
   }
 
   /// Row (and column) log-sum-exp of z_ij = x_i . y_j and target sums; then `lse` holds log-sum-exp. With `again` it returns
@@ -492,7 +413,7 @@ class cpu_engine {
     const blocks bx = cut<T>(x.n, y.n, x.d), by = cut<T>(y.n, x.n, x.d);
     const index_t numbers = bx.count() * by.count() * bx.size() * product<T>::padded(by.size());
     const dots<T> kept{again && x.n * y.n <= few ? take<T>(numbers) : nullptr, false};
-    sweep_rectangle(x, y, log_sum_exp_tile<T>{by_row, by_col, by_column}, 0, nullptr, pull<T>{}, pull<T>{}, kept);
+    sweep_rectangle<T>(x, y, log_sum_exp_tile<T>{by_row, by_col, by_column}, 0, nullptr, pull<T>{}, pull<T>{}, kept);
     finish(by_row);
     if (by_column) finish(by_col);
     return kept.tiles;
@@ -501,15 +422,18 @@ class cpu_engine {
   template <class T>
   void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
                         bool by_column, T* kept, const pull<T>& gx, const pull<T>& gy) {
-    sweep_rectangle(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy,
+    sweep_rectangle<T>(x, y, softmax_pullback_tile<T>{by_row, by_col, by_column}, 0, nullptr, gx, gy,
                     dots<T>{kept, kept != nullptr});
   }
   /// total += sum_i w_i (mass_i lse_i - sum_j t_ij z_ij)
   template <class T>
   void softmax_loss(const softmax<T>& s, double* total) {
-    *total += ordered_sum(s.n, 1, [&](index_t i) {
-      return s.weight[i] == T(0) ? 0.0
-                                 : double(s.weight[i]) * (double(s.mass[i]) * double(s.lse[i]) - double(s.target_dot[i]));
+    *total += ordered_sum(s.n, 1, [&](index_t begin, index_t end) {
+      double all = 0;
+      for (index_t i = begin; i < end; ++i)
+        if (s.weight[i] != T(0))
+          all += double(s.weight[i]) * (double(s.mass[i]) * double(s.lse[i]) - double(s.target_dot[i]));
+      return all;
     });
   }
 
@@ -518,7 +442,7 @@ class cpu_engine {
   void sigmoid_loss(const rows<T>& x, const rows<T>& y, const T* row_id, const T* col_id, double bias, double scale,
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
     const sigmoid_tile<T> epilogue{row_id, col_id, T(bias), T(scale), gx.wanted()};
-    sweep_rectangle(x, y, epilogue, 2, totals, gx, gy);
+    sweep_rectangle<T>(x, y, epilogue, 2, totals, gx, gy);
   }
 
   /// index_i = the nearest row of y to x_i (lowest index on ties), distance_i = its squared distance.
@@ -526,7 +450,7 @@ class cpu_engine {
   void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
     std::fill_n(distance, x.n, std::numeric_limits<T>::infinity());
     std::fill_n(index, x.n, y.n);
-    sweep_rectangle(x, y, nearest_tile<T>{y.squared, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
+    sweep_rectangle<T>(x, y, nearest_tile<T>{y.squared, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
     for (index_t i = 0; i < x.n; ++i) distance[i] = std::max(T(0), distance[i] + x.squared[i]);
   }
 
@@ -711,12 +635,6 @@ class cpu_engine {
     s.weight = weight;
   }
 
-  template <class T>
-  static auto row(T* x, index_t i, index_t d) {
-    using vector = Eigen::Matrix<std::remove_const_t<T>, 1, Eigen::Dynamic>;
-    return Eigen::Map<std::conditional_t<std::is_const_v<T>, const vector, vector>>(x + i * d, d);
-  }
-
  private:
   template <class T, class S>
   static void load_row(const matrix_view<const S>& x, index_t i, T* to) {
@@ -731,24 +649,6 @@ class cpu_engine {
     else
       for (index_t k = 0; k < out.to.cols(); ++k) to[k] = S(T(to[k]) + factor * from[k]);
   }
-  /// 1 / |r|, or 0; r *= scale / |r|
-  template <class Row, class T = typename Row::Scalar>
-  static T normalise_row(Row&& r, T scale) {
-    // Where squares cannot overflow or vanish, their sum is the quick way to the norm.
-    const T low = std::sqrt(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon(), high = T(1) / low;
-    T norm = std::sqrt(r.squaredNorm());
-    if (!(norm > low && norm < high)) norm = r.stableNorm();
-    if (!(norm > T(0))) return T(0);
-    r = r / norm * scale;  // in this order: scale / norm may be beyond T
-    return T(1) / norm;
-  }
-  template <class Row, class ConstRow, class T = typename ConstRow::Scalar>
-  static void pull_row_back(Row&& g, const ConstRow& scaled, T inverse_norm, double scale) {
-    const T by = T(scale), back = T(1 / scale);  // never together with each other or with the norm: that may be beyond T
-    const T along = g.dot(scaled) * back;
-    g = inverse_norm * (by * (g - along * (back * scaled)));
-  }
-
   template <class T>
   static void start(const softmax<T>& s) {
     fill(s.lse, s.n, -std::numeric_limits<T>::infinity());
@@ -771,227 +671,17 @@ class cpu_engine {
     s.base = T(smoothing / double(m));
   }
 
-  /// Memory for the dot products of all tiles, one after another, or null for each tile's own; and whether they are there
-  /// already, or not looked at.
-  template <class T>
-  struct dots {
-    T* tiles = nullptr;
-    bool known = false;
-  };
-
-  template <class T>
-  struct slot_memory {
-    T* tile;
-    T* column;  ///< one number per column of the tile, for the epilogue's use
-    T *row_sums, *col_sums;
-    product<T> products;
-  };
-
-  // Blocks in a group: rows and gradients of one should fit a second-level cache, and those of two a core's share of the
-  // third. There are at least eight pairs of groups at a time for the threads, where there are so many blocks.
-  template <class T>
-  static index_t group_size(index_t blocks, index_t rows, index_t d) {
-    const index_t bytes = 2 * rows * d * index_t(sizeof(T)), fitting = (index_t(2) << 20) / std::max<index_t>(bytes, 1);
-    return std::max<index_t>(1, std::min(fitting, blocks / 16));
-  }
-  // Blocks of n rows that meet `others` rows, all of d numbers. Where one tile would be all, but is work for two threads,
-  // there are two.
-  template <class T>
-  blocks cut(index_t n, index_t others, index_t d) const {
-    const index_t rows = tile_rows<T>();
-    const bool halve = ctx_.tile() == 0 && std::max(n, others) <= rows && n > rows / 4 &&
-                       double(n) * double(others) * double(d) >= 4 * double(thread_work);
-    return {n, halve ? ((n + 1) / 2 + 15) / 16 * 16 : rows};
-  }
-  // Multiply-adds of a sweep over that many pairs, where an epilogue counts as some more.
-  static double operations(double pairs, index_t d, bool pulls) { return pairs * double(d + 16) * (pulls ? 3 : 1); }
-  // visit(slot, pair) for all pairs of a plan, which cost that many operations in all. Threads share pairs of groups, or, if
-  // they are too many for that, the places of a step; the order in which a block meets the others is the same.
-  template <class Plan, class Visit>
-  void run(const Plan& plan, double operations, const Visit& visit) const {
-    const index_t threads = threads_for(operations / double(std::max<index_t>(plan.rounds(), 1)));
-    const auto place = [&](index_t slot, index_t round, index_t k, index_t step, index_t q) {
-      const block_pair p = plan.at(round, k, step, q);
-      if (p.real) visit(slot, p);
-    };
-    for (index_t round = 0; round < plan.rounds(); ++round) {
-      if (threads <= plan.pairs(round)) {
-        parallel(plan.pairs(round), threads, [&](index_t slot, index_t k) {
-          for (index_t step = 0; step < plan.steps(); ++step)
-            for (index_t q = 0; q < plan.places(); ++q) place(slot, round, k, step, q);
-        });
-      } else {
-        for (index_t step = 0; step < plan.steps(); ++step)
-          parallel(plan.pairs(round) * plan.places(), threads, [&](index_t slot, index_t t) {
-            place(slot, round, t / plan.places(), step, t % plan.places());
-          });
-      }
-    }
-  }
-
-  // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`. The rows before or after it may go
-  // without gradient.
-  template <class T, class Epilogue>
-  void sweep_triangle(const rows<T>& z, index_t split, const Epilogue& epilogue, index_t count, double* totals,
-                      const pull<T>& g, bool pull_first = true, bool pull_second = true) {
-    const workspace::frame inner(ctx_.scratch());
-    const blocks first = cut<T>(split, z.n - split, z.d), second = cut<T>(z.n - split, split, z.d);
-    const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
-    const auto begin = [&](index_t k) {
-      return k < first.count() ? first.begin(k) : split + second.begin(k - first.count());
-    };
-    const auto length = [&](index_t k) {
-      return k < first.count() ? first.length(k) : second.length(k - first.count());
-    };
-    double* sums = zeros<double>(total * count);
-    const auto pull_of = [&](index_t k) {
-      return (k < first.count() ? pull_first : pull_second) ? g : pull<T>{nullptr, g.self};
-    };
-    const index_t group = group_size<T>(total, size, z.d);
-    const tournament groups(grouped<tournament>::groups(total, group));
-    slot_memory<T>* slots = take_slots<T>(groups.pairs(0) * group, size, size, z.d);  // the first round has the most pairs
-    const double work = operations(double(z.n) * double(z.n) / 2, z.d, g.wanted());
-    run(grouped<tournament>(groups, total, total, group), work, [&](index_t slot, const block_pair& p) {
-      tile<T> t{};
-      t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
-      t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
-      if (t.diagonal)
-        visit_diagonal(t, size, z, epilogue, pull_of(p.first), slots[slot]);
-      else
-        visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
-    });
-    add_sums(sums, total, count, totals);
-    add_self(z, g);
-  }
-
-  // All pairs of blocks of x and y.
-  template <class T, class Epilogue>
-  void sweep_rectangle(const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, index_t count, double* totals,
-                       const pull<T>& gx, const pull<T>& gy, const dots<T>& kept = {}) {
-    const workspace::frame inner(ctx_.scratch());
-    const blocks bx = cut<T>(x.n, y.n, x.d), by = cut<T>(y.n, x.n, x.d);
-    const double cost = operations(double(x.n) * double(y.n), x.d, gx.wanted());
-    double* sums = zeros<double>(bx.count() * count);
-    const auto work = [&](index_t slot, index_t p, index_t q, const pull<T>& to_y, slot_memory<T>* slots) {
-      tile<T> t{};
-      t.i0 = bx.begin(p), t.ni = bx.length(p), t.j0 = by.begin(q), t.nj = by.length(q);
-      t.diagonal = false, t.totals = sums + p * count, t.slot = slot;
-      const index_t size = bx.size() * product<T>::padded(by.size());
-      const dots<T> mine{kept.tiles ? kept.tiles + (p * by.count() + q) * size : nullptr, kept.known};
-      visit(t, by.size(), x, y, epilogue, gx, to_y, slots[slot], mine);
-    };
-    if (by.count() == 1 && bx.count() > 1 && !epilogue.columns_depend) {
-      // Few columns, as with class anchors: a rotation would run one tile at a time. Instead a fixed number of lanes, each
-      // with the columns' gradient of its own; they are added in the order of the lanes.
-      const index_t lanes = std::min<index_t>(bx.count(), 8);
-      slot_memory<T>* slots = take_slots<T>(lanes, bx.size(), by.size(), x.d);
-      const index_t per_lane = y.n * y.d;
-      T* gradients = gy.gradient ? zeros<T>(lanes * per_lane) : nullptr;
-      double* selves = gy.wanted() ? zeros<double>(lanes * y.n) : nullptr;
-      parallel(lanes, threads_for(cost), [&](index_t slot, index_t lane) {
-        const pull<T> mine{gradients ? gradients + lane * per_lane : nullptr, selves ? selves + lane * y.n : nullptr};
-        for (index_t p = lane; p < bx.count(); p += lanes) work(slot, p, 0, mine, slots);
-      });
-      for (index_t lane = 0; lane < lanes; ++lane) {
-        if (gradients) add(gradients + lane * per_lane, per_lane, gy.gradient);
-        if (selves) add(selves + lane * y.n, y.n, gy.self);
-      }
-    } else {
-      const index_t group = group_size<T>(std::min(bx.count(), by.count()), std::max(bx.size(), by.size()), x.d);
-      const rotation groups(grouped<rotation>::groups(bx.count(), group), grouped<rotation>::groups(by.count(), group));
-      slot_memory<T>* slots = take_slots<T>(groups.pairs(0) * group, bx.size(), by.size(), x.d);
-      run(grouped<rotation>(groups, bx.count(), by.count(), group), cost,
-          [&](index_t slot, const block_pair& p) { work(slot, p.first, p.second, gy, slots); });
-    }
-    add_sums(sums, bx.count(), count, totals);
-    if (!Epilogue::by_norms) return;
-    add_self(x, gx);
-    add_self(y, gy);
-  }
-
   template <class T, class F>
   void sweep_distances(const rows<T>& x, const F& f) {
-    sweep_triangle(x, x.n, each_distance<T, F>{x.squared, f}, 0, nullptr, pull<T>{});
-  }
-
-  // One tile: dots, epilogue, and the two products of the pull-back.
-  template <class T, class Epilogue>
-  void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y, const Epilogue& epilogue, const pull<T>& gx,
-             const pull<T>& gy, slot_memory<T>& m, const dots<T>& kept = {}) const {
-    const index_t d = x.d;
-    const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
-    t.s = kept.tiles ? kept.tiles : m.tile, t.stride = product<T>::padded(most_columns);
-    t.row_sums = m.row_sums, t.col_sums = m.col_sums;
-    std::fill_n(m.row_sums, t.ni, T(0));
-    std::fill_n(m.col_sums, t.nj, T(0));
-    if (!kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
-    if (!epilogue(t, m.column)) return;
-    if (Epilogue::by_norms) {
-      for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += double(t.row_sums[i]);
-      for (index_t j = 0; j < t.nj && !t.diagonal; ++j) gy.self[t.j0 + j] += double(t.col_sums[j]);
-    }
-    if (gx.gradient) m.products.add(t.s, t.stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
-    if (gy.gradient && !t.diagonal)
-      m.products.add_transposed(t.s, t.stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
-  }
-
-  // A tile on the diagonal: both halves, and what lies between them, so that little is computed twice.
-  template <class T, class Epilogue>
-  void visit_diagonal(const tile<T>& t, index_t most_columns, const rows<T>& z, const Epilogue& epilogue, const pull<T>& g,
-                      slot_memory<T>& m) const {
-    const index_t half = (t.ni / 2 + 15) / 16 * 16;
-    tile<T> first = t, second = t;
-    if (t.ni <= 64) {
-      visit(first, most_columns, z, z, epilogue, g, g, m);
-      return;
-    }
-    first.ni = first.nj = half;
-    second.i0 = second.j0 = t.i0 + half, second.ni = second.nj = t.ni - half;
-    visit_diagonal(first, most_columns, z, epilogue, g, m);
-    visit_diagonal(second, most_columns, z, epilogue, g, m);
-    tile<T> between = first;
-    between.j0 = second.j0, between.nj = second.nj, between.diagonal = false;
-    visit(between, most_columns, z, z, epilogue, g, g, m);
-  }
-
-  // dX_i += 2 self_i x_i
-  template <class T>
-  void add_self(const rows<T>& x, const pull<T>& g) const {
-    if (g.gradient == nullptr) return;
-    pieces(x.n, x.d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) row(g.gradient, i, x.d) += T(2 * g.self[i]) * row(x.data, i, x.d);
-    });
-  }
-
-  template <class T>
-  static void add(const T* from, index_t n, T* to) {
-    for (index_t i = 0; i < n; ++i) to[i] += from[i];
-  }
-
-  static void add_sums(const double* sums, index_t blocks, index_t count, double* totals) {
-    for (index_t b = 0; b < blocks; ++b)
-      for (index_t c = 0; c < count; ++c) totals[c] += sums[b * count + c];
-  }
-
-  template <class T>
-  slot_memory<T>* take_slots(index_t most_tasks, index_t height, index_t width, index_t d) {
-    const index_t count = std::max<index_t>(1, std::min<index_t>(ctx_.threads(), most_tasks));
-    slot_memory<T>* slots = take<slot_memory<T>>(count);
-    for (index_t s = 0; s < count; ++s) {
-      T* tile = take<T>(height * product<T>::padded(width));
-      T *column = take<T>(width), *row_sums = take<T>(height), *col_sums = take<T>(width);
-      T* scratch = take<T>(product<T>::scratch_size(height, width, d));
-      new (slots + s) slot_memory<T>{tile, column, row_sums, col_sums, product<T>(scratch)};
-    }
-    return slots;
+    sweep_triangle<T>(x, x.n, each_distance<T, F>{x.squared, f}, 0, nullptr, pull<T>{});
   }
 
   // One pair of the linear-time form, weight u: value, parameter sums and gradients of both rows.
   template <class T, class K>
   void add_pair(const rows<T>& z, index_t i, index_t j, const K& k, T u, bool parameters, double* totals,
                 const pull<T>& g) const {
-    const auto zi = row(z.data, i, z.d), zj = row(z.data, j, z.d);
-    const T s = zi.dot(zj), a = z.squared[i], b = z.squared[j];
+    const T *zi = z.data + i * z.d, *zj = z.data + j * z.d;
+    const T s = engine::dot(zi, zj, z.d), a = z.squared[i], b = z.squared[j];
     const pair_partials<T> p = k.partials(s, a, b);
     totals[0] += double(u) * double(p.value);
     if (parameters) {
@@ -1001,8 +691,8 @@ class cpu_engine {
           [&](int q, T dk) { by_bandwidth[q] += double(u * dk); });
     }
     if (g.gradient == nullptr) return;
-    row(g.gradient, i, z.d) += u * p.ds * zj;
-    row(g.gradient, j, z.d) += u * p.ds * zi;
+    add_multiple(u * p.ds, zj, z.d, g.gradient + i * z.d);
+    add_multiple(u * p.ds, zi, z.d, g.gradient + j * z.d);
     g.self[i] += double(u * p.da);
     g.self[j] += double(u * p.db);
   }
@@ -1013,11 +703,6 @@ class cpu_engine {
       for (index_t i = begin; i < end; ++i) s.lse[i] += std::log(s.sum[i]);
     });
   }
-
-  static constexpr index_t thread_work = index_t(1) << 19;  ///< some ten microseconds
-
-  const cpu& ctx_;
-  workspace::frame memory_;
 };
 
 }  // namespace craft::engine

@@ -30,7 +30,7 @@ class product {
     for (index_t q = 0; q < k; q += deepest) {
       const index_t depth = std::min(deepest, k - q);
       pack_transposed(B + q, ldb, n, depth);
-      run<true>({A + q, lda, 1}, C, ldc, m, n, depth, q > 0);
+      run({A + q, lda, 1}, C, ldc, m, n, depth, q > 0, true);
     }
   }
   /// C += A B   (m x n) += (m x k)(k x n)
@@ -38,7 +38,7 @@ class product {
     for (index_t q = 0; q < k; q += deepest) {
       const index_t depth = std::min(deepest, k - q);
       pack_straight(B + q * ldb, ldb, n, depth);
-      run<false>({A + q, lda, 1}, C, ldc, m, n, depth, true);
+      run({A + q, lda, 1}, C, ldc, m, n, depth, true, false);
     }
   }
   /// C += A' B  (m x n) += (k x m)'(k x n)
@@ -47,7 +47,7 @@ class product {
     for (index_t q = 0; q < k; q += deepest) {
       const index_t depth = std::min(deepest, k - q);
       pack_straight(B + q * ldb, ldb, n, depth);
-      run<false>({A + q * lda, 1, lda}, C, ldc, m, n, depth, true);
+      run({A + q * lda, 1, lda}, C, ldc, m, n, depth, true, false);
     }
   }
 
@@ -92,36 +92,36 @@ class product {
     }
   }
 
-  // Whole: C may be written beyond column n.
-  template <bool Whole>
-  void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate) const {
+  // whole: C may be written beyond column n.
+  void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate, bool whole) const {
     for (index_t j = 0; j < n; j += panel) {
       const T* b = packed_ + j * k;
       const index_t columns = n - j;
       if (columns > width)
-        strips<Whole, most_packs>(a, b, C + j, ldc, m, columns, k, accumulate);
+        strips<most_packs>(a, b, C + j, ldc, m, columns, k, accumulate, whole);
       else
-        strips<Whole, 1>(a, b, C + j, ldc, m, columns, k, accumulate);
+        strips<1>(a, b, C + j, ldc, m, columns, k, accumulate, whole);
     }
   }
-  template <bool Whole, int Packs>
-  static void strips(left a, const T* b, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate) {
+  template <int Packs>
+  static void strips(left a, const T* b, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate, bool whole) {
+    // What may not be written goes to a place of its own first.
+    const bool fits = whole || n >= Packs * width;
+    T part[most_rows * panel];
     const auto strip = [&](auto rows, index_t count) {
       for (; m >= count; m -= count, a.data += count * a.row, C += count * ldc) {
-        if (Whole || n >= Packs * width) {
-          kernel<Packs>(rows, a, b, C, ldc, k, accumulate);
-        } else {
-          T part[most_rows * panel];
-          kernel<Packs>(rows, a, b, part, panel, k, false);
-          for (index_t i = 0; i < count; ++i)
-            for (index_t j = 0; j < n; ++j) C[i * ldc + j] = part[i * panel + j] + (accumulate ? C[i * ldc + j] : T(0));
-        }
+        kernel<Packs>(rows, a, b, fits ? C : part, fits ? ldc : panel, k, accumulate && fits);
+        if (!fits) copy(part, count, n, C, ldc, accumulate);
       }
     };
     strip(std::make_index_sequence<most_rows>(), most_rows);
     strip(std::make_index_sequence<4>(), 4);
     strip(std::make_index_sequence<2>(), 2);
     strip(std::make_index_sequence<1>(), 1);
+  }
+  static void copy(const T* part, index_t rows, index_t n, T* C, index_t ldc, bool accumulate) {
+    for (index_t i = 0; i < rows; ++i)
+      for (index_t j = 0; j < n; ++j) C[i * ldc + j] = part[i * panel + j] + (accumulate ? C[i * ldc + j] : T(0));
   }
 
   // sizeof...(I) rows of C, Packs registers wide. Index sequences, so that the sums are registers at any optimisation level.

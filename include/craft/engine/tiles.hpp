@@ -15,23 +15,10 @@
 
 #include "craft/engine/contract.hpp"
 #include "craft/engine/pack.hpp"
+#include "craft/engine/tile.hpp"
 #include "craft/kernels.hpp"
 
 namespace craft::engine {
-
-/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), and where to add what comes of them.
-template <class T>
-struct tile {
-  index_t i0, ni, j0, nj;
-  bool diagonal;     ///< the two blocks are the same rows
-  T* s;              ///< ni x nj, overwritten by the weights if the epilogue returns true
-  index_t stride;
-  T* row_sums;       ///< ni numbers of this tile, 0 at first
-  T* col_sums;       ///< nj numbers of this tile, 0 at first
-  double* totals;
-  index_t slot;      ///< which of the concurrent workers this is
-  T* row(index_t i) const { return s + i * stride; }
-};
 
 /// An integer as a T that compares equal for equal integers only. Floats are made from the bit pattern, since not every
 /// integer is a float; all of them are normal numbers.

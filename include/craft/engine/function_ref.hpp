@@ -1,0 +1,31 @@
+// A callable that somebody else holds, as two pointers. What takes one is compiled once, not once per callable: threads, sweeps
+// and pieces of work are the same code whatever is done in them. Calls are indirect, so they are for a piece of work, never for a
+// number.
+#pragma once
+
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace craft::engine {
+
+template <class Signature>
+class function_ref;
+
+template <class R, class... Arguments>
+class function_ref<R(Arguments...)> {
+ public:
+  /// f must outlive the calls, and may be called from several threads at once.
+  template <class F, class = std::enable_if_t<!std::is_same_v<F, function_ref>>>
+  function_ref(const F& f)  // NOLINT: a callable is what is wanted
+      : object_(std::addressof(f)), call_([](const void* object, Arguments... arguments) -> R {
+          return (*static_cast<const F*>(object))(std::forward<Arguments>(arguments)...);
+        }) {}
+  R operator()(Arguments... arguments) const { return call_(object_, std::forward<Arguments>(arguments)...); }
+
+ private:
+  const void* object_;
+  R (*call_)(const void*, Arguments...);
+};
+
+}  // namespace craft::engine

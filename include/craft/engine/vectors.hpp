@@ -1,0 +1,96 @@
+// Rows of numbers on the CPU: the few things that are done with whole rows, a register at a time.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "craft/engine/pack.hpp"
+
+namespace craft::engine {
+
+/// x . y
+template <class T>
+T dot(const T* x, const T* y, index_t n) {
+  // Two sums, so that one addition need not wait for the other.
+  pack<T> even(T(0)), odd(T(0));
+  constexpr index_t width = pack<T>::width;
+  index_t k = 0;
+  for (; k + 2 * width <= n; k += 2 * width) {
+    even = pack<T>::load(x + k).times_plus(pack<T>::load(y + k), even);
+    odd = pack<T>::load(x + k + width).times_plus(pack<T>::load(y + k + width), odd);
+  }
+  if (k + width <= n) {
+    even = pack<T>::load(x + k).times_plus(pack<T>::load(y + k), even);
+    k += width;
+  }
+  T total = sum(even + odd);
+  for (; k < n; ++k) total += x[k] * y[k];
+  return total;
+}
+/// |x - y|^2
+template <class T>
+T squared_distance(const T* x, const T* y, index_t n) {
+  pack<T> even(T(0)), odd(T(0));
+  constexpr index_t width = pack<T>::width;
+  index_t k = 0;
+  for (; k + 2 * width <= n; k += 2 * width) {
+    const pack<T> u = pack<T>::load(x + k) - pack<T>::load(y + k);
+    const pack<T> v = pack<T>::load(x + k + width) - pack<T>::load(y + k + width);
+    even = u.times_plus(u, even);
+    odd = v.times_plus(v, odd);
+  }
+  T total = sum(even + odd);
+  for (; k < n; ++k) total += (x[k] - y[k]) * (x[k] - y[k]);
+  return total;
+}
+/// y += a x
+template <class T>
+void add_multiple(T a, const T* x, index_t n, T* y) {
+  for_each_pack<T>(0, n, [&](index_t k, auto tag) {
+    using V = decltype(tag);
+    store(y + k, load<V>(y + k) + V(a) * load<V>(x + k));
+  });
+}
+/// |x| where the sum of squares overflows or vanishes.
+template <class T>
+T scaled_norm(const T* x, index_t n) {
+  T largest(0);
+  for (index_t k = 0; k < n; ++k)
+    if (std::abs(x[k]) > largest) largest = std::abs(x[k]);
+  if (!(largest <= std::numeric_limits<T>::max())) return largest;
+  T squares(0);
+  const T by = largest > T(0) ? largest : T(1);
+  for (index_t k = 0; k < n; ++k) squares += (x[k] / by) * (x[k] / by);
+  return by * std::sqrt(squares);
+}
+/// |x|
+template <class T>
+T norm(const T* x, index_t n) {
+  // Where squares cannot overflow or vanish, their sum is the quick way.
+  const T low = std::sqrt(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon(), high = T(1) / low;
+  const T quick = std::sqrt(dot(x, x, n));
+  return quick > low && quick < high ? quick : scaled_norm(x, n);
+}
+/// x *= scale / |x|; returns 1 / |x|. A row of zeros, or with a number that is not one, stays as it is, and gives 0.
+template <class T>
+T normalise(T* x, index_t n, T scale) {
+  const T length = norm(x, n);
+  if (!(length > T(0))) return T(0);
+  for_each_pack<T>(0, n, [&](index_t k, auto tag) {
+    using V = decltype(tag);
+    store(x + k, load<V>(x + k) / V(length) * V(scale));  // in this order: scale / |x| may be beyond T
+  });
+  return T(1) / length;
+}
+/// g = scale (g - (g . u) u) / |x| for unit rows u = scaled / scale: the gradient through normalise.
+template <class T>
+void normalise_pullback(T* g, const T* scaled, index_t n, T inverse_norm, double scale) {
+  const T by = T(scale), back = T(1 / scale);  // never together with each other or with the norm: that may be beyond T
+  const T along = dot(g, scaled, n) * back;
+  for_each_pack<T>(0, n, [&](index_t k, auto tag) {
+    using V = decltype(tag);
+    store(g + k, V(inverse_norm) * (V(by) * (load<V>(g + k) - V(along) * (V(back) * load<V>(scaled + k)))));
+  });
+}
+
+}  // namespace craft::engine
