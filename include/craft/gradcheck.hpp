@@ -315,7 +315,8 @@ class probed_function {
     }
     best = extrapolate(samples.data(), samples.size());
     double last = std::numeric_limits<double>::infinity();
-    for (h = top * step_ratio; search && !samples.full() && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
+    for (h = top * step_ratio; search && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
+      if (samples.full()) break;
       line_sample s;
       if (!sample(along, h, s) || !s.finite()) break;
       samples.add_larger(s);
@@ -410,7 +411,8 @@ struct finding {
 
 /// Judges coordinates block by block, or directions as one block; zero: as in judge(), for a unit of 1. The slopes of
 /// directions are draws of one random number, a small one is an accident: all are held to the largest.
-[[gnu::cold]] inline void judge_all(std::vector<finding>& found, bool directions, double tolerance, double epsilon, double zero) {
+[[gnu::cold]] inline void judge_all(std::vector<finding>& found, bool directions, double tolerance, double epsilon,
+                                    double zero) {
   for (const finding& x : found) zero = std::max(zero, tolerance / 10 * x.weight() * x.unit);
   for (std::size_t first = 0, last = 0; first < found.size(); first = last) {
     double largest = 0, strongest = 0;
@@ -492,8 +494,8 @@ struct finding {
 }
 
 /// The whole check, whatever the types of numbers and function are.
-[[gnu::cold]] inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, bool narrow, std::vector<block>& blocks,
-                            const gradcheck_options& options) {
+[[gnu::cold]] inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, bool narrow,
+                                          std::vector<block>& blocks, const gradcheck_options& options) {
   check(blocks, options);
   double reach = std::numeric_limits<double>::infinity();
   index_t count = 0;

@@ -557,16 +557,16 @@ class cpu_engine : public cpu_sweeps {
                 index_t* y_matches = nullptr) {
     require<option_error>(n + m <= largest_id, "expected at most ", largest_id, " rows in all, got ", n + m);
     if (x.empty()) {
-      for (index_t i = 0; i < n; ++i) x_id[i] = exact_id<T>(i);
-      for (index_t j = 0; j < m; ++j) y_id[j] = exact_id<T>(j);
+      exact_ids<T>(nullptr, n, x_id);
+      exact_ids<T>(nullptr, m, y_id);
       if (x_matches) std::fill_n(x_matches, n, index_t(1));
       if (y_matches) std::fill_n(y_matches, m, index_t(1));
       return;
     }
     index_t *x_class = take<index_t>(n), *y_class = take<index_t>(m);
     number_classes(x, y, n, m, x_class, y_class, x_matches, y_matches);
-    for (index_t i = 0; i < n; ++i) x_id[i] = exact_id<T>(x_class[i]);
-    for (index_t j = 0; j < m; ++j) y_id[j] = exact_id<T>(y_class[j]);
+    exact_ids(x_class, n, x_id);
+    exact_ids(y_class, m, y_id);
   }
   /// Both directions' targets: (1 - smoothing) shared by the positives, smoothing by all; hit = 0 where there is no positive.
   template <class T>
@@ -642,6 +642,11 @@ class cpu_engine : public cpu_sweeps {
     fill(s.lse, s.n, -std::numeric_limits<T>::infinity());
     fill(s.sum, s.n, T(0));
     fill(s.target_dot, s.n, T(0));
+  }
+  // null: 0, 1, 2, ...
+  template <class T>
+  [[gnu::noinline]] static void exact_ids(const index_t* from, index_t n, T* to) {
+    for (index_t i = 0; i < n; ++i) to[i] = exact_id<T>(from ? from[i] : i);
   }
   // Labels as numbers from 0 on, and how many of the other side are equal to each.
   [[gnu::noinline]] void number_classes(const labels& x, const labels& y, index_t n, index_t m, index_t* x_class,
