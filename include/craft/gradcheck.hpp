@@ -14,13 +14,13 @@
 #include <cstring>
 #include <limits>
 #include <ostream>
-#include <random>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "craft/engine/function_ref.hpp"
+#include "craft/engine/random.hpp"
 #include "craft/error.hpp"
 #include "craft/view.hpp"
 
@@ -122,7 +122,7 @@ struct slope_estimate {
 /// with the smallest uncertainty wins. Uncertainty: the last two corrections and the noise; half the jump of the slope
 /// where the one-sided slopes do not meet (a kink, which central differences cannot see); and what separates it from
 /// estimates at smaller steps (a step far beyond the function's own scale can look settled).
-inline slope_estimate extrapolate(const line_sample* samples, int n) {
+[[gnu::cold]] inline slope_estimate extrapolate(const line_sample* samples, int n) {
   constexpr int depth = 5;
   struct cell {
     double value, jump, noise, uncertainty;
@@ -265,7 +265,7 @@ class probed_function {
   /// Differences of order k over equally spaced points keep the noise and kill what is smooth; pure noise of deviation
   /// s gives them the mean square s^2 (2k choose k). Three deviations are what this takes for a bound. Points so close
   /// that f repeats its values show nothing, so they move apart until it does not.
-  void measure_noise(const line& along) {
+  [[gnu::cold]] void measure_noise(const line& along) {
     double y[9];
     int repeats = 8;
     for (double gap = 0x1p-17; gap < 0x1p-4 && repeats > 2; gap *= 8) {
@@ -295,7 +295,7 @@ class probed_function {
 
   /// df/dt at t = 0 along a line. Steps go down from `top` until the slope is known to a small part of the tolerance or
   /// noise takes over; while it is not known, larger ones are tried, up to `reach`.
-  slope_estimate slope(const line& along, double top, double reach) {
+  [[gnu::cold]] slope_estimate slope(const line& along, double top, double reach) {
     const bool search = step_ == 0;
     if (!search) top = step_;
     line_samples samples;
@@ -315,7 +315,8 @@ class probed_function {
     }
     best = extrapolate(samples.data(), samples.size());
     double last = std::numeric_limits<double>::infinity();
-    for (h = top * step_ratio; search && !samples.full() && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
+    for (h = top * step_ratio; search && h <= reach && !done() && best.uncertainty < last; h *= step_ratio) {
+      if (samples.full()) break;
       line_sample s;
       if (!sample(along, h, s) || !s.finite()) break;
       samples.add_larger(s);
@@ -350,7 +351,7 @@ class probed_function {
                     : std::max(double_limits::epsilon() * largest, double_limits::min());
   }
   /// False when the numbers cannot be moved by so little.
-  bool sample(const line& along, double h, line_sample& s) {
+  [[gnu::cold]] bool sample(const line& along, double h, line_sample& s) {
     const auto [up, above] = along(f_, h);
     const auto [down, below] = along(f_, -h);
     if (!(up > 0) || !(down < 0)) return false;
@@ -389,7 +390,7 @@ struct finding {
 
 /// The rule that stands at gradcheck(). floor: size below which an entry is not held to its own; reference: size of the
 /// gradient around it; zero: uncertainty up to which a function that stands still proves that the slope is 0.
-inline void judge(finding& x, double tolerance, double epsilon, double floor, double reference, double zero) {
+[[gnu::cold]] inline void judge(finding& x, double tolerance, double epsilon, double floor, double reference, double zero) {
   if (!std::isfinite(x.analytic)) x.result = verdict::disagrees;
   const double error = std::abs(x.analytic - x.numeric.value), u = x.numeric.uncertainty;
   if (!std::isfinite(error)) return;
@@ -410,7 +411,8 @@ inline void judge(finding& x, double tolerance, double epsilon, double floor, do
 
 /// Judges coordinates block by block, or directions as one block; zero: as in judge(), for a unit of 1. The slopes of
 /// directions are draws of one random number, a small one is an accident: all are held to the largest.
-inline void judge_all(std::vector<finding>& found, bool directions, double tolerance, double epsilon, double zero) {
+[[gnu::cold]] inline void judge_all(std::vector<finding>& found, bool directions, double tolerance, double epsilon,
+                                    double zero) {
   for (const finding& x : found) zero = std::max(zero, tolerance / 10 * x.weight() * x.unit);
   for (std::size_t first = 0, last = 0; first < found.size(); first = last) {
     double largest = 0, strongest = 0;
@@ -426,7 +428,7 @@ inline void judge_all(std::vector<finding>& found, bool directions, double toler
 }
 
 /// Everything but same_bits; puts the worst findings first.
-inline gradcheck_report summarise(std::vector<finding>& found, const std::vector<block>& blocks,
+[[gnu::cold]] inline gradcheck_report summarise(std::vector<finding>& found, const std::vector<block>& blocks,
                                   const gradcheck_options& options) {
   gradcheck_report report;
   report.checked = index_t(found.size());
@@ -474,7 +476,7 @@ inline gradcheck_report summarise(std::vector<finding>& found, const std::vector
   return report;
 }
 
-inline void check(const std::vector<block>& blocks, const gradcheck_options& options) {
+[[gnu::cold]] inline void check(const std::vector<block>& blocks, const gradcheck_options& options) {
   require<option_error>(!blocks.empty(), "gradcheck: no blocks to check");
   for (const block& b : blocks) {
     require<shape_error>(b.count > 0, "gradcheck: block \"", *b.name, "\" must have numbers, got size ", b.count);
@@ -492,8 +494,8 @@ inline void check(const std::vector<block>& blocks, const gradcheck_options& opt
 }
 
 /// The whole check, whatever the types of numbers and function are.
-inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, bool narrow, std::vector<block>& blocks,
-                            const gradcheck_options& options) {
+[[gnu::cold]] inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, bool narrow,
+                                          std::vector<block>& blocks, const gradcheck_options& options) {
   check(blocks, options);
   double reach = std::numeric_limits<double>::infinity();
   index_t count = 0;
@@ -507,7 +509,7 @@ inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, boo
     for (index_t i = 0; i < blocks[k].count; ++i) analytic[at++] = block::read(blocks[k].gradient, narrow, i);
 
   const bool directions = options.directions > 0;
-  std::mt19937_64 random(options.seed);
+  engine::mersenne_twister random(options.seed);
   const auto draw_line = [&](double& slope) {
     line all(count, narrow);
     index_t at = 0;
@@ -563,7 +565,7 @@ inline gradcheck_report run(engine::function_ref<double()> f, bool in_float, boo
 
 }  // namespace gradcheck_detail
 
-inline std::string gradcheck_report::text() const {
+[[gnu::cold]] inline std::string gradcheck_report::text() const {
   char line[256];
   const auto padded = [](std::string& to, const std::string& word, std::size_t width) {
     to += word;

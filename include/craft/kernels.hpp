@@ -390,7 +390,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    return ratio == 2 ? sum<2>(D) : ratio > 2 ? sum<1>(D) : sum<0>(D);
+    return ratio == 2 ? sum<2>(D) : sum<1>(D);
   }
   CRAFT_HOST_DEVICE int weights() const { return count; }
   CRAFT_HOST_DEVICE int bandwidths() const { return count; }
@@ -438,7 +438,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     });
     return {value, slope};
   }
-  /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest. Ratio 2: a series of squares; 0: no series; 1: `ratio` says.
+  /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest. Ratio 2: a series of squares; 1: `ratio` says.
   template <int Ratio, class V, class F>
   CRAFT_HOST_DEVICE void each(V D, F&& f) const {
     V k = math::exp(D * V(-gamma[0]));

@@ -43,6 +43,144 @@ struct mmd_gradients {
   output<compute_t<S>, M> weights{}, bandwidths{};  ///< as many numbers as the kernel has parameters of that kind
 };
 
+namespace engine {
+
+/// Which form of a stacked sample is wanted.
+template <class Engine, class T>
+struct form_terms {
+  index_t split = 0;         ///< the first row of y
+  index_t linear_pairs = 0;  ///< the linear-time form over so many pairs; 0: the quadratic one
+  bool parameters = false, skip_diagonal = false;
+  form_weights<T, typename Engine::number> weights{};  ///< of the quadratic form
+};
+
+/// All that mmd asks of a pair function, so that the rest of it is compiled once for all of them.
+template <class Engine, class T>
+struct form_kernel {
+  int weights, bandwidths;
+  bool translation_invariant;
+  function_ref<void()> check;
+  function_ref<void(Engine&, const rows<T>&, const form_terms<Engine, T>&, double*, const pull<T>&)> form;
+};
+
+/// mmd, after the types of its arguments.
+template <class Context, class S, class Gradients>
+void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>& xv,
+                 const matrix_view<const S, Context::space>& yv,
+                 const form_kernel<typename Context::engine, compute_t<S>>& kernel, const mmd_options& options,
+                 const scalar_out<compute_t<S>, Context::space>& value, const Gradients& gradients) {
+  using T = compute_t<S>;
+  const index_t n = xv.rows(), m = yv.rows(), d = xv.cols();
+  const bool linear = options.estimator == estimator::linear, unbiased = options.estimator == estimator::unbiased;
+
+  typename Context::engine e(ctx);
+  checks check("mmd");
+  check.input("x", xv, e);
+  check.input("y", yv, e);
+  check.same_columns("x", xv, "y", yv);
+  require<shape_error>(!unbiased || (n >= 2 && m >= 2), "mmd: the unbiased estimator needs at least 2 rows of each, got ",
+                       detail::shape(n, d), " and ", detail::shape(m, d));
+  require<shape_error>(!linear || (n >= 2 && m >= 2), "mmd: the linear-time estimator needs at least 2 rows of each, got ",
+                       detail::shape(n, d), " and ", detail::shape(m, d));
+  kernel.check();
+  require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty()),
+                        "mmd: the linear-time estimator takes no sample weights");
+  check.weights("x_weights", options.x_weights, n, true, e);
+  check.weights("y_weights", options.y_weights, m, true, e);
+  require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
+                        "mmd: the unbiased estimator needs at least two positive weights in each sample");
+  require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
+                        "mmd: column_eps must be positive, got ", options.column_eps);
+  require<option_error>(std::isfinite(options.factor) && std::isfinite(options.offset),
+                        "mmd: factor and offset must be finite, got ", options.factor, " and ", options.offset);
+  check.readable("upstream", options.upstream, Context::space);
+  check.gradient("gradient of x", gradients.x, n, d);
+  check.gradient("gradient of y", gradients.y, m, d);
+  check.vector_gradient("gradient of weights", gradients.weights, kernel.weights);
+  check.vector_gradient("gradient of bandwidths", gradients.bandwidths, kernel.bandwidths);
+  check.value(value);
+  check.no_overlap();
+
+  const bool wanted = gradients.x.wanted() || gradients.y.wanted();
+  const bool parameters = gradients.weights.wanted() || gradients.bandwidths.wanted();
+
+  // The stacked sample Z = [X; Y]: scaled by columns, centred where the kernel allows, divided by sqrt(M).
+  rows<T> z = e.template take_rows<T>(n + m, d);
+  e.load(xv, z.data);
+  e.load(yv, z.data + n * d);
+  const bool scale_columns = options.columns != column_scaling::none;
+  const bool jointly = options.columns == column_scaling::minmax_joint;
+  const index_t groups = jointly ? 1 : 2, group_begin[2] = {0, n}, group_size[2] = {jointly ? n + m : n, m};
+  column_range<T> range[2];
+  for (index_t g = 0; scale_columns && g < groups; ++g)
+    range[g] = e.scale_columns(z.data + group_begin[g] * d, group_size[g], d, T(options.column_eps));
+  double* shift = kernel.translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
+  if (kernel.translation_invariant) e.centre(z.data, n + m, d, shift);
+  e.square_norms(z);
+  const rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
+  double* sample_mean = e.template take<double>(d);
+  bandwidth_fit* fit = fit_bandwidth(e, sample, options.bandwidth.rule, shift, sample_mean);
+  if (fit) {
+    e.scale(z.data, n + m, d, e.number_at(&fit->inverse_root));
+    e.square_norms(z);
+  }
+
+  // Value and gradient of w' K w.
+  using number = typename Context::engine::number;
+  const index_t count = 1 + (parameters ? kernel.weights + kernel.bandwidths : 0);
+  double* totals = e.template zeros<double>(count);
+  const pull<T> g = wanted ? e.template take_pull<T>(n + m, d) : pull<T>{};
+  form_terms<typename Context::engine, T> terms;
+  terms.split = n;
+  terms.linear_pairs = linear ? std::min(n, m) / 2 : 0;
+  terms.parameters = parameters;
+  terms.skip_diagonal = unbiased;
+  if (!linear) {
+    auto& w = terms.weights;
+    w.per_row = e.template take<T>(n + m);
+    if (options.x_weights.empty() && options.y_weights.empty()) {
+      e.fill(w.per_row, n + m, T(1));
+      const double x_squares = 1 / double(n), y_squares = 1 / double(m);
+      double factors[2];
+      form_factors_step{n, m, unbiased, &x_squares, &y_squares, factors}(0);
+      w.within_x = factors[0], w.within_y = factors[1];
+    } else {
+      double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
+      e.load_weights(options.x_weights, n, w.per_row, shares);
+      e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
+      e.each(1, form_factors_step{n, m, unbiased, shares, shares + 1, factors});
+      w.within_x = e.number_at(factors), w.within_y = e.number_at(factors + 1);
+    }
+    w.across = -1 / (double(n) * double(m));
+    // The gradient through M or through common extremes needs that of all rows.
+    const bool coupled = options.bandwidth.gradient || jointly;
+    w.pull_x = gradients.x.wanted() || coupled;
+    w.pull_y = gradients.y.wanted() || coupled;
+  }
+  kernel.form(e, z, terms, totals, g);
+
+  // Back through M, the centring (nothing: the kernel does not see a shift), and the columns.
+  const number factor = options.factor * e.read(options.upstream);
+  if (wanted) {
+    const bool through_scale = fit && options.bandwidth.gradient;
+    if (through_scale) e.dot(z.data, g.gradient, n + m, d, &fit->along);
+    if (fit) e.scale(g.gradient, n + m, d, e.number_at(&fit->inverse_root));
+    if (through_scale)
+      e.each(sample.n * d, bandwidth_pullback_step<T>{fit, z.data, sample_mean, d, g.gradient});
+    const number root = fit ? e.number_at(&fit->root) : number(1);
+    for (index_t q = 0; scale_columns && q < groups; ++q)
+      e.scale_columns_pullback(z.data + group_begin[q] * d, group_size[q], d, root, shift, range[q],
+                               options.column_gradient, g.gradient + group_begin[q] * d);
+    e.store(g.gradient, gradients.x, factor);
+    e.store(g.gradient + n * d, gradients.y, factor);
+  }
+  e.store_vector(totals + 1, gradients.weights, factor);
+  e.store_vector(totals + 1 + kernel.weights, gradients.bandwidths, factor);
+  e.write_value(value, totals, options.factor, options.offset);
+}
+
+}  // namespace engine
+
 /// MMD^2 of x (n x d) against y (m x d) in one sweep over the pairs, with the gradients asked for.
 ///
 /// ctx: where to run. x, y: row-major Eigen matrices, maps, blocks, or matrix views; float, double, Eigen::half or
@@ -68,111 +206,19 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
                 "translation_invariant (see craft/kernels.hpp)");
   engine::check_types<Context, X, Y>();
   const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
-  const index_t n = xv.rows(), m = yv.rows(), d = xv.cols();
-  const bool linear = options.estimator == estimator::linear, unbiased = options.estimator == estimator::unbiased;
-
-  typename Context::engine e(ctx);
-  engine::checks check("mmd");
-  check.input("x", xv, e);
-  check.input("y", yv, e);
-  check.same_columns("x", xv, "y", yv);
-  require<shape_error>(!unbiased || (n >= 2 && m >= 2), "mmd: the unbiased estimator needs at least 2 rows of each, got ",
-                       detail::shape(n, d), " and ", detail::shape(m, d));
-  require<shape_error>(!linear || (n >= 2 && m >= 2), "mmd: the linear-time estimator needs at least 2 rows of each, got ",
-                       detail::shape(n, d), " and ", detail::shape(m, d));
-  kernel.check();
-  require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty()),
-                        "mmd: the linear-time estimator takes no sample weights");
-  check.weights("x_weights", options.x_weights, n, true, e);
-  check.weights("y_weights", options.y_weights, m, true, e);
-  require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
-                        "mmd: the unbiased estimator needs at least two positive weights in each sample");
-  require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
-                        "mmd: column_eps must be positive, got ", options.column_eps);
-  require<option_error>(std::isfinite(options.factor) && std::isfinite(options.offset),
-                        "mmd: factor and offset must be finite, got ", options.factor, " and ", options.offset);
-  check.readable("upstream", options.upstream, Context::space);
-  check.gradient("gradient of x", gradients.x, n, d);
-  check.gradient("gradient of y", gradients.y, m, d);
-  check.vector_gradient("gradient of weights", gradients.weights, kernel.weights());
-  check.vector_gradient("gradient of bandwidths", gradients.bandwidths, kernel.bandwidths());
-  check.value(value);
-  check.no_overlap();
-
-  const bool wanted = gradients.x.wanted() || gradients.y.wanted();
-  const bool parameters = gradients.weights.wanted() || gradients.bandwidths.wanted();
-
-  // The stacked sample Z = [X; Y]: scaled by columns, centred where the kernel allows, divided by sqrt(M).
-  engine::rows<T> z = e.template take_rows<T>(n + m, d);
-  e.load(xv, z.data);
-  e.load(yv, z.data + n * d);
-  const bool scale_columns = options.columns != column_scaling::none;
-  const bool jointly = options.columns == column_scaling::minmax_joint;
-  const index_t groups = jointly ? 1 : 2, group_begin[2] = {0, n}, group_size[2] = {jointly ? n + m : n, m};
-  engine::column_range<T> range[2];
-  for (index_t g = 0; scale_columns && g < groups; ++g)
-    range[g] = e.scale_columns(z.data + group_begin[g] * d, group_size[g], d, T(options.column_eps));
-  double* shift = Kernel::translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
-  if (Kernel::translation_invariant) e.centre(z.data, n + m, d, shift);
-  e.square_norms(z);
-  const engine::rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
-  double* sample_mean = e.template take<double>(d);
-  engine::bandwidth_fit* fit = engine::fit_bandwidth(e, sample, options.bandwidth.rule, shift, sample_mean);
-  if (fit) {
-    e.scale(z.data, n + m, d, e.number_at(&fit->inverse_root));
-    e.square_norms(z);
-  }
-
-  // Value and gradient of w' K w.
-  const auto k = kernel.template as<T>();
-  using number = typename Context::engine::number;
-  const index_t count = 1 + (parameters ? kernel.weights() + kernel.bandwidths() : 0);
-  double* totals = e.template zeros<double>(count);
-  const engine::pull<T> g = wanted ? e.template take_pull<T>(n + m, d) : engine::pull<T>{};
-  if (linear) {
-    e.linear_form(z, n, std::min(n, m) / 2, k, parameters, totals, g);
-  } else {
-    engine::form_weights<T, number> w;
-    w.per_row = e.template take<T>(n + m);
-    if (options.x_weights.empty() && options.y_weights.empty()) {
-      e.fill(w.per_row, n + m, T(1));
-      const double x_squares = 1 / double(n), y_squares = 1 / double(m);
-      double factors[2];
-      engine::form_factors_step{n, m, unbiased, &x_squares, &y_squares, factors}(0);
-      w.within_x = factors[0], w.within_y = factors[1];
-    } else {
-      double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
-      e.load_weights(options.x_weights, n, w.per_row, shares);
-      e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
-      e.each(1, engine::form_factors_step{n, m, unbiased, shares, shares + 1, factors});
-      w.within_x = e.number_at(factors), w.within_y = e.number_at(factors + 1);
-    }
-    w.across = -1 / (double(n) * double(m));
-    // The gradient through M or through common extremes needs that of all rows.
-    const bool coupled = options.bandwidth.gradient || jointly;
-    w.pull_x = gradients.x.wanted() || coupled;
-    w.pull_y = gradients.y.wanted() || coupled;
-    e.quadratic_form(z, n, k, w, unbiased, parameters, totals, g);
-  }
-
-  // Back through M, the centring (nothing: the kernel does not see a shift), and the columns.
-  const number factor = options.factor * e.read(options.upstream);
-  if (wanted) {
-    const bool through_scale = fit && options.bandwidth.gradient;
-    if (through_scale) e.dot(z.data, g.gradient, n + m, d, &fit->along);
-    if (fit) e.scale(g.gradient, n + m, d, e.number_at(&fit->inverse_root));
-    if (through_scale)
-      e.each(sample.n * d, engine::bandwidth_pullback_step<T>{fit, z.data, sample_mean, d, g.gradient});
-    const number root = fit ? e.number_at(&fit->root) : number(1);
-    for (index_t q = 0; scale_columns && q < groups; ++q)
-      e.scale_columns_pullback(z.data + group_begin[q] * d, group_size[q], d, root, shift, range[q],
-                               options.column_gradient, g.gradient + group_begin[q] * d);
-    e.store(g.gradient, gradients.x, factor);
-    e.store(g.gradient + n * d, gradients.y, factor);
-  }
-  e.store_vector(totals + 1, gradients.weights, factor);
-  e.store_vector(totals + 1 + kernel.weights(), gradients.bandwidths, factor);
-  e.write_value(value, totals, options.factor, options.offset);
+  using device = typename Context::engine;
+  const auto check = [&] { kernel.check(); };
+  const auto form = [&](device& e, const engine::rows<T>& z, const engine::form_terms<device, T>& f, double* totals,
+                        const engine::pull<T>& g) {
+    const auto k = kernel.template as<T>();
+    if (f.linear_pairs > 0)
+      e.linear_form(z, f.split, f.linear_pairs, k, f.parameters, totals, g);
+    else
+      e.quadratic_form(z, f.split, k, f.weights, f.skip_diagonal, f.parameters, totals, g);
+  };
+  const engine::form_kernel<device, T> erased{int(kernel.weights()), int(kernel.bandwidths()), Kernel::translation_invariant,
+                                              check, form};
+  engine::discrepancy<Context, S>(ctx, xv, yv, erased, options, value, gradients);
 }
 
 /// A kernel and options that together reproduce somebody's convention.

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "craft/engine/cpu_sweeps.hpp"
 #include "craft/engine/tiles.hpp"
@@ -556,29 +557,16 @@ class cpu_engine : public cpu_sweeps {
                 index_t* y_matches = nullptr) {
     require<option_error>(n + m <= largest_id, "expected at most ", largest_id, " rows in all, got ", n + m);
     if (x.empty()) {
-      for (index_t i = 0; i < n; ++i) x_id[i] = exact_id<T>(i);
-      for (index_t j = 0; j < m; ++j) y_id[j] = exact_id<T>(j);
+      exact_ids<T>(nullptr, n, x_id);
+      exact_ids<T>(nullptr, m, y_id);
       if (x_matches) std::fill_n(x_matches, n, index_t(1));
       if (y_matches) std::fill_n(y_matches, m, index_t(1));
       return;
     }
-    index_t *xs = take<index_t>(n), *ys = take<index_t>(m), *all = take<index_t>(n + m);
-    for (index_t i = 0; i < n; ++i) xs[i] = all[i] = x[i];
-    for (index_t j = 0; j < m; ++j) ys[j] = all[n + j] = y[j];
-    std::sort(xs, xs + n);
-    std::sort(ys, ys + m);
-    std::sort(all, all + n + m);
-    index_t* end = std::unique(all, all + n + m);
-    const auto identify = [&](const labels& from, index_t count, index_t* others, index_t other_count, T* id,
-                              index_t* matches) {
-      for (index_t i = 0; i < count; ++i) {
-        id[i] = exact_id<T>(std::lower_bound(all, end, from[i]) - all);
-        const auto same = std::equal_range(others, others + other_count, from[i]);
-        if (matches) matches[i] = same.second - same.first;
-      }
-    };
-    identify(x, n, ys, m, x_id, x_matches);
-    identify(y, m, xs, n, y_id, y_matches);
+    index_t *x_class = take<index_t>(n), *y_class = take<index_t>(m);
+    number_classes(x, y, n, m, x_class, y_class, x_matches, y_matches);
+    exact_ids(x_class, n, x_id);
+    exact_ids(y_class, m, y_id);
   }
   /// Both directions' targets: (1 - smoothing) shared by the positives, smoothing by all; hit = 0 where there is no positive.
   template <class T>
@@ -637,12 +625,12 @@ class cpu_engine : public cpu_sweeps {
 
  private:
   template <class T, class S>
-  static void load_row(const matrix_view<const S>& x, index_t i, T* to) {
+  [[gnu::noinline]] static void load_row(const matrix_view<const S>& x, index_t i, T* to) {
     const S* from = x.row(i);
     for (index_t k = 0; k < x.cols(); ++k) to[k] = T(from[k]);
   }
   template <class T, class S>
-  static void store_row(const T* from, index_t i, const output<S>& out, T factor) {
+  [[gnu::noinline]] static void store_row(const T* from, index_t i, const output<S>& out, T factor) {
     S* to = out.to.row(i);
     if (out.mode == write::overwrite)
       for (index_t k = 0; k < out.to.cols(); ++k) to[k] = S(factor * from[k]);
@@ -654,6 +642,33 @@ class cpu_engine : public cpu_sweeps {
     fill(s.lse, s.n, -std::numeric_limits<T>::infinity());
     fill(s.sum, s.n, T(0));
     fill(s.target_dot, s.n, T(0));
+  }
+  // null: 0, 1, 2, ...
+  template <class T>
+  [[gnu::noinline]] static void exact_ids(const index_t* from, index_t n, T* to) {
+    for (index_t i = 0; i < n; ++i) to[i] = exact_id<T>(from ? from[i] : i);
+  }
+  // Labels as numbers from 0 on, and how many of the other side are equal to each.
+  [[gnu::noinline]] void number_classes(const labels& x, const labels& y, index_t n, index_t m, index_t* x_class,
+                                        index_t* y_class, index_t* x_matches, index_t* y_matches) {
+    index_t *xs = take<index_t>(n), *ys = take<index_t>(m), *all = take<index_t>(n + m);
+    for (index_t i = 0; i < n; ++i) xs[i] = all[i] = x[i];
+    for (index_t j = 0; j < m; ++j) ys[j] = all[n + j] = y[j];
+    for (const auto& [begin, count] : {std::pair(xs, n), std::pair(ys, m), std::pair(all, n + m)})
+      std::sort(begin, begin + count);
+    const index_t* end = std::unique(all, all + n + m);
+    for (int side = 0; side < 2; ++side) {
+      const labels& from = side == 0 ? x : y;
+      const index_t *others = side == 0 ? ys : xs, other_count = side == 0 ? m : n;
+      index_t *to = side == 0 ? x_class : y_class, *matches = side == 0 ? x_matches : y_matches;
+      for (index_t i = 0; i < from.size(); ++i) {
+        const index_t label = from[i];
+        to[i] = std::lower_bound<const index_t*>(all, end, label) - all;
+        if (!matches) continue;
+        const index_t* first = std::lower_bound(others, others + other_count, label);
+        matches[i] = std::upper_bound(first, others + other_count, label) - first;
+      }
+    }
   }
   template <class T>
   void share_targets(const T* id, const T* other_id, const index_t* matches, index_t n, index_t m, double smoothing,

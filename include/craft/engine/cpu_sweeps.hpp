@@ -44,14 +44,14 @@ class cpu_sweeps : public cpu_threads {
   // Blocks in a group: rows and gradients of one should fit a second-level cache, and those of two a core's share of the
   // third. There are at least eight pairs of groups at a time for the threads, where there are so many blocks.
   template <class T>
-  static index_t group_size(index_t blocks, index_t rows, index_t d) {
+  [[gnu::noinline]] static index_t group_size(index_t blocks, index_t rows, index_t d) {
     const index_t bytes = 2 * rows * d * index_t(sizeof(T)), fitting = (index_t(2) << 20) / std::max<index_t>(bytes, 1);
     return std::max<index_t>(1, std::min(fitting, blocks / 16));
   }
   // Blocks of n rows that meet `others` rows, all of d numbers. Where one tile would be all, but is work for two threads,
   // there are two.
   template <class T>
-  blocks cut(index_t n, index_t others, index_t d) const {
+  [[gnu::noinline]] blocks cut(index_t n, index_t others, index_t d) const {
     const index_t rows = tile_rows<T>();
     const bool halve = ctx_.tile() == 0 && std::max(n, others) <= rows && n > rows / 4 &&
                        double(n) * double(others) * double(d) >= 4 * double(thread_work);
@@ -70,7 +70,7 @@ class cpu_sweeps : public cpu_threads {
           if (p.real) visit(slot, p);
         });
   }
-  void run_places(index_t rounds, index_t steps, index_t places, double operations, function_ref<index_t(index_t)> pairs,
+  [[gnu::noinline]] void run_places(index_t rounds, index_t steps, index_t places, double operations, function_ref<index_t(index_t)> pairs,
                   function_ref<void(index_t, index_t, index_t, index_t, index_t)> place) const {
     const index_t threads = threads_for(operations / double(std::max<index_t>(rounds, 1)));
     for (index_t round = 0; round < rounds; ++round) {
@@ -170,7 +170,7 @@ class cpu_sweeps : public cpu_threads {
 
   // One tile: dots, epilogue, and the two products of the pull-back.
   template <class T>
-  void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y, const tile_epilogue<T>& epilogue, const pull<T>& gx,
+  [[gnu::noinline]] void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y, const tile_epilogue<T>& epilogue, const pull<T>& gx,
              const pull<T>& gy, slot_memory<T>& m, const dots<T>& kept = {}) const {
     const index_t d = x.d;
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
@@ -210,7 +210,7 @@ class cpu_sweeps : public cpu_threads {
 
   // dX_i += 2 self_i x_i
   template <class T>
-  void add_self(const rows<T>& x, const pull<T>& g) const {
+  [[gnu::noinline]] void add_self(const rows<T>& x, const pull<T>& g) const {
     if (g.gradient == nullptr) return;
     pieces(x.n, x.d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) add_multiple(T(2 * g.self[i]), x.data + i * x.d, x.d, g.gradient + i * x.d);
@@ -218,17 +218,17 @@ class cpu_sweeps : public cpu_threads {
   }
 
   template <class T>
-  static void add(const T* from, index_t n, T* to) {
+  [[gnu::noinline]] static void add(const T* from, index_t n, T* to) {
     for (index_t i = 0; i < n; ++i) to[i] += from[i];
   }
 
-  static void add_sums(const double* sums, index_t blocks, index_t count, double* totals) {
+  [[gnu::noinline]] static void add_sums(const double* sums, index_t blocks, index_t count, double* totals) {
     for (index_t b = 0; b < blocks; ++b)
       for (index_t c = 0; c < count; ++c) totals[c] += sums[b * count + c];
   }
 
   template <class T>
-  slot_memory<T>* take_slots(index_t most_tasks, index_t height, index_t width, index_t d) {
+  [[gnu::noinline]] slot_memory<T>* take_slots(index_t most_tasks, index_t height, index_t width, index_t d) {
     const index_t count = std::max<index_t>(1, std::min<index_t>(ctx_.threads(), most_tasks));
     slot_memory<T>* slots = take<slot_memory<T>>(count);
     for (index_t s = 0; s < count; ++s) {

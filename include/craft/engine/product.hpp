@@ -68,7 +68,7 @@ class product {
   };
 
   // Panels of `panel` columns, each k-major; zeros behind the last column.
-  void pack_straight(const T* B, index_t ldb, index_t n, index_t k) {
+  [[gnu::noinline]] void pack_straight(const T* B, index_t ldb, index_t n, index_t k) {
     T* to = packed_;
     for (index_t j = 0; j < n; j += panel)
       for (index_t q = 0; q < k; ++q, to += panel) {
@@ -93,7 +93,7 @@ class product {
   }
 
   // whole: C may be written beyond column n.
-  void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate, bool whole) const {
+  [[gnu::noinline]] void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate, bool whole) const {
     for (index_t j = 0; j < n; j += panel) {
       const T* b = packed_ + j * k;
       const index_t columns = n - j;
@@ -119,7 +119,7 @@ class product {
     strip(std::make_index_sequence<2>(), 2);
     strip(std::make_index_sequence<1>(), 1);
   }
-  static void copy(const T* part, index_t rows, index_t n, T* C, index_t ldc, bool accumulate) {
+  [[gnu::noinline]] static void copy(const T* part, index_t rows, index_t n, T* C, index_t ldc, bool accumulate) {
     for (index_t i = 0; i < rows; ++i)
       for (index_t j = 0; j < n; ++j) C[i * ldc + j] = part[i * panel + j] + (accumulate ? C[i * ldc + j] : T(0));
   }

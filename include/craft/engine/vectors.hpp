@@ -1,4 +1,5 @@
-// Rows of numbers on the CPU: the few things that are done with whole rows, a register at a time.
+// Rows of numbers on the CPU: the few things that are done with whole rows, a register at a time. Each is compiled once per
+// type and not into its callers: a call costs little beside a row.
 #pragma once
 
 #include <cmath>
@@ -10,7 +11,7 @@ namespace craft::engine {
 
 /// x . y
 template <class T>
-T dot(const T* x, const T* y, index_t n) {
+[[gnu::noinline]] T dot(const T* x, const T* y, index_t n) {
   // Two sums, so that one addition need not wait for the other.
   pack<T> even(T(0)), odd(T(0));
   constexpr index_t width = pack<T>::width;
@@ -45,7 +46,7 @@ T squared_distance(const T* x, const T* y, index_t n) {
 }
 /// y += a x
 template <class T>
-void add_multiple(T a, const T* x, index_t n, T* y) {
+[[gnu::noinline]] void add_multiple(T a, const T* x, index_t n, T* y) {
   for_each_pack<T>(0, n, [&](index_t k, auto tag) {
     using V = decltype(tag);
     store(y + k, load<V>(y + k) + V(a) * load<V>(x + k));
@@ -53,7 +54,7 @@ void add_multiple(T a, const T* x, index_t n, T* y) {
 }
 /// |x| where the sum of squares overflows or vanishes.
 template <class T>
-T scaled_norm(const T* x, index_t n) {
+[[gnu::noinline, gnu::cold]] T scaled_norm(const T* x, index_t n) {
   T largest(0);
   for (index_t k = 0; k < n; ++k)
     if (std::abs(x[k]) > largest) largest = std::abs(x[k]);
@@ -73,7 +74,7 @@ T norm(const T* x, index_t n) {
 }
 /// x *= scale / |x|; returns 1 / |x|. A row of zeros, or with a number that is not one, stays as it is, and gives 0.
 template <class T>
-T normalise(T* x, index_t n, T scale) {
+[[gnu::noinline]] T normalise(T* x, index_t n, T scale) {
   const T length = norm(x, n);
   if (!(length > T(0))) return T(0);
   for_each_pack<T>(0, n, [&](index_t k, auto tag) {
@@ -84,7 +85,7 @@ T normalise(T* x, index_t n, T scale) {
 }
 /// g = scale (g - (g . u) u) / |x| for unit rows u = scaled / scale: the gradient through normalise.
 template <class T>
-void normalise_pullback(T* g, const T* scaled, index_t n, T inverse_norm, double scale) {
+[[gnu::noinline]] void normalise_pullback(T* g, const T* scaled, index_t n, T inverse_norm, double scale) {
   const T by = T(scale), back = T(1 / scale);  // never together with each other or with the norm: that may be beyond T
   const T along = dot(g, scaled, n) * back;
   for_each_pack<T>(0, n, [&](index_t k, auto tag) {
