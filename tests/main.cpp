@@ -6,4 +6,12 @@
 #include <catch2/catch.hpp>
 #endif
 
-int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }
+#include <cstdio>
+#include <ctime>
+
+int main(int argc, char** argv) {
+  const int status = Catch::Session().run(argc, argv);
+  // For tests/cmake/steps, which keeps an eye on what tests cost.
+  std::fprintf(stderr, "seconds of CPU: %.2f\n", double(std::clock()) / CLOCKS_PER_SEC);
+  return status;
+}

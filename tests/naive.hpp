@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <type_traits>
 #include <vector>
 
 #include "devices.hpp"
@@ -42,8 +43,8 @@ struct probed_kernel {
   /// Derivatives by the weights, then by the bandwidths.
   std::function<void(double s, double a, double b, double* into)> parameters;
 
-  template <class K>
-  explicit probed_kernel(const K& kernel)
+  template <class K, class = std::enable_if_t<craft::is_pair_function<K>::value>>
+  probed_kernel(const K& kernel)  // NOLINT: any pair function is one
       : radial(K::translation_invariant),
         weights(kernel.weights()),
         bandwidths(kernel.bandwidths()),
@@ -80,11 +81,6 @@ struct rounding {
 /// inputs_rounded: X and Y here are not what is stored, but were rounded to the type on the way.
 rounding rounding_of(const probed_kernel& kernel, const reals& X, const reals& Y, const coefficients& c, double unit,
                      bool inputs_rounded = false);
-template <class K>
-rounding rounding_of(const K& kernel, const reals& X, const reals& Y, const coefficients& c, double unit,
-                     bool inputs_rounded = false) {
-  return rounding_of(probed_kernel(kernel), X, Y, c, unit, inputs_rounded);
-}
 
 /// What a wrong scale M of the distances costs each gradient: sum |w k' D| over all pairs.
 double slope_by_scale(const probed_kernel& kernel, const reals& X, const reals& Y, const coefficients& c);

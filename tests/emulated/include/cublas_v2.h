@@ -144,7 +144,12 @@ template <class Sum>
 void multiply(const operand& a, const operand& b, const operand& c, std::int64_t batch, Sum alpha, Sum beta,
               cublasComputeType_t compute) {
   matrix<Sum> product = matrix<Sum>::Zero(c.rows, c.cols);
-  if (alpha != 0 && a.cols > 0) product.noalias() = read<Sum>(a, batch, compute) * read<Sum>(b, batch, compute);
+  if (alpha != 0 && a.cols > 0) {  // by loops, which compile in no time
+    const matrix<Sum> left = read<Sum>(a, batch, compute), right = read<Sum>(b, batch, compute);
+    for (std::int64_t j = 0; j < c.cols; ++j)
+      for (std::int64_t k = 0; k < right.rows(); ++k)
+        for (std::int64_t i = 0; i < c.rows; ++i) product(i, j) += left(i, k) * right(k, j);
+  }
   with_type(c.type, [&](auto zero) {
     using T = decltype(zero);
     T* at = static_cast<T*>(const_cast<void*>(c.data)) + batch * c.batch_stride;

@@ -434,11 +434,10 @@ inline cudaError_t check_stream(cudaStream_t stream) {
   return is_legacy(stream) && invalidate(global) ? cudaErrorStreamCaptureImplicit : cudaSuccess;
 }
 /// Runs the work now, or keeps it for the graph.
-template <class Work>
-cudaError_t submit(cudaStream_t stream, Work&& work_) {
+inline cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work_) {
   if (const cudaError_t error = check_stream(stream)) return error;
   if (capture* c = capture_of(stream)) {
-    c->nodes.emplace_back(std::forward<Work>(work_));
+    c->nodes.push_back(std::move(work_));
     return cudaSuccess;
   }
   const device_memory_open open;
@@ -474,23 +473,32 @@ struct bound_kernel {
     const auto& bound = *static_cast<const bound_kernel*>(self);
     std::apply(bound.kernel, bound.arguments);
   }
+  static void release(void* self) { delete static_cast<bound_kernel*>(self); }
 };
+
+/// Everything of a launch that does not depend on the kernel's type, of which there are hundreds. Takes over what is bound.
+inline cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel, void* bound_, void (*run)(const void*),
+                          void (*release)(void*)) {
+  const std::shared_ptr<void> bound(bound_, release);
+  return call([&] {
+    if (config == nullptr) return cudaErrorInvalidValue;
+    if (const cudaError_t error = check_launch(*config, kernel)) return error;
+    return submit(config->stream, [bound, run, grid = config->gridDim, block = config->blockDim,
+                                   shared = config->dynamicSmemBytes] {
+      ++device.launches;
+      return run_grid(grid, block, shared, run, bound.get()) ? cudaSuccess : cudaErrorLaunchFailure;
+    });
+  });
+}
 
 }  // namespace simt
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A));
-  return simt::call([&] {
-    if (config == nullptr) return cudaErrorInvalidValue;
-    if (const cudaError_t error = simt::check_launch(*config, reinterpret_cast<const void*>(kernel))) return error;
-    const simt::bound_kernel<P...> bound{kernel, {std::forward<A>(arguments)...}};
-    return simt::submit(config->stream, [bound, grid = config->gridDim, block = config->blockDim,
-                                         shared = config->dynamicSmemBytes] {
-      ++simt::device.launches;
-      return simt::run_grid(grid, block, shared, &bound.run, &bound) ? cudaSuccess : cudaErrorLaunchFailure;
-    });
-  });
+  using bound = simt::bound_kernel<P...>;
+  return simt::launch(config, reinterpret_cast<const void*>(kernel), new bound{kernel, {std::forward<A>(arguments)...}},
+                      &bound::run, &bound::release);
 }
 
 // ---- devices --------------------------------------------------------------------------------------------------------
