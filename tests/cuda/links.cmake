@@ -13,7 +13,7 @@ endfunction()
 file(REMOVE_RECURSE "${work}")
 run("${CMAKE_COMMAND}" -S "${source}/tests/cuda/links" -B "${work}/consumer" -G "${generator}"
     "-DCMAKE_CXX_COMPILER=${compiler}" "-DCMAKE_PREFIX_PATH=${prefix}" "-DCRAFT_VERSION=${version}"
-    -DCMAKE_BUILD_TYPE=Debug)
+    -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0)
 run("${CMAKE_COMMAND}" --build "${work}/consumer")
 
 foreach(name IN ITEMS consumer runtime)
