@@ -17,7 +17,8 @@ file(MAKE_DIRECTORY "${work}")
 set(strict -Werror all-warnings -Xptxas -v)
 if(ptx)
   # PTX for one architecture stands for others as long as no source asks which one it is compiled for. nvcc's own
-  # optimiser does: it is another one from sm_100 on.
+  # optimiser does: it is another one from sm_100 on. By nvcc 13.0, PTX for sm_90 is that for sm_80 but for one
+  # instruction, in the toolkit's conversion of a bfloat16 to float; that for sm_120 is that for sm_100.
   file(GLOB_RECURSE sources "${source}/include/*.hpp" "${source}/cuda/*")
   foreach(file IN LISTS sources)
     file(READ "${file}" text)
