@@ -1,4 +1,5 @@
-# Includes one header of cuda/ twice and nothing before it: by nvcc, and a plain one by the host compiler too.
+# Includes one header of cuda/ twice and nothing before it: by nvcc, and a plain one by the host compiler too. Nothing is
+# linked, so the host compiler only reads.
 cmake_minimum_required(VERSION 3.21)
 file(REMOVE_RECURSE "${work}")
 set(file "${work}/alone.cu")
@@ -11,7 +12,7 @@ function(compile)
 endfunction()
 set(includes -I "${source}/include" -I "${source}/cuda" -isystem "${eigen}")
 compile("${nvcc}" -std=c++17 ${includes} -gencode arch=compute_90,code=sm_90 -Werror all-warnings
-        -c "${file}" -o "${work}/alone.o")
+        -Xcompiler -fsyntax-only -c "${file}" -o "${work}/alone.o")
 if(header MATCHES "\\.hpp$")
   compile("${compiler}" -std=c++17 -x c++ -Wall -Wextra -Werror ${includes} -isystem "${toolkit}" -fsyntax-only "${file}")
 endif()

@@ -1,4 +1,4 @@
-# Builds and installs the library with its GPU engine, links programs that are compiled without nvcc, and runs them: with a
+# Links programs that are compiled without nvcc with the package at PREFIX, which has the GPU engine, and runs them: with a
 # GPU all verbs run, without one they must say so.
 cmake_minimum_required(VERSION 3.21)
 function(run)
@@ -11,14 +11,9 @@ function(run)
 endfunction()
 
 file(REMOVE_RECURSE "${work}")
-# One architecture, which a GPU of this machine may be newer than: then the driver compiles what it needs.
-run("${CMAKE_COMMAND}" -S "${source}" -B "${work}/library" -G "${generator}" -DCRAFT_CUDA=ON -DCRAFT_CUDA_LIBRARY=ON
-    -DCRAFT_TESTS=OFF -DCRAFT_EXAMPLES=OFF "-DCMAKE_CUDA_COMPILER=${nvcc}" "-DCMAKE_CXX_COMPILER=${compiler}"
-    -DCMAKE_CUDA_ARCHITECTURES=80 "-DCMAKE_INSTALL_PREFIX=${work}/prefix")
-run("${CMAKE_COMMAND}" --build "${work}/library" --target install)
 run("${CMAKE_COMMAND}" -S "${source}/tests/cuda/links" -B "${work}/consumer" -G "${generator}"
-    "-DCMAKE_CXX_COMPILER=${compiler}" "-DCMAKE_PREFIX_PATH=${work}/prefix" "-DCRAFT_VERSION=${version}"
-    -DCMAKE_BUILD_TYPE=Debug)
+    "-DCMAKE_CXX_COMPILER=${compiler}" "-DCMAKE_PREFIX_PATH=${prefix}" "-DCRAFT_VERSION=${version}"
+    -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0)
 run("${CMAKE_COMMAND}" --build "${work}/consumer")
 
 foreach(name IN ITEMS consumer runtime)
