@@ -1,6 +1,9 @@
 // The CPU engine: the one room that knows threads, tiles and matrix products. A verb makes one engine per call; everything
 // the engine takes from the context's scratch memory goes back when the call ends.
 //
+// Memory and threads are in cpu_threads.hpp, the sweeps over all pairs in cpu_sweeps.hpp. What runs in pieces, on threads or per
+// tile is handed to them as a function_ref, so that they are compiled once.
+//
 // The members are the whole contract between verbs and devices (docs/add_a_device.md): a verb never looks into the memory
 // that an engine gives it, it only passes it on.
 #pragma once
