@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <random>
 #include <set>
 #include <string>
 #include <vector>
@@ -446,18 +445,6 @@ TEMPLATE_LIST_TEST_CASE("medoids are the rows nearest to the centres", "[anchors
 
 // ---------------------------------------------------------------------------------------------------------
 // Random anchors
-
-TEST_CASE("the generator is the standard's", "[anchors][seed]") {
-  for (const std::uint64_t seed : {std::uint64_t(0), std::uint64_t(77), ~std::uint64_t(0)}) {
-    const std::uint32_t words[] = {std::uint32_t(seed), std::uint32_t(seed >> 32), 3u, 9u};
-    std::seed_seq sequence(words, words + 4);
-    std::mt19937_64 by_number(seed), by_sequence(sequence);
-    craft::engine::mersenne_twister one(seed), other(words, 4);
-    bool same = true;
-    for (int i = 0; i < 2000; ++i) same = same && one() == by_number() && other() == by_sequence();
-    CHECK(same);
-  }
-}
 
 TEST_CASE("random anchors are different rows, given by seed and step", "[anchors][seed]") {
   for (const index_t n : {1, 2, 10, 1000})

@@ -8,14 +8,13 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "craft/engine/checks.hpp"
 #include "craft/engine/cpu_engine.hpp"
-#include "craft/engine/random.hpp"
 
 namespace craft {
 
@@ -24,7 +23,10 @@ namespace engine {
 /// The library's source of randomness: a standard generator, and conversions that are the same on every platform.
 class random_source {
  public:
-  random_source(std::uint64_t seed, std::uint64_t step) : generator_(words(seed, step).data(), 4) {}
+  random_source(std::uint64_t seed, std::uint64_t step) {
+    std::seed_seq seq{std::uint32_t(seed), std::uint32_t(seed >> 32), std::uint32_t(step), std::uint32_t(step >> 32)};
+    generator_.seed(seq);
+  }
   /// Uniform in [0, n), n > 0.
   index_t below(index_t n) {
     const std::uint64_t range = std::uint64_t(n), limit = ~std::uint64_t(0) - ~std::uint64_t(0) % range;
@@ -36,10 +38,7 @@ class random_source {
   double unit() { return double(generator_() >> 11) * 0x1.0p-53; }
 
  private:
-  static std::array<std::uint32_t, 4> words(std::uint64_t seed, std::uint64_t step) {
-    return {std::uint32_t(seed), std::uint32_t(seed >> 32), std::uint32_t(step), std::uint32_t(step >> 32)};
-  }
-  mersenne_twister generator_;
+  std::mt19937_64 generator_;
 };
 
 /// `count` of the given candidates without repetition, in the order drawn; uses the candidates up.

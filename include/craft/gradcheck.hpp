@@ -14,13 +14,13 @@
 #include <cstring>
 #include <limits>
 #include <ostream>
+#include <random>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "craft/engine/function_ref.hpp"
-#include "craft/engine/random.hpp"
 #include "craft/error.hpp"
 #include "craft/view.hpp"
 
@@ -509,7 +509,7 @@ struct finding {
     for (index_t i = 0; i < blocks[k].count; ++i) analytic[at++] = block::read(blocks[k].gradient, narrow, i);
 
   const bool directions = options.directions > 0;
-  engine::mersenne_twister random(options.seed);
+  std::mt19937_64 random(options.seed);
   const auto draw_line = [&](double& slope) {
     line all(count, narrow);
     index_t at = 0;
