@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace craft_test {
 
@@ -52,6 +53,29 @@ void for_each_pair(const reals& X, const reals& Y, const coefficients& c, G& gx,
   for (index_t i = 0; i < X.rows(); ++i)
     for (index_t j = 0; j < Y.rows(); ++j)
       if (c.xy(i, j) != 0) f(X, Y, i, j, c.xy(i, j), gx, gy);
+}
+
+using wide = matrix<long double>;
+
+/// What the similarity looks at: statistics of the anchors first, then the norm.
+std::pair<wide, wide> prepared(const reals& X, const reals& A, const craft::relative_options& options) {
+  wide x = X.cast<long double>(), a = A.cast<long double>();
+  if (options.statistics != anchor_statistics::none) {
+    const wide mean = a.colwise().sum() / (long double)(a.rows());
+    x.rowwise() -= mean.row(0);
+    a.rowwise() -= mean.row(0);
+    if (options.statistics == anchor_statistics::standardise)
+      for (index_t k = 0; k < a.cols(); ++k) {
+        const long double std = std::sqrt(a.col(k).squaredNorm() / (long double)(a.rows() - 1));
+        x.col(k) /= std;
+        a.col(k) /= std;
+      }
+  }
+  if (options.normalise) {
+    for (index_t i = 0; i < x.rows(); ++i) x.row(i) /= x.row(i).norm();
+    for (index_t c = 0; c < a.rows(); ++c) a.row(c) /= a.row(c).norm();
+  }
+  return {x, a};
 }
 
 }  // namespace
@@ -151,6 +175,43 @@ rounding rounding_of(const probed_kernel& kernel, const reals& X, const reals& Y
   out.weights.assign(errors.begin(), errors.begin() + std::ptrdiff_t(weights));
   out.bandwidths.assign(errors.begin() + std::ptrdiff_t(weights), errors.end());
   return out;
+}
+
+reals naive_relative(const definition& define, const std::vector<double>& weights, const std::vector<double>& bandwidths,
+                     const reals& X, const reals& A, const craft::relative_options& options) {
+  const auto [x, a] = prepared(X, A, options);
+  const parameters w(weights.begin(), weights.end()), h(bandwidths.begin(), bandwidths.end());
+  const long double scale =
+      std::min<long double>(std::exp((long double)(options.log_scale.value())), options.max_scale);
+  reals out(X.rows(), A.rows());
+  for (index_t i = 0; i < X.rows(); ++i)
+    for (index_t j = 0; j < A.rows(); ++j) {
+      pair_of_samples p;
+      p.D.v = (x.row(i) - a.row(j)).squaredNorm();
+      p.s.v = x.row(i).dot(a.row(j));
+      p.a.v = x.row(i).squaredNorm();
+      p.b.v = a.row(j).squaredNorm();
+      out(i, j) = double(scale * define(p, w, h).v);
+    }
+  return out;
+}
+
+double rounding_of_relative(const probed_kernel& kernel, const reals& X, const reals& A,
+                            const craft::relative_options& options, double unit) {
+  const auto [x, a] = prepared(X, A, options);
+  const double shift = 2 * (std::sqrt(double(X.cols())) + 6) * unit;
+  double most = 0;
+  for (index_t i = 0; i < X.rows(); ++i)
+    for (index_t j = 0; j < A.rows(); ++j) {
+      const double s = double(x.row(i).dot(a.row(j))), p = double(x.row(i).squaredNorm()),
+                   q = double(a.row(j).squaredNorm()), value = kernel.partials(s, p, q).value;
+      for (const double sign : {-1.0, 1.0}) {
+        const double e = sign * shift;
+        most = std::max(most, std::abs(kernel.partials(s - e * std::sqrt(p * q), p + e * p, q + e * q).value - value) +
+                                  8 * unit * std::abs(value));
+      }
+    }
+  return most * std::exp(options.log_scale.value());
 }
 
 double slope_by_scale(const probed_kernel& kernel, const reals& X, const reals& Y, const coefficients& c) {

@@ -1,11 +1,12 @@
-// The slow, obvious form of MMD^2: a double loop over all pairs in long double, from a pair function's definition in
-// tests/pair_functions.hpp; and what rounding may cost a computation by tiles of dot products.
+// The slow, obvious form of MMD^2 and of relative representations: a double loop over all pairs in long double, from a pair
+// function's definition in tests/pair_functions.hpp; and what rounding may cost a computation by tiles of dot products.
 #pragma once
 
 #include <functional>
 #include <type_traits>
 #include <vector>
 
+#include "craft/relative.hpp"
 #include "devices.hpp"
 #include "pair_functions.hpp"
 
@@ -81,6 +82,19 @@ struct rounding {
 /// inputs_rounded: X and Y here are not what is stored, but were rounded to the type on the way.
 rounding rounding_of(const probed_kernel& kernel, const reals& X, const reals& Y, const coefficients& c, double unit,
                      bool inputs_rounded = false);
+
+/// relative's out_ic = exp(log_scale) k(x_i, a_c), pair by pair.
+reals naive_relative(const definition& define, const std::vector<double>& weights, const std::vector<double>& bandwidths,
+                     const reals& X, const reals& A, const craft::relative_options& options);
+template <class Case>
+reals naive_relative(const Case& k, const reals& X, const reals& A, const craft::relative_options& options) {
+  return naive_relative(k.define, k.weights, k.bandwidths, X, A, options);
+}
+
+/// What rounding may cost the largest entry of it: the kernel at s, a, b that are off by sqrt(d) roundings of the prepared
+/// rows, as above, where preparing (subtract, divide, divide) has cost a few more.
+double rounding_of_relative(const probed_kernel& kernel, const reals& X, const reals& A,
+                            const craft::relative_options& options, double unit);
 
 /// What a wrong scale M of the distances costs each gradient: sum |w k' D| over all pairs.
 double slope_by_scale(const probed_kernel& kernel, const reals& X, const reals& Y, const coefficients& c);

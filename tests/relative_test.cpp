@@ -19,74 +19,6 @@ using namespace craft_test;
 using craft::anchor_statistics;
 using reference::record;
 
-namespace {
-
-using wide = matrix<long double>;
-
-/// What the similarity looks at: statistics of the anchors first, then the norm.
-std::pair<wide, wide> prepared(const reals& X, const reals& A, const craft::relative_options& options) {
-  wide x = X.cast<long double>(), a = A.cast<long double>();
-  if (options.statistics != anchor_statistics::none) {
-    const wide mean = a.colwise().sum() / (long double)(a.rows());
-    x.rowwise() -= mean.row(0);
-    a.rowwise() -= mean.row(0);
-    if (options.statistics == anchor_statistics::standardise)
-      for (index_t k = 0; k < a.cols(); ++k) {
-        const long double std = std::sqrt(a.col(k).squaredNorm() / (long double)(a.rows() - 1));
-        x.col(k) /= std;
-        a.col(k) /= std;
-      }
-  }
-  if (options.normalise) {
-    for (index_t i = 0; i < x.rows(); ++i) x.row(i) /= x.row(i).norm();
-    for (index_t c = 0; c < a.rows(); ++c) a.row(c) /= a.row(c).norm();
-  }
-  return {x, a};
-}
-
-/// out_ic = exp(log_scale) k(x_i, a_c), pair by pair.
-template <class Case>
-reals by_hand(const Case& c, const reals& X, const reals& A, const craft::relative_options& options) {
-  const auto [x, a] = prepared(X, A, options);
-  const parameters w(c.weights.begin(), c.weights.end()), h(c.bandwidths.begin(), c.bandwidths.end());
-  const long double scale =
-      std::min<long double>(std::exp((long double)(options.log_scale.value())), options.max_scale);
-  reals out(X.rows(), A.rows());
-  for (index_t i = 0; i < X.rows(); ++i)
-    for (index_t j = 0; j < A.rows(); ++j) {
-      pair_of_samples p;
-      p.D.v = (x.row(i) - a.row(j)).squaredNorm();
-      p.s.v = x.row(i).dot(a.row(j));
-      p.a.v = x.row(i).squaredNorm();
-      p.b.v = a.row(j).squaredNorm();
-      out(i, j) = double(scale * c.define(p, w, h).v);
-    }
-  return out;
-}
-
-/// What rounding may cost the largest entry: the kernel at s, a, b that are off by sqrt(d) roundings of the prepared
-/// rows, as in naive.hpp, where preparing (subtract, divide, divide) has cost a few more.
-template <class D, class Case>
-double allowed(const Case& c, const reals& X, const reals& A, const craft::relative_options& options) {
-  const auto [x, a] = prepared(X, A, options);
-  const auto kernel = c.kernel();
-  const double unit = roundoff<typename D::scalar>, shift = 2 * (std::sqrt(double(X.cols())) + 6) * unit;
-  double most = 0;
-  for (index_t i = 0; i < X.rows(); ++i)
-    for (index_t j = 0; j < A.rows(); ++j) {
-      const double s = double(x.row(i).dot(a.row(j))), p = double(x.row(i).squaredNorm()),
-                   q = double(a.row(j).squaredNorm()), value = kernel.value(s, p, q);
-      for (const double sign : {-1.0, 1.0}) {
-        const double e = sign * shift;
-        most = std::max(most, std::abs(kernel.value(s - e * std::sqrt(p * q), p + e * p, q + e * q) - value) +
-                                  8 * unit * std::abs(value));
-      }
-    }
-  return most * std::exp(options.log_scale.value());
-}
-
-}  // namespace
-
 TEMPLATE_LIST_TEST_CASE("the map is its definition, for every similarity", "[relative]", devices) {
   using D = TestType;
   auto ctx = D::make();
@@ -104,7 +36,8 @@ TEMPLATE_LIST_TEST_CASE("the map is its definition, for every similarity", "[rel
           options.log_scale = 0.7;
           INFO(c.name << ", n " << s.n << ", anchors " << s.c << ", d " << s.d << ", tile " << tile);
           const reals got = run_map<D>(ctx, X, A, c.kernel(), options);
-          CHECK((got - by_hand(c, X, A, options)).cwiseAbs().maxCoeff() <= allowed<D>(c, X, A, options));
+          CHECK((got - naive_relative(c, X, A, options)).cwiseAbs().maxCoeff() <=
+                rounding_of_relative(c.kernel(), X, A, options, roundoff<typename D::scalar>));
         });
       });
     }
@@ -325,8 +258,8 @@ TEMPLATE_LIST_TEST_CASE("centred and distance-based representations keep their d
     const double spacing = options.normalise ? 3e-5 : 0;
     const reals mean = A.colwise().mean();
     const reals Xc = X.rowwise() - mean.row(0), Ac = A.rowwise() - mean.row(0);
-    CHECK((run_map<D>(ctx, X, A, c.kernel(), options) - by_hand(c, X, A, options)).cwiseAbs().maxCoeff() <=
-          allowed<D>(c, Xc, Ac, options) + spacing);
+    CHECK((run_map<D>(ctx, X, A, c.kernel(), options) - naive_relative(c, X, A, options)).cwiseAbs().maxCoeff() <=
+          rounding_of_relative(c.kernel(), Xc, Ac, options, roundoff<typename D::scalar>) + spacing);
   };
   check(std::get<0>(distance_functions()), with(anchor_statistics::none, false));
   check(std::get<6>(distance_functions()), with(anchor_statistics::none, false));
