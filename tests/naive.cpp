@@ -60,11 +60,11 @@ using wide = matrix<long double>;
 /// What the similarity looks at: statistics of the anchors first, then the norm.
 std::pair<wide, wide> prepared(const reals& X, const reals& A, const craft::relative_options& options) {
   wide x = X.cast<long double>(), a = A.cast<long double>();
-  if (options.statistics != anchor_statistics::none) {
+  if (options.statistics != craft::anchor_statistics::none) {
     const wide mean = a.colwise().sum() / (long double)(a.rows());
     x.rowwise() -= mean.row(0);
     a.rowwise() -= mean.row(0);
-    if (options.statistics == anchor_statistics::standardise)
+    if (options.statistics == craft::anchor_statistics::standardise)
       for (index_t k = 0; k < a.cols(); ++k) {
         const long double std = std::sqrt(a.col(k).squaredNorm() / (long double)(a.rows() - 1));
         x.col(k) /= std;
