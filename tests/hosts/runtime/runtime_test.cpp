@@ -672,7 +672,7 @@ namespace {
 
 /// Everything that a verb may be given, and places for all that it may write.
 template <class D>
-struct arguments {
+struct call_data {
   rt::matrix x, paired, anchors, soft, dout, target;
   rt::place dx, d_anchors, number, out, centres;
   craft::labels labels;
@@ -680,10 +680,10 @@ struct arguments {
   void* value;
 };
 
-/// A verb, what it reads and writes of these arguments, and a call with all of that.
+/// A verb, what it reads and writes of these data, and a call with all of that.
 template <class D>
 struct verb {
-  using A = arguments<D>;
+  using A = call_data<D>;
   std::string name;
   std::vector<rt::matrix A::*> stored, computed;  ///< matrices of the type of x, and of the computing type
   std::vector<rt::place A::*> places;
@@ -693,7 +693,7 @@ struct verb {
 
 template <class D>
 std::vector<verb<D>> every_verb() {
-  using A = arguments<D>;
+  using A = call_data<D>;
   using device = const craft::any_device&;
   const auto mmd = [](device on, const A& a) {
     craft::mmd_options o;
@@ -768,7 +768,7 @@ TEMPLATE_LIST_TEST_CASE("wrong descriptions are refused by every verb, and nothi
   using craft::device_error;
   using craft::shape_error;
   using craft::type_error;
-  using A = arguments<D>;
+  using A = call_data<D>;
   const craft::any_device device(D::make());
   const samples<D> s;
   constexpr bool on_host = D::space == craft::memory::host;
