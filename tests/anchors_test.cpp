@@ -269,7 +269,7 @@ TEMPLATE_LIST_TEST_CASE("k-means: the same seed gives the same bits, another see
   CHECK(inertias.size() > 3);
 }
 
-TEMPLATE_LIST_TEST_CASE("more restarts are never worse", "[anchors][kmeans]", devices) {
+TEMPLATE_LIST_TEST_CASE("more restarts are never worse", "[anchors][kmeans][long]", devices) {
   using D = TestType;
   const auto ctx = D::make();
   const reals x = as_stored<D>(random_reals(150, 4, 76));
