@@ -144,11 +144,14 @@ template <class Sum>
 void multiply(const operand& a, const operand& b, const operand& c, std::int64_t batch, Sum alpha, Sum beta,
               cublasComputeType_t compute) {
   matrix<Sum> product = matrix<Sum>::Zero(c.rows, c.cols);
-  if (alpha != 0 && a.cols > 0) {  // by loops, which compile in no time
+  if (alpha != 0 && a.cols > 0) {  // by loops over plain numbers, which compile in no time and need no optimiser
     const matrix<Sum> left = read<Sum>(a, batch, compute), right = read<Sum>(b, batch, compute);
     for (std::int64_t j = 0; j < c.cols; ++j)
-      for (std::int64_t k = 0; k < right.rows(); ++k)
-        for (std::int64_t i = 0; i < c.rows; ++i) product(i, j) += left(i, k) * right(k, j);
+      for (std::int64_t k = 0; k < right.rows(); ++k) {
+        const Sum *from = left.data() + k * c.rows, by = right.data()[j * right.rows() + k];
+        Sum* to = product.data() + j * c.rows;
+        for (std::int64_t i = 0; i < c.rows; ++i) to[i] += from[i] * by;
+      }
   }
   with_type(c.type, [&](auto zero) {
     using T = decltype(zero);
