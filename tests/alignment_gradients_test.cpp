@@ -41,7 +41,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: gradients by finite differences",
   const bool weighted = GENERATE(false, true);
   const bool clamped = GENERATE(false, true);
   const bool ignoring = GENERATE(false, true);
-  const index_t n = 9, c = 4, d = 5;
+  const index_t n = 6, c = 4, d = 3;
   const reals x = random_reals(n, d, 11), a = random_reals(c, d, 12);
   const array<D> weights(some_weights<D>(n));
   std::vector<index_t> y = labels_for(n, c, 3);
@@ -78,7 +78,7 @@ TEMPLATE_LIST_TEST_CASE("info_nce: gradients by finite differences", "[alignment
   const bool clamped = GENERATE(false, true);
   const bool labelled = GENERATE(false, true);
   // Weights belong to the rows of both sides in the symmetric form, which needs equally many.
-  const index_t n = 9, d = 5, m = labelled && !weighted ? 7 : n;
+  const index_t n = 6, d = 3, m = labelled && !weighted ? 5 : n;
   const reals x = random_reals(n, d, 14), y = random_reals(m, d, 15);
   const array<D> weights(some_weights<D>(n));
   std::vector<index_t> xl, yl;
@@ -108,7 +108,7 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive: gradients by finite differences", 
   const bool clamped = GENERATE(false, true);
   const bool labelled = GENERATE(false, true);
   const double bias = GENERATE(-3.0, 0.5);
-  const index_t n = 9, d = 5, m = labelled ? 7 : n;
+  const index_t n = 6, d = 3, m = labelled ? 5 : n;
   const reals x = random_reals(n, d, 16), y = random_reals(m, d, 17);
   std::vector<index_t> xl, yl;
   if (labelled) {

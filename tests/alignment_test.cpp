@@ -172,6 +172,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy equals the double loop", "[alignme
   const bool normalise = GENERATE(true, false);
   for (const shape& sh : shapes)
     for (index_t tile : tiles) {
+      if (tile == 1 && sh.n > 20) continue;  // a thousand tiles, of which the smaller shapes have enough
       auto ctx = D::make();
       ctx.tile(tile);
       // Not normalised, rows of length about one keep the logits below the scale.
@@ -216,6 +217,7 @@ TEMPLATE_LIST_TEST_CASE("info_nce equals the double loop", "[alignment][by-hand]
   const direction way = GENERATE(direction::one_way, direction::symmetric);
   for (const shape& sh : shapes)
     for (index_t tile : tiles) {
+      if (tile == 1 && sh.n > 20) continue;  // a thousand tiles, of which the smaller shapes have enough
       auto ctx = D::make();
       ctx.tile(tile);
       const reals x = as_stored<D>(random_reals(sh.n, sh.d, 4) / std::sqrt(double(sh.d)));
@@ -258,6 +260,7 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive equals the double loop", "[alignmen
   const bool normalise = GENERATE(true, false);
   for (const shape& sh : shapes)
     for (index_t tile : tiles) {
+      if (tile == 1 && sh.n > 20) continue;  // a thousand tiles, of which the smaller shapes have enough
       auto ctx = D::make();
       ctx.tile(tile);
       const reals x = as_stored<D>(random_reals(sh.n, sh.d, 7) / std::sqrt(double(sh.d)));

@@ -72,7 +72,7 @@ std::vector<double> bytes_used(const every_verb<S>& all, index_t tile, int threa
 
 }  // namespace
 
-TEST_CASE("scratch memory grows with n, not with n^2 and not with n times threads", "[memory]") {
+TEST_CASE("scratch memory grows with n, not with n^2 and not with n times threads", "[memory][long]") {
   // Twice the rows: twice the arrays, whatever tiles and threads take beside them.
   every_verb<float> small(250, 250, 5, 8), middle(500, 500, 5, 8), large(1000, 1000, 5, 8);
   const auto a = bytes_used(small, 32, 1), b = bytes_used(middle, 32, 1), c = bytes_used(large, 32, 1);
@@ -94,7 +94,7 @@ TEST_CASE("scratch memory grows with n, not with n^2 and not with n times thread
   }
 }
 
-TEST_CASE("with the engine's own tiles memory stays far below n x m", "[memory]") {
+TEST_CASE("with the engine's own tiles memory stays far below n x m", "[memory][long]") {
   const index_t n = 1600, d = 8;
   every_verb<float> all(n, n, 5, d);
   const auto used = bytes_used(all, 0, 1);

@@ -57,19 +57,19 @@ void check_both(const craft::mmd_options& options, const sample_weights& weights
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("gradients of every pair function: of the distance", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients of every pair function: of the distance", "[mmd][gradients][long]", double_devices) {
   for_each_of(distance_functions(), [](const auto& c) { every_gradient<TestType>(c); });
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients of every pair function: products", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients of every pair function: products", "[mmd][gradients][long]", double_devices) {
   for_each_of(product_functions(), [](const auto& c) { every_gradient<TestType>(c); });
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients of every pair function: several at once", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients of every pair function: several at once", "[mmd][gradients][long]", double_devices) {
   for_each_of(composed_functions(), [](const auto& c) { every_gradient<TestType>(c); });
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients with sample weights", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients with sample weights", "[mmd][gradients][long]", double_devices) {
   for (const form f : {form::biased, form::unbiased})
     for (const bool both : {true, false}) {
       INFO(name_of(f) << (both ? ", both" : ", x only"));
@@ -91,7 +91,7 @@ TEMPLATE_LIST_TEST_CASE("gradients through every bandwidth rule", "[mmd][gradien
       }
 }
 
-TEMPLATE_LIST_TEST_CASE("gradients through the range of the columns", "[mmd][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("gradients through the range of the columns", "[mmd][gradients][long]", double_devices) {
   for (const auto columns : {craft::column_scaling::minmax_separate, craft::column_scaling::minmax_joint})
     for (const form f : {form::biased, form::unbiased, form::linear}) {
       // A large eps shows whether it is in the right place.

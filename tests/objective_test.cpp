@@ -280,7 +280,7 @@ TEMPLATE_LIST_TEST_CASE("gradients of the objective by finite differences", "[ob
   const std::vector<mix> all = mixes();
   const std::size_t which = GENERATE_COPY(Catch::Generators::range(std::size_t(0), all.size()));
   const mix& m = all[which];
-  problem p = given(m, random_problem(8, 6, 4, 5));
+  problem p = given(m, random_problem(8, 6, 4, 3));
   craft::objective_options o = m.options;
   const objective_result r = run_objective<D>(ctx, p, kernel, o);
   const double upstream = o.upstream.value();

@@ -44,7 +44,8 @@ void check_pullback(const Case& c, const craft::relative_options& given) {
 
 }  // namespace
 
-TEMPLATE_LIST_TEST_CASE("pull-back of every similarity under every option", "[relative][gradients]", double_devices) {
+TEMPLATE_LIST_TEST_CASE("pull-back of every similarity under every option", "[relative][gradients][long]",
+                        double_devices) {
   for_each_pair_function([](const auto& c) {
     for_each_option([&](const craft::relative_options& options) { check_pullback<TestType>(c, options); });
   });

@@ -39,6 +39,13 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+// The emulation's own records, touched at every switch, are not what the sanitizers are there for.
+#if SIMT_ASAN
+#define SIMT_UNWATCHED __attribute__((no_sanitize("address", "undefined")))
+#else
+#define SIMT_UNWATCHED
+#endif
+
 // swapcontext asks the kernel for the signal mask at every switch, which costs a hundred times the switch itself, so
 // that it only serves where the few instructions below do not.
 #if !defined(__x86_64__) && !defined(SIMT_UCONTEXT)
@@ -119,12 +126,14 @@ inline const char* name_of(operation what) {
   return names[int(what)];
 }
 
-/// What a thread waits for, what it brings and, once all have met, what it takes away (in `value`).
+/// What a thread waits for, what it brings and, once all have met, what it takes away. Filled in field by field: most of the
+/// emulation's time is spent here, and a copy of the whole waits for the parts to be stored.
 struct meeting {
   operation what;
   unsigned mask;         ///< lanes that take part
   int source;            ///< shuffles: the lane to read
   std::uint64_t value;   ///< shuffles: 8 bytes of the number; votes: the predicate
+  std::uint64_t result;
   const void* given;     ///< gather: count numbers
   std::size_t bytes;
   const char* file;
@@ -146,7 +155,7 @@ struct machine_state {
   unsigned char* shared = nullptr;
   std::size_t shared_bytes = 0;
 
-  int threads = 0, running = -1, at_barrier = 0, finished = 0;
+  int threads = 0, running = -1, at_barrier = 0, first_at_barrier = 0, finished = 0;
   std::array<uint3, max_threads> index{};
   std::array<meeting, max_threads> meetings{};
   std::array<warp_state, max_threads / warp_lanes> warps{};
@@ -187,7 +196,7 @@ inline order current_order() {
 }
 
 template <class Iterator>
-void put_in_order(Iterator first, Iterator last) {
+SIMT_UNWATCHED void put_in_order(Iterator first, Iterator last) {
   if (machine.chosen == order::reverse) std::reverse(first, last);
   if (machine.chosen != order::shuffled) return;
   for (auto left = last - first; left > 1; --left) {
@@ -198,7 +207,7 @@ void put_in_order(Iterator first, Iterator last) {
   }
 }
 
-inline void after_switch([[maybe_unused]] context& here) {
+SIMT_UNWATCHED inline void after_switch([[maybe_unused]] context& here) {
 #if SIMT_ASAN
   const void* stack = nullptr;
   std::size_t bytes = 0;
@@ -210,7 +219,7 @@ inline void after_switch([[maybe_unused]] context& here) {
 #endif
 }
 
-inline void jump(context& from, context& to) {
+SIMT_UNWATCHED inline void jump(context& from, context& to) {
   machine.came_from = &from;
 #if SIMT_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.bytes);
@@ -226,7 +235,7 @@ inline void jump(context& from, context& to) {
 }
 
 /// Hands the processor to the next thread of the phase, or to the scheduler after the last or after a fault.
-inline void hand_on(context& from) {
+SIMT_UNWATCHED inline void hand_on(context& from) {
   if (machine.cursor == machine.phase_size || !machine.fault.empty()) return jump(from, machine.scheduler);
   machine.running = machine.phase[std::size_t(machine.cursor++)];
   threadIdx = machine.index[std::size_t(machine.running)];
@@ -327,35 +336,33 @@ inline void set_deadlock() {
 
 // ---- barriers and collectives ---------------------------------------------------------------------------------------
 
-inline void block_barrier(const char* file, int line) {
+SIMT_UNWATCHED inline void block_barrier(const char* file, int line) {
   const std::size_t thread = std::size_t(machine.running);
   meeting& mine = machine.meetings[thread];
-  mine = {operation::syncthreads, 0, 0, 0, nullptr, 0, file, line};
+  mine.what = operation::syncthreads;
+  mine.file = file;
+  mine.line = line;
   // Two threads at two different barriers happen to meet on some devices; the language does not promise it.
-  static meeting first;
-  if (machine.at_barrier++ == 0) {
-    first = mine;
-  } else if (first.line != line || (first.file != file && std::strcmp(first.file, file) != 0)) {
+  if (machine.at_barrier++ == 0) machine.first_at_barrier = int(thread);
+  const meeting& first = machine.meetings[std::size_t(machine.first_at_barrier)];
+  if (first.line != line || (first.file != file && std::strcmp(first.file, file) != 0)) {
     set_fault(text_of_thread(int(thread)) + ", but others at " + first.file + ":" + std::to_string(first.line));
   }
   hand_on(machine.fibers[thread]);
 }
 
 /// All lanes of `lanes` have arrived: every one gets its result.
-inline void finish_meeting(int first_thread, unsigned lanes) {
+SIMT_UNWATCHED inline void finish_meeting(int first_thread, unsigned lanes) {
   warp_state& warp = machine.warps[std::size_t(first_thread / warp_lanes)];
   meeting* const lane = &machine.meetings[std::size_t(first_thread)];
   const meeting& one = lane[__builtin_ctz(lanes)];
-  std::array<std::uint64_t, warp_lanes> values;
   std::uint64_t votes = 0;
-  values.fill(~std::uint64_t(0));  // what a lane that does not take part gives is undefined: NaN
   for (int l = 0; l < warp_lanes; ++l) {
     if (!(lanes >> l & 1)) continue;
     if (lane[l].what != one.what || lane[l].mask != one.mask || lane[l].bytes != one.bytes) {
       return set_fault(text_of_thread(first_thread + l) + ", but " +
                        text_of_thread(first_thread + __builtin_ctz(lanes)));
     }
-    values[std::size_t(l)] = lane[l].value;
     if (lane[l].value != 0) votes |= std::uint64_t(1) << l;
   }
   if (one.what == operation::gather) {
@@ -368,24 +375,32 @@ inline void finish_meeting(int first_thread, unsigned lanes) {
   for (int l = 0; l < warp_lanes; ++l) {
     if (!(lanes >> l & 1)) continue;
     switch (one.what) {
-      case operation::ballot: lane[l].value = votes; break;
-      case operation::any: lane[l].value = votes != 0; break;
-      case operation::all: lane[l].value = votes == lanes; break;
-      default: lane[l].value = values[std::size_t(lane[l].source)]; break;
+      case operation::ballot: lane[l].result = votes; break;
+      case operation::any: lane[l].result = votes != 0; break;
+      case operation::all: lane[l].result = votes == lanes; break;
+      // What a lane that does not take part gives is undefined: NaN.
+      default: lane[l].result = lanes >> lane[l].source & 1 ? lane[lane[l].source].value : ~std::uint64_t(0); break;
     }
   }
   warp.waiting &= ~lanes;
   warp.ready |= lanes;
 }
 
-/// Waits until the lanes of `mine.mask` have come too. Lanes that the block does not have do not count.
-inline std::uint64_t meet(const meeting& mine) {
+/// Waits until the lanes of `mask` have come too. Lanes that the block does not have do not count.
+SIMT_UNWATCHED inline std::uint64_t meet(operation what, unsigned mask, int source, std::uint64_t value, const void* given,
+                          std::size_t bytes, const char* file, int line) {
   const std::size_t thread = std::size_t(machine.running);
   const int lane = int(thread) % warp_lanes;
   warp_state& warp = machine.warps[thread / warp_lanes];
   meeting& kept = machine.meetings[thread];
-  kept = mine;
-  kept.mask &= warp.exists;
+  kept.what = what;
+  kept.mask = mask & warp.exists;
+  kept.source = source;
+  kept.value = value;
+  kept.given = given;
+  kept.bytes = bytes;
+  kept.file = file;
+  kept.line = line;
   warp.waiting |= 1u << lane;
   if (!(kept.mask >> lane & 1)) {
     set_fault(text_of_thread(int(thread)) + ", which lacks the thread itself");
@@ -393,7 +408,7 @@ inline std::uint64_t meet(const meeting& mine) {
     finish_meeting(int(thread) - lane, kept.mask);
   }
   hand_on(machine.fibers[thread]);
-  return kept.value;
+  return kept.result;
 }
 
 /// Every lane gives `count` numbers; afterwards each can read those of all 32 lanes, lane after lane, until the warp
@@ -401,7 +416,7 @@ inline std::uint64_t meet(const meeting& mine) {
 template <class T>
 const T* warp_gather(const T* mine, int count, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= 8);
-  meet({operation::gather, ~0u, machine.running % warp_lanes, 0, mine, sizeof(T) * std::size_t(count), file, line});
+  meet(operation::gather, ~0u, machine.running % warp_lanes, 0, mine, sizeof(T) * std::size_t(count), file, line);
   return reinterpret_cast<const T*>(machine.warps[std::size_t(machine.running / warp_lanes)].gathered.data());
 }
 
@@ -420,7 +435,7 @@ T shuffle(operation what, unsigned mask, T value, int argument, int width, const
   if (source > last || source < 0 || (what == operation::shfl_up && source < first)) source = lane;
   std::uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof value);
-  bits = meet({what, mask, source, bits, nullptr, 0, file, line});
+  bits = meet(what, mask, source, bits, nullptr, 0, file, line);
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
@@ -430,7 +445,7 @@ T shuffle(operation what, unsigned mask, T value, int argument, int width, const
 /// The dynamic shared memory of the running block, or nullptr if the launch asked for none.
 inline void* shared_memory() { return machine.shared; }
 
-inline bool run_block() {
+SIMT_UNWATCHED inline bool run_block() {
   if (machine.shared != nullptr) std::memset(machine.shared, 0xff, machine.shared_bytes);
   const int warps = (machine.threads + warp_lanes - 1) / warp_lanes;
   const auto all_ready = [&] {
@@ -534,7 +549,7 @@ inline bool run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*bod
 
 inline void __syncthreads(SIMT_SITE) { simt::block_barrier(file, line); }
 inline void __syncwarp(unsigned mask = ~0u, SIMT_SITE) {
-  simt::meet({simt::operation::syncwarp, mask, 0, 0, nullptr, 0, file, line});
+  simt::meet(simt::operation::syncwarp, mask, 0, 0, nullptr, 0, file, line);
 }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_SITE) {
@@ -553,13 +568,13 @@ T __shfl_down_sync(unsigned mask, T value, unsigned lanes, int width = 32, SIMT_
   return simt::shuffle(simt::operation::shfl_down, mask, value, int(lanes), width, file, line);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
-  return unsigned(simt::meet({simt::operation::ballot, mask, 0, predicate != 0, nullptr, 0, file, line}));
+  return unsigned(simt::meet(simt::operation::ballot, mask, 0, predicate != 0, nullptr, 0, file, line));
 }
 inline int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
-  return int(simt::meet({simt::operation::any, mask, 0, predicate != 0, nullptr, 0, file, line}));
+  return int(simt::meet(simt::operation::any, mask, 0, predicate != 0, nullptr, 0, file, line));
 }
 inline int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
-  return int(simt::meet({simt::operation::all, mask, 0, predicate != 0, nullptr, 0, file, line}));
+  return int(simt::meet(simt::operation::all, mask, 0, predicate != 0, nullptr, 0, file, line));
 }
 #undef SIMT_SITE
 
