@@ -16,14 +16,17 @@ namespace {
 
 /// The numbers a loss depends on, and a check of all its gradients at once.
 /// verb(x, y, log_scale, bias, wanted) runs the loss.
-template <class Verb>
+template <class D, class Verb>
 void check_gradients(reals x, reals y, double log_scale, double bias, bool with_bias, const Verb& verb) {
   const loss_result r = verb(x, y, log_scale, bias, with_bias ? want::all_and_bias : want::all);
   std::vector<craft::gradient_block<double>> blocks = {{"x", x.data(), x.size(), r.x.data()},
                                                        {"y", y.data(), y.size(), r.y.data()},
                                                        {"log_scale", &log_scale, 1, &r.log_scale}};
   if (with_bias) blocks.push_back({"bias", &bias, 1, &r.bias});
-  const auto report = craft::gradcheck([&] { return verb(x, y, log_scale, bias, want::value_only).value; }, blocks);
+  craft::gradcheck_options how;
+  how.directions = D::backend::directions;
+  const auto report =
+      craft::gradcheck([&] { return verb(x, y, log_scale, bias, want::value_only).value; }, blocks, how);
   INFO(report.text());
   CHECK(report.verdict == craft::verdict::agrees);
   CHECK(report.same_bits);
@@ -41,7 +44,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: gradients by finite differences",
   const bool weighted = GENERATE(false, true);
   const bool clamped = GENERATE(false, true);
   const bool ignoring = GENERATE(false, true);
-  const index_t n = 6, c = 4, d = 3;
+  const index_t n = 9, c = 4, d = 5;
   const reals x = random_reals(n, d, 11), a = random_reals(c, d, 12);
   const array<D> weights(some_weights<D>(n));
   std::vector<index_t> y = labels_for(n, c, 3);
@@ -53,14 +56,14 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: gradients by finite differences",
   o.label_smoothing = smoothing;
   if (weighted) o.weights = weights.as_numbers();
   if (clamped) o.max_scale = 4;  // below the scale of 6: constant in it
-  check_gradients(x, a, std::log(6.0), 0, false,
+  check_gradients<D>(x, a, std::log(6.0), 0, false,
                   [&](const reals& xs, const reals& as, double log_scale, double, want wanted) {
                     craft::cross_entropy_options at = o;
                     at.log_scale = log_scale;
                     return run_cross_entropy<D>(ctx, xs, as, y, at, wanted);
                   });
   const reals soft = random_reals(n, c, 13).cwiseAbs();
-  check_gradients(x, a, std::log(6.0), 0, false,
+  check_gradients<D>(x, a, std::log(6.0), 0, false,
                   [&](const reals& xs, const reals& as, double log_scale, double, want wanted) {
                     craft::cross_entropy_options at = o;
                     at.log_scale = log_scale;
@@ -78,7 +81,7 @@ TEMPLATE_LIST_TEST_CASE("info_nce: gradients by finite differences", "[alignment
   const bool clamped = GENERATE(false, true);
   const bool labelled = GENERATE(false, true);
   // Weights belong to the rows of both sides in the symmetric form, which needs equally many.
-  const index_t n = 6, d = 3, m = labelled && !weighted ? 5 : n;
+  const index_t n = 9, d = 5, m = labelled && !weighted ? 7 : n;
   const reals x = random_reals(n, d, 14), y = random_reals(m, d, 15);
   const array<D> weights(some_weights<D>(n));
   std::vector<index_t> xl, yl;
@@ -92,7 +95,7 @@ TEMPLATE_LIST_TEST_CASE("info_nce: gradients by finite differences", "[alignment
   o.label_smoothing = smoothing;
   if (weighted) o.weights = weights.as_numbers();
   if (clamped) o.max_scale = 4;
-  check_gradients(x, y, std::log(6.0), 0, false,
+  check_gradients<D>(x, y, std::log(6.0), 0, false,
                   [&](const reals& xs, const reals& ys, double log_scale, double, want wanted) {
                     craft::contrastive_options at = o;
                     at.log_scale = log_scale;
@@ -108,7 +111,7 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive: gradients by finite differences", 
   const bool clamped = GENERATE(false, true);
   const bool labelled = GENERATE(false, true);
   const double bias = GENERATE(-3.0, 0.5);
-  const index_t n = 6, d = 3, m = labelled ? 5 : n;
+  const index_t n = 9, d = 5, m = labelled ? 7 : n;
   const reals x = random_reals(n, d, 16), y = random_reals(m, d, 17);
   std::vector<index_t> xl, yl;
   if (labelled) {
@@ -118,7 +121,7 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive: gradients by finite differences", 
   craft::sigmoid_options o;
   o.normalise = normalise;
   if (clamped) o.max_scale = 4;
-  check_gradients(x, y, std::log(6.0), bias, true,
+  check_gradients<D>(x, y, std::log(6.0), bias, true,
                   [&](const reals& xs, const reals& ys, double log_scale, double b, want wanted) {
                     craft::sigmoid_options at = o;
                     at.log_scale = log_scale;

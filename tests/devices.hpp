@@ -46,6 +46,7 @@ struct cpu_backend {
   static constexpr craft::memory space = craft::memory::host;
   static const char* name() { return "cpu"; }
   static constexpr index_t tile_unit = 1;
+  static constexpr index_t directions = 0;  ///< of finite differences: every coordinate
   /// One thread: results do not depend on their number (threads_test.cpp), and a busy machine makes many wait.
   static context make() { return craft::cpu(1); }
   static context make_checking() { return make(); }
@@ -83,6 +84,8 @@ struct cuda_backend {
   static constexpr craft::memory space = craft::memory::device;
   static const char* name() { return "cuda"; }
   static constexpr index_t tile_unit = 8;  ///< five launches a tile: single rows would take minutes under emulation
+  /// Of finite differences: they show that a gradient is wrong, and the CPU's coordinates show where.
+  static constexpr index_t directions = 6;
   static context make() {
     context ctx;
     ctx.blas_bytes(4096);

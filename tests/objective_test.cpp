@@ -280,7 +280,7 @@ TEMPLATE_LIST_TEST_CASE("gradients of the objective by finite differences", "[ob
   const std::vector<mix> all = mixes();
   const std::size_t which = GENERATE_COPY(Catch::Generators::range(std::size_t(0), all.size()));
   const mix& m = all[which];
-  problem p = given(m, random_problem(8, 6, 4, 3));
+  problem p = given(m, random_problem(8, 6, 4, 5));
   craft::objective_options o = m.options;
   const objective_result r = run_objective<D>(ctx, p, kernel, o);
   const double upstream = o.upstream.value();
@@ -298,12 +298,14 @@ TEMPLATE_LIST_TEST_CASE("gradients of the objective by finite differences", "[ob
   add("batch_texts", p.batch_texts, g.batch_texts);
   add("image_anchors", p.image_anchors, g.image_anchors);
   add("target_images", p.target_images, g.target_images);
+  craft::gradcheck_options how;
+  how.directions = D::backend::directions;
   const auto report = craft::gradcheck(
       [&] {
         o.log_scale = log_scale;
         return run_objective<D>(ctx, p, kernel, o, true).total;
       },
-      blocks);
+      blocks, how);
   INFO(m.name << "\n" << report.text());
   CHECK(report.verdict == craft::verdict::agrees);
   CHECK(report.same_bits);
