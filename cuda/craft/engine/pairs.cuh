@@ -217,6 +217,16 @@ struct panel_sums {
 template <class T>
 constexpr std::size_t panel_shared_bytes = std::size_t(block_warps) * columns_per_block * sizeof(T) + block_warps * sizeof(double);
 
+/// Columns j to j + 3 of a row that has columns up to `end`: what lies behind them nobody has written, and is `beyond` here.
+template <class T>
+__device__ inline quad<T> quad_at(const T* line, index_t j, index_t end, T beyond) {
+  if (j + 4 <= end) return *reinterpret_cast<const quad<T>*>(line + j);
+  quad<T> s;
+#pragma unroll
+  for (int c = 0; c < 4; ++c) s.v[c] = j + c < end ? line[j + c] : beyond;
+  return s;
+}
+
 /// Takes the values of one row's pairs to the totals.
 template <class Element, class T>
 __device__ inline void add_values(const Element& element, const typename Element::row_side& row, T value, T second,
@@ -253,7 +263,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
 #pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
-      if (Element::reads && j < p.nj) s[q] = *reinterpret_cast<const quad<T>*>(line + j);
+      if (Element::reads) s[q] = quad_at(line, j, p.nj, T(0));
     }
     T row_sum(0), row_value(0), row_second(0);
 #pragma unroll
@@ -299,11 +309,13 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
   }
 }
 
-/// Adds the sums of all blocks of a panel, in their order: the first block the totals, the others rows and columns.
+/// Adds the sums of all blocks of a panel, in their order: the first block the totals, the others rows and columns. Columns
+/// before `first_column` are left alone: in a triangle's diagonal square they are the rows once more, and another thread adds
+/// to the same number.
 template <class T>
 __global__ void __launch_bounds__(block_threads) fold_panel_kernel(panel_sums<T> sums, index_t blocks_beside, index_t blocks_below,
                                                                    int count, double* totals, index_t ni, double* row_self,
-                                                                   index_t nj, double* column_self) {
+                                                                   index_t first_column, index_t nj, double* column_self) {
   if (blockIdx.x == 0) {
     double* scratch = shared<double>();
     for (int q = 0; q < count; ++q) {
@@ -321,9 +333,8 @@ __global__ void __launch_bounds__(block_threads) fold_panel_kernel(panel_sums<T>
     for (index_t b = 0; b < blocks_beside; ++b) s += double(sums.rows[b * ni + t]);
     row_self[t] += s;
   }
-  // In a triangle a row may be a column of the same panel; its column sums are then all zero, and are left alone.
   const index_t j = t - ni;
-  if (j >= 0 && j < nj && column_self != nullptr) {
+  if (j >= first_column && j < nj && column_self != nullptr) {
     double s = 0;
     for (index_t b = 0; b < blocks_below; ++b) s += double(sums.columns[b * nj + j]);
     column_self[j] += s;
@@ -394,7 +405,8 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
       launch("fold_panel", fold_panel_kernel<T>,
              1 + (norms ? (p.ni + p.nj + block_threads - 1) / block_threads : 0), 1, block_threads,
              block_warps * sizeof(double), sums, beside, below, Element::totals, totals, p.ni,
-             norms ? gx.self + p.i0 : nullptr, p.nj, norms ? gy.self + p.j0 : nullptr);
+             norms ? gx.self + p.i0 : nullptr, triangle && p.j0 == p.i0 ? p.ni : 0, p.nj,
+             norms ? gy.self + p.j0 : nullptr);
     const auto within = [&](index_t i) { return std::min(std::max(i, first_wanted), last_wanted); };
     if (gx.gradient) {
       const index_t from = triangle ? within(p.i0) : p.i0, to = triangle ? within(p.i0 + p.ni) : p.i0 + p.ni;
@@ -608,10 +620,9 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) log_sum_exp_
 #pragma unroll
     for (int q = 0; q < quads_per_lane; ++q) {
       const index_t j = left + (q * warp_lanes + lane) * 4;
-      quad<T> s{{lowest, lowest, lowest, lowest}};
-      if (i < p.ni && j < p.nj) s = *reinterpret_cast<const quad<T>*>(p.s + i * p.stride + j);
+      const quad<T> s = quad_at(p.s + i * p.stride, j, i < p.ni ? p.nj : 0, lowest);
 #pragma unroll
-      for (int c = 0; c < 4; ++c) z[r][q * 4 + c] = i < p.ni && j + c < p.nj ? s.v[c] : lowest;
+      for (int c = 0; c < 4; ++c) z[r][q * 4 + c] = s.v[c];
     }
   }
 #pragma unroll
