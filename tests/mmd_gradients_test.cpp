@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "craft/gradcheck.hpp"
 #include "craft/mmd.hpp"
 #include "devices.hpp"
 #include "mmd_runs.hpp"

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "craft/gradcheck.hpp"
 #include "craft/relative.hpp"
 #include "devices.hpp"
+#include "differences.hpp"
 #include "naive.hpp"
 #include "pair_functions.hpp"
 #include "relative_runs.hpp"
@@ -27,9 +27,7 @@ void check_pullback(const Case& c, const craft::relative_options& given) {
   craft::relative_options options = given;
   options.log_scale = log_scale;
   const relative_result got = run_relative<D>(ctx, X, A, c.kernel(), options, W);
-  craft::gradcheck_options how;
-  how.directions = D::backend::directions;
-  const auto report = craft::gradcheck<double>(
+  check_by_differences<D>(
       [&] {
         craft::relative_options now = given;
         now.log_scale = log_scale;
@@ -38,10 +36,7 @@ void check_pullback(const Case& c, const craft::relative_options& given) {
       {{"x", X.data(), X.size(), got.x.data()},
        {"anchors", A.data(), A.size(), got.anchors.data()},
        {"log_scale", &log_scale, 1, &got.log_scale}},
-      how);
-  INFO(c.name << '\n' << report.text());
-  CHECK(report.verdict == craft::verdict::agrees);
-  CHECK(report.checked == (how.directions > 0 ? how.directions : X.size() + A.size() + 1));
+      c.name);
   CHECK(got.x.norm() > 1e-3);
 }
 

@@ -28,12 +28,12 @@ if(ptx)
   endforeach()
 elseif(arch EQUAL 80)
   # An architecture which a GPU of this machine may be newer than: then the driver compiles the PTX in the library. The
-  # host's code is not what is looked at here, hence -O1: kernels are optimised as always.
+  # host's code is not what is looked at here, hence -O0: kernels are optimised as always.
   list(JOIN strict " " flags)
   run("${CMAKE_COMMAND}" -S "${source}" -B "${work}/build" -G "${generator}" -DCRAFT_CUDA=ON -DCRAFT_CUDA_LIBRARY=ON
       -DCRAFT_TESTS=OFF -DCRAFT_EXAMPLES=OFF "-DCMAKE_CUDA_COMPILER=${nvcc}" "-DCMAKE_CXX_COMPILER=${compiler}"
       -DCMAKE_CUDA_ARCHITECTURES=${arch} "-DCMAKE_CUDA_FLAGS=${flags} --keep --keep-dir \"${work}\""
-      "-DCMAKE_CUDA_FLAGS_RELEASE=-O1 -DNDEBUG" "-DCMAKE_INSTALL_PREFIX=${work}/prefix")
+      "-DCMAKE_CUDA_FLAGS_RELEASE=-O0 -DNDEBUG" "-DCMAKE_INSTALL_PREFIX=${work}/prefix")
   set(report) # what trying the compiler has said
   run("${CMAKE_COMMAND}" --build "${work}/build" --target install)
 else()
