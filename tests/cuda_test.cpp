@@ -125,9 +125,8 @@ const char* name_of(way w) { return w == way::tiles ? "tiles" : "fused"; }
 
 constexpr index_t tile_rows = 16, tile_columns = 24;
 
-/// cuBLAS gets little of the scratch memory, for the sake of the emulation, which fills it all.
 craft::cuda& set_up(craft::cuda& ctx, way w) {
-  return ctx.blas_bytes(std::size_t(1) << 16).tile(tile_rows, tile_columns).fused(w == way::tiles ? 0 : 128);
+  return ctx.blas_bytes(cuda_backend::little_for_blas).tile(tile_rows, tile_columns).fused(w == way::tiles ? 0 : 128);
 }
 craft::cuda make(way w, cudaStream_t stream = nullptr, cublasHandle_t handle = nullptr) {
   craft::cuda ctx(stream, handle);
@@ -1459,7 +1458,7 @@ TEST_CASE("cuBLAS computes the same with little scratch memory, with none, and w
   every_device_verb<D> all;
   const auto& verb = named(all, "mmd, biased");
   std::string want;
-  for (const std::size_t bytes : {std::size_t(1) << 16, std::size_t(0), std::size_t(1) << 20}) {
+  for (const std::size_t bytes : {cuda_backend::little_for_blas, std::size_t(0), std::size_t(1) << 20}) {
     craft::cuda ctx = make(way::tiles);
     ctx.blas_bytes(bytes);
     const std::string got = all.bits_of(verb, ctx);

@@ -86,9 +86,11 @@ struct cuda_backend {
   static constexpr index_t tile_unit = 8;  ///< five launches a tile: single rows would take minutes under emulation
   /// Of finite differences: they show that a gradient is wrong, and the CPU's coordinates show where.
   static constexpr index_t directions = 6;
+  /// For cuBLAS, which may fail with less than 16 KiB; no more, because the emulation fills it all.
+  static constexpr std::size_t little_for_blas = std::size_t(1) << 16;
   static context make() {
     context ctx;
-    ctx.blas_bytes(std::size_t(1) << 16);  // little, and as much as cuBLAS may ask for
+    ctx.blas_bytes(little_for_blas);
     if (std::getenv("CRAFT_TEST_AS_USERS_FIND_IT") == nullptr) ctx.tile(24, 40).fused(0);
     return ctx;
   }
