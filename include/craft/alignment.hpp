@@ -209,7 +209,7 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
   engine::alignment_call<Context, S> call(ctx, "anchor_cross_entropy", "anchors", xv, av);
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
-  call.check.weights("weights", options.weights, n, false, e);
+  call.check.weights("weights", options.weights, n, e);
   typename decltype(call)::softmax s;
   s.n = n;
   if constexpr (by_label) {
@@ -249,7 +249,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
   call.check_pairs(options.x_labels, options.y_labels);
-  call.check.weights("weights", options.weights, n, false, e);
+  call.check.weights("weights", options.weights, n, e);
   require<shape_error>(options.weights.empty() || !both || n == m,
                        "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
   call.check_common(options, value, gradients);

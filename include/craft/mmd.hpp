@@ -85,10 +85,10 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   kernel.check();
   require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty()),
                         "mmd: the linear-time estimator takes no sample weights");
-  check.weights("x_weights", options.x_weights, n, true, e);
-  check.weights("y_weights", options.y_weights, m, true, e);
+  check.weights("x_weights", options.x_weights, n, e);
+  check.weights("y_weights", options.y_weights, m, e);
   require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
-                        "mmd: the unbiased estimator needs at least two positive weights in each sample");
+                        "mmd: the unbiased estimator needs at least two positive weights in each sample, none of them all but alone");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
                         "mmd: column_eps must be positive, got ", options.column_eps);
   require<option_error>(std::isfinite(options.factor) && std::isfinite(options.offset),
@@ -140,15 +140,15 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
     w.per_row = e.template take<T>(n + m);
     if (options.x_weights.empty() && options.y_weights.empty()) {
       e.fill(w.per_row, n + m, T(1));
-      const double x_squares = 1 / double(n), y_squares = 1 / double(m);
+      const double x_pairs = double(n - 1) / double(n), y_pairs = double(m - 1) / double(m);
       double factors[2];
-      form_factors_step{n, m, unbiased, &x_squares, &y_squares, factors}(0);
+      form_factors_step{n, m, unbiased, &x_pairs, &y_pairs, factors}(0);
       w.within_x = factors[0], w.within_y = factors[1];
     } else {
-      double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
-      e.load_weights(options.x_weights, n, w.per_row, shares);
-      e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
-      e.each(1, form_factors_step{n, m, unbiased, shares, shares + 1, factors});
+      double *pairs = e.template take<double>(2), *factors = e.template take<double>(2);
+      e.load_weights(options.x_weights, n, w.per_row, pairs);
+      e.load_weights(options.y_weights, m, w.per_row + n, pairs + 1);
+      e.each(1, form_factors_step{n, m, unbiased, pairs, pairs + 1, factors});
       w.within_x = e.number_at(factors), w.within_y = e.number_at(factors + 1);
     }
     w.across = -1 / (double(n) * double(m));
@@ -207,7 +207,7 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   engine::check_types<Context, X, Y>();
   const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
   using device = typename Context::engine;
-  const auto check = [&] { kernel.check(); };
+  const auto check = [&] { check_kernel<T>(kernel); };
   const auto form = [&](device& e, const engine::rows<T>& z, const engine::form_terms<device, T>& f, double* totals,
                         const engine::pull<T>& g) {
     const auto k = kernel.template as<T>();

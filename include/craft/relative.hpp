@@ -145,8 +145,15 @@ class prepared_rows {
     if (normalise) {
       x_inverse_norm_ = e.template take<T>(x.n);
       y_inverse_norm_ = e.template take<T>(y.n);
-      e.normalise(x.data, x.n, x.d, x_inverse_norm_);
-      e.normalise(y.data, y.n, y.d, y_inverse_norm_);
+      if (distances) {  // unit rows share a mean too, all the more if the rows do
+        unit_mean_ = e.template take<double>(y.d);
+        T* unit = e.template take<T>(y.n * y.d);
+        e.copy(y.data, y.n * y.d, unit);
+        e.normalise(unit, y.n, y.d, y_inverse_norm_);
+        e.column_sums(unit, y.n, y.d, unit_mean_, double(y.n));
+      }
+      e.normalise(x.data, x.n, x.d, x_inverse_norm_, unit_mean_);
+      e.normalise(y.data, y.n, y.d, y_inverse_norm_, unit_mean_);
     }
   }
 
@@ -159,6 +166,10 @@ class prepared_rows {
   /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.
   /// `through_statistics` needs both. Uses up the prepared rows.
   void pull_back(T* gx, T* gy, bool through_statistics) {
+    if (unit_mean_) {
+      e_.each(x.n * x.d, add_mean_step<T>{x.data, unit_mean_, x.d});
+      e_.each(y.n * y.d, add_mean_step<T>{y.data, unit_mean_, y.d});
+    }
     if (normalise_) {
       if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_);
       if (gy) e_.normalise_pullback(gy, y.data, y.n, y.d, y_inverse_norm_);
@@ -184,6 +195,7 @@ class prepared_rows {
   anchor_statistics statistics_;
   T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
   double* inverse_deviation_ = nullptr;
+  double* unit_mean_ = nullptr;  ///< what was subtracted from the unit rows
 };
 
 /// What map and pull-back check alike.
@@ -196,7 +208,7 @@ void check_relative(checks& check, const X& x, const A& anchors, const K& simila
   check.same_columns("x", x, "anchors", anchors);
   require<shape_error>(options.statistics != anchor_statistics::standardise || anchors.rows() >= 2, check.verb(),
                        ": standardising needs at least 2 anchors, got ", anchors.rows());
-  similarity.check();
+  check_kernel<compute_of<X>>(similarity);
   check.readable("log_scale", options.log_scale, Context::space);
   check_max_scale(check, options.max_scale);
 }

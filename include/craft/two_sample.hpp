@@ -60,7 +60,7 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   check.same_columns("x", xv, "y", yv);
   require<shape_error>(n >= 2 && m >= 2, "two_sample_test: needs at least 2 rows of each, got ", detail::shape(n, d),
                        " and ", detail::shape(m, d));
-  kernel.check();
+  check_kernel<T>(kernel);
   require<option_error>(options.permutations >= 1, "two_sample_test: expected at least 1 permutation, got ",
                         options.permutations);
   require<option_error>(options.bandwidth.sample == bandwidth_sample::pooled,

@@ -129,7 +129,7 @@ class cuda_engine {
   template <class S>
   index_t first_not_finite(const input<S>& x);
   template <class T>
-  void load_weights(const numbers& w, index_t n, T* to, double* shares);
+  void load_weights(const numbers& w, index_t n, T* to, double* pairs);
 
   // ---- rows: by index
   index_t* indices(const labels& y);
@@ -164,7 +164,7 @@ class cuda_engine {
   template <class T>
   void square_norms(const rows<T>& x) const;
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const;
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus = nullptr) const;
   template <class T>
   void normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const;
   template <class T>

@@ -441,7 +441,8 @@ struct square_norms_step {
     if (lane == 0) squared[i] = s;
   }
 };
-/// to = rows of `from` divided by their norm, times scale; `from` may be `to`.
+/// to = rows of `from` divided by their norm, times scale; or, if `minus` is given (d numbers), less that, in double before
+/// it is rounded. `from` may be `to`.
 template <class T, class S>
 struct normalise_step {
   const S* from;
@@ -450,6 +451,8 @@ struct normalise_step {
   index_t d;
   T* inverse_norm;
   device_number scale;
+  const double* minus;
+  __device__ T less(double unit, index_t k) const { return T(minus ? unit - minus[k] : unit); }
   __device__ void operator()(index_t i, int lane) const {
     const S* x = from + i * stride;
     T* r = to + i * d;
@@ -460,8 +463,8 @@ struct normalise_step {
     if (!(largest > T(0))) {  // a zero row stays zero; a row of NaN stays NaN, since nothing is larger than another
       T s(0);
       for (index_t k = lane; k < d; k += warp_lanes) {
-        r[k] = T(x[k]);
-        s += r[k];
+        s += T(x[k]);
+        r[k] = less(double(T(x[k])), k);
       }
       s = warp_sum(s);
       if (lane == 0) inverse_norm[i] = s;
@@ -470,7 +473,8 @@ struct normalise_step {
     T s(0);
     for (index_t k = lane; k < d; k += warp_lanes) s += (T(x[k]) / largest) * (T(x[k]) / largest);
     const T norm = largest * std::sqrt(warp_sum(s)), by = T(double(scale));
-    for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(x[k]) / norm * by;  // in this order: by / norm may be beyond T
+    for (index_t k = lane; k < d; k += warp_lanes)  // in this order: by / norm may be beyond T
+      r[k] = minus ? less(double(T(x[k])) / double(norm), k) : T(x[k]) / norm * by;
     if (lane == 0) inverse_norm[i] = T(1) / norm;
   }
 };
@@ -576,13 +580,14 @@ void cuda_engine::square_norms(const rows<T>& x) const {
          square_norms_step<T>{x.data, x.d, x.squared});
 }
 template <class T>
-void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
-  load_normalised(input<T>(x, n, d), x, inverse_norm, 1);
+void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus) const {
+  launch("normalise", row_kernel<normalise_step<T, T>>, blocks_for(n, block_warps), 1, block_threads, 0, n,
+         normalise_step<T, T>{x, d, x, d, inverse_norm, 1, minus});
 }
 template <class T, class S>
 void cuda_engine::load_normalised(const input<S>& x, T* to, T* inverse_norm, const number& scale) const {
   launch("normalise", row_kernel<normalise_step<T, S>>, blocks_for(x.rows(), block_warps), 1, block_threads, 0, x.rows(),
-         normalise_step<T, S>{x.data(), x.stride(), to, x.cols(), inverse_norm, scale});
+         normalise_step<T, S>{x.data(), x.stride(), to, x.cols(), inverse_norm, scale, nullptr});
 }
 template <class T>
 void cuda_engine::normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const {
@@ -732,23 +737,33 @@ struct share_weights_step {
   const double *w, *sum;
   index_t n;
   T* to;
-  __device__ void operator()(index_t i) const { to[i] = T(w[i] * double(n) / *sum); }
+  __device__ void operator()(index_t i) const { to[i] = T(w[i] / *sum * double(n)); }
 };
-struct square_share_term {
+/// By one warp; pairs of a lane's own weights first, then those between lanes.
+struct pair_weights_step {
   const double *w, *sum;
-  __device__ double operator()(index_t i) const { return (w[i] / *sum) * (w[i] / *sum); }
+  index_t n;
+  double* pairs;
+  __device__ void operator()(index_t, int lane) const {
+    weight_sums mine;
+    for (index_t i = lane; i < n; i += warp_lanes) mine.add(w[i] / *sum, 0);
+    for (int o = warp_lanes / 2; o > 0; o /= 2)
+      mine.add(__shfl_xor_sync(all_lanes, mine.sum, o), __shfl_xor_sync(all_lanes, mine.pairs, o));
+    if (lane == 0) *pairs = mine.pairs;
+  }
 };
 template <class T>
-void cuda_engine::load_weights(const numbers& w, index_t n, T* to, double* shares) {
+void cuda_engine::load_weights(const numbers& w, index_t n, T* to, double* pairs) {
   if (w.empty()) {
     fill(to, n, T(1));
-    fill(shares, 1, 1 / double(n));
+    fill(pairs, 1, double(n - 1) / double(n));
     return;
   }
   const double* given = device_weights<double>(w);
   double* total = take<double>(1);
   ordered_sum<double>(n, term_of<double>{given}, total);
-  ordered_sum<double>(n, square_share_term{given, total}, shares);
+  launch("pair_weights", row_kernel<pair_weights_step>, 1, 1, block_threads, 0, index_t(1),
+         pair_weights_step{given, total, n, pairs});
   each(n, share_weights_step<T>{given, total, n, to});
 }
 
@@ -908,8 +923,8 @@ struct scaled_weight_step {
   double share;
   T* to;
   __device__ void operator()(index_t i) const {
-    const double factor = sum == nullptr ? share : *sum != 0 ? share / *sum : 0.0;  // no row takes part: no loss
-    to[i] = T(w[i] * factor);
+    const double by = sum == nullptr ? 1 : *sum != 0 ? *sum : math::limits<double>::infinity;  // no row takes part: no loss
+    to[i] = T(w[i] / by * share);
   }
 };
 template <class T>

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "craft/context.hpp"
+#include "craft/engine/contract.hpp"
 #include "craft/view.hpp"
 
 namespace craft::engine {
@@ -89,16 +91,17 @@ class checks {
     require<shape_error>(y.size() == rows, verb_, ": ", name, " must be ", rows, " labels, got ", y.size());
     reachable(name, y, engine);
   }
-  /// Weights: none, or one per row, finite, not negative; `some_positive`: not all zero.
+  /// Weights: none, or one per row, finite, not negative, and not all zero. One rule for all verbs: rows that a label leaves
+  /// out are another matter.
   template <class Engine>
-  void weights(const char* name, const numbers& given, index_t rows, bool some_positive, Engine& engine) const {
+  void weights(const char* name, const numbers& given, index_t rows, Engine& engine) const {
     if (given.empty()) return;
     require<shape_error>(given.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", given.size());
     reachable(name, given, engine);
-    each_weight(name, engine.seen(given), some_positive);
+    each_weight(name, engine.seen(given));
   }
   /// Weights in host memory.
-  [[gnu::noinline]] void each_weight(const char* name, const numbers& w, bool some_positive) const {
+  [[gnu::noinline]] void each_weight(const char* name, const numbers& w) const {
     if (w.empty()) return;
     double sum = 0;
     for (index_t i = 0; i < w.size(); ++i) {
@@ -106,19 +109,23 @@ class checks {
                             "] must be finite and not negative, got ", w[i]);
       sum += w[i];
     }
-    require<option_error>(!some_positive || sum > 0, verb_, ": ", name, " must not all be zero");
+    require<option_error>(sum > 0, verb_, ": ", name, " must not all be zero");
+    constexpr double least = std::numeric_limits<double>::min();
+    require<option_error>(sum >= least && std::isfinite(sum), verb_, ": ", name, " sum to ", sum, ", expected ", least, " to ",
+                          std::numeric_limits<double>::max(), ": divide them by the largest");
   }
-  /// Whether weights (that have been checked) are more than one row's, as far as the host can tell.
+  /// Whether weights (that have been checked) are more than one row's, and not by next to nothing, as far as the host can tell.
   template <class Engine>
   bool shared_weights(const numbers& given, Engine& engine) const {
     return shared(engine.seen(given));
   }
   [[gnu::noinline]] static bool shared(const numbers& w) {
     if (w.empty()) return true;
-    double sum = 0, shares = 0;
+    double sum = 0;
     for (index_t i = 0; i < w.size(); ++i) sum += w[i];
-    for (index_t i = 0; i < w.size(); ++i) shares += (w[i] / sum) * (w[i] / sum);
-    return shares < 1;
+    weight_sums shares;
+    for (index_t i = 0; i < w.size(); ++i) shares.add(w[i] / sum, 0);
+    return shares.pairs >= 1e-30;  // beyond that a float cannot hold the weights beside their factor
   }
   [[gnu::noinline]] void readable(const char* name, const scalar& s, memory m) const {
     require<device_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");

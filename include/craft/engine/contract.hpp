@@ -37,6 +37,25 @@ struct rows {
   T* squared = nullptr;
 };
 
+/// Which pairs of rows of d numbers have a distance D = a + b - 2 s of little more than its own rounding: no more than
+/// 16 (d + 4) eps (a + b), sixteen times its bound (docs/math.md). Theirs is taken from the difference of the rows.
+template <class T>
+struct near_pairs {
+  T half;
+  CRAFT_HOST_DEVICE explicit near_pairs(index_t d) {
+    const T share = T(16) * T(d + 4) * math::limits<T>::epsilon;
+    half = (T(1) - (share < T(0.0625) ? share : T(0.0625))) / T(2);
+  }
+  CRAFT_HOST_DEVICE bool operator()(T s, T a, T b) const { return s - half * b > half * a; }
+};
+
+/// What a pair function looks at. Of a function of the distance also: of a pair at distance D, wherever it lies.
+template <class T>
+struct pair_scalars {
+  T s, a, b;
+  CRAFT_HOST_DEVICE static pair_scalars at_distance(T D) { return {T(-0.5) * D, T(0), T(0)}; }
+};
+
 /// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself (in double: it meets
 /// all the other rows, and what it multiplies nearly cancels with the rest). A sweep with gradients has `self` on both
 /// sides; the side whose gradient nobody wants has no `gradient`.
@@ -208,16 +227,27 @@ struct bandwidth_pullback_step {
   }
 };
 
-/// Factors {within_x, within_y} of a quadratic form whose weights are w_i n / sum w, given sum_i (w_i / sum w)^2 of both
-/// sides. Without the diagonal, sum_(i != j) a_i a_j = 1 - sum a_i^2.
+/// Of some weights: their sum, and the sum over pairs of different ones, sum_(i != j) a_i a_j. Nothing is subtracted, as in
+/// 1 - sum a_i^2, which leaves no digits where one weight is nearly all.
+struct weight_sums {
+  double sum = 0, pairs = 0;
+  /// These and others together.
+  CRAFT_HOST_DEVICE void add(double other_sum, double other_pairs) {
+    pairs += other_pairs + 2 * sum * other_sum;
+    sum += other_sum;
+  }
+};
+
+/// Factors {within_x, within_y} of a quadratic form whose weights are a_i n with sum a = 1, given sum_(i != j) a_i a_j of both
+/// sides: what is divided by without the diagonal.
 struct form_factors_step {
   index_t n, m;
   bool without_diagonal;
-  const double *x_squares, *y_squares;
+  const double *x_pairs, *y_pairs;
   double* out;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    out[0] = 1 / (double(n) * double(n) * (without_diagonal ? 1 - *x_squares : 1));
-    out[1] = 1 / (double(m) * double(m) * (without_diagonal ? 1 - *y_squares : 1));
+    out[0] = 1 / (double(n) * double(n) * (without_diagonal ? *x_pairs : 1));
+    out[1] = 1 / (double(m) * double(m) * (without_diagonal ? *y_pairs : 1));
   }
 };
 

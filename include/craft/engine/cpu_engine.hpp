@@ -250,11 +250,21 @@ class cpu_engine : public cpu_sweeps {
       for (index_t i = begin; i < end; ++i) x.squared[i] = engine::dot(x.data + i * x.d, x.data + i * x.d, x.d);
     });
   }
-  /// x_i /= |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
+  /// x_i = x_i / |x_i| - minus (d numbers, or null), inverse_norm_i = 1 / |x_i|; a zero row is not divided, and has inverse
+  /// norm 0. What is left of unit rows that are nearly the same is rounded once, and not before it is subtracted.
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus = nullptr) const {
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) inverse_norm[i] = engine::normalise(x + i * d, d, T(1));
+      for (index_t i = begin; i < end; ++i) {
+        T* xi = x + i * d;
+        if (minus == nullptr) {
+          inverse_norm[i] = engine::normalise(xi, d, T(1));
+          continue;
+        }
+        const T length = norm(xi, d);
+        inverse_norm[i] = length > T(0) ? T(1) / length : T(0);
+        for (index_t k = 0; k < d; ++k) xi[k] = T((length > T(0) ? double(xi[k]) / double(length) : double(xi[k])) - minus[k]);
+      }
     });
   }
   /// g_i = (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u: the gradient through normalise.
@@ -366,7 +376,7 @@ class cpu_engine : public cpu_sweeps {
   template <class T, class K>
   void quadratic_form(const rows<T>& z, index_t split, const K& k, const form_weights<T>& w, bool skip_diagonal,
                       bool parameters, double* totals, const pull<T>& g) {
-    const quadratic_form_tile<T, K> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
+    const quadratic_form_tile<T, K> epilogue{k, z, w, split, skip_diagonal, g.wanted(), parameters};
     sweep_triangle<T>(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g, w.pull_x, w.pull_y);
   }
 
@@ -394,14 +404,14 @@ class cpu_engine : public cpu_sweeps {
   /// out_ij = scale * k(x_i, y_j)
   template <class T, class K, class S>
   void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<S>& out) {
-    sweep_rectangle<T>(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
+    sweep_rectangle<T>(x, y, map_tile<T, K, S>{k, x, y, T(scale), out}, 0, nullptr, pull<T>{},
                     pull<T>{});
   }
   /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij, but of a linear kernel, which gives no total.
   template <class T, class K, class S>
   void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<const S>& dout,
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
-    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout};
+    const map_pullback_tile<T, K, S> epilogue{k, x, y, T(scale), dout};
     constexpr bool linear = is_linear<K>::value;
     sweep_rectangle<T>(x, y, epilogue, linear ? 0 : 1, totals, gx, gy, dots<T>{nullptr, linear});
   }
@@ -531,21 +541,22 @@ class cpu_engine : public cpu_sweeps {
       to = T((out.mode == write::accumulate ? double(to) : 0.0) + factor * values[q]);
     }
   }
-  /// to_i = w_i * n / sum w (empty: 1), shares = sum_i (w_i / sum w)^2.
+  /// to_i = a_i n with a_i = w_i / sum w (empty: 1), pairs = sum_(i != j) a_i a_j.
   template <class T>
-  void load_weights(const numbers& w, index_t n, T* to, double* shares) const {
+  void load_weights(const numbers& w, index_t n, T* to, double* pairs) const {
     if (w.empty()) {
       std::fill_n(to, n, T(1));
-      *shares = 1 / double(n);
+      *pairs = double(n - 1) / double(n);
       return;
     }
-    double sum = 0, squares = 0;
+    double sum = 0;
     for (index_t i = 0; i < n; ++i) sum += w[i];
+    weight_sums shares;
     for (index_t i = 0; i < n; ++i) {
-      to[i] = T(w[i] * double(n) / sum);
-      squares += (w[i] / sum) * (w[i] / sum);
+      to[i] = T(w[i] / sum * double(n));
+      shares.add(w[i] / sum, 0);
     }
-    *shares = squares;
+    *pairs = shares.pairs;
   }
   template <class T>
   static void fill(T* to, index_t n, T value) {
@@ -621,8 +632,8 @@ class cpu_engine : public cpu_sweeps {
       return out ? 0.0 : w.empty() ? 1.0 : w[i];
     };
     for (index_t i = 0; i < n; ++i) sum += of(i);
-    const double factor = !mean ? share : sum > 0 ? share / sum : 0.0;
-    for (index_t i = 0; i < n; ++i) weight[i] = T(of(i) * factor);
+    const double by = !mean ? 1 : sum > 0 ? sum : std::numeric_limits<double>::infinity();
+    for (index_t i = 0; i < n; ++i) weight[i] = T(of(i) / by * share);
     s.weight = weight;
   }
 
@@ -691,15 +702,19 @@ class cpu_engine : public cpu_sweeps {
 
   template <class T, class F>
   void sweep_distances(const rows<T>& x, const F& f) {
-    sweep_triangle<T>(x, x.n, each_distance<T, F>{x.squared, f}, 0, nullptr, pull<T>{});
+    sweep_triangle<T>(x, x.n, each_distance<T, F>{x, f}, 0, nullptr, pull<T>{});
   }
 
-  // One pair of the linear-time form, weight u: value, parameter sums and gradients of both rows.
+  // One pair of the linear-time form, weight u: value, parameter sums and gradients of both rows. A distance is taken from the
+  // rows here, always.
   template <class T, class K>
   void add_pair(const rows<T>& z, index_t i, index_t j, const K& k, T u, bool parameters, double* totals,
                 const pull<T>& g) const {
     const T *zi = z.data + i * z.d, *zj = z.data + j * z.d;
-    const T s = engine::dot(zi, zj, z.d), a = z.squared[i], b = z.squared[j];
+    constexpr bool radial = K::translation_invariant;
+    const T D = radial ? squared_distance(zi, zj, z.d) : T(0);
+    const auto [s, a, b] = radial ? pair_scalars<T>::at_distance(D)
+                                  : pair_scalars<T>{engine::dot(zi, zj, z.d), z.squared[i], z.squared[j]};
     const pair_partials<T> p = k.partials(s, a, b);
     totals[0] += double(u) * double(p.value);
     if (parameters) {
@@ -708,7 +723,7 @@ class cpu_engine : public cpu_sweeps {
           s, a, b, [&](int q, T dk) { totals[1 + q] += double(u * dk); },
           [&](int q, T dk) { by_bandwidth[q] += double(u * dk); });
     }
-    if (g.gradient == nullptr) return;
+    if (g.gradient == nullptr || (radial && D == T(0))) return;
     add_multiple(u * p.ds, zj, z.d, g.gradient + i * z.d);
     add_multiple(u * p.ds, zi, z.d, g.gradient + j * z.d);
     g.self[i] += double(u * p.da);
