@@ -286,7 +286,7 @@ kmeans_result kmeans(const Context& ctx, const X& x, const kmeans_options& optio
   const index_t k = to.rows(), d = xv.cols();
   typename Context::engine e(ctx);
   engine::checks check("kmeans");
-  check.input("x", xv, e);
+  check.finite_input("x", xv, e);
   engine::check_kmeans(check, options, xv.rows(), k);
   check.destination("centres", to, k, d);
   check.no_overlap();
@@ -315,7 +315,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   const index_t d = xv.cols();
   typename Context::engine e(ctx);
   engine::checks check("kmeans_per_class");
-  check.input("x", xv, e);
+  check.finite_input("x", xv, e);
   require<shape_error>(classes >= 1 && to.rows() >= classes && to.rows() % classes == 0,
                        "kmeans_per_class: centres must be a multiple of ", classes, " rows, got ",
                        detail::shape(to.rows(), to.cols()));
@@ -367,8 +367,8 @@ std::vector<index_t> medoids(const Context& ctx, const X& x, const C& centres) {
   const index_t k = cv.rows(), d = xv.cols();
   typename Context::engine e(ctx);
   engine::checks check("medoids");
-  check.input("x", xv, e);
-  check.input("centres", cv, e);
+  check.finite_input("x", xv, e);
+  check.finite_input("centres", cv, e);
   check.same_columns("x", xv, "centres", cv);
   double* mean = nullptr;
   const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, false, mean);
@@ -428,7 +428,7 @@ std::vector<index_t> farthest_point_anchors(const Context& ctx, const X& x, inde
   const index_t n = xv.rows();
   typename Context::engine e(ctx);
   engine::checks check("farthest_point_anchors");
-  check.input("x", xv, e);
+  check.finite_input("x", xv, e);
   require<shape_error>(count >= 1 && count <= n, "farthest_point_anchors: expected 1 to ", n, " anchors, got ", count);
   require<option_error>(start >= 0 && start < n, "farthest_point_anchors: start row ", start, " is not in [0, ", n, ")");
   // Distances are taken from differences here, so that the rows stay as they are, and equal distances equal.

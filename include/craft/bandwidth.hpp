@@ -57,7 +57,8 @@ bandwidth_fit* fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule ru
 }  // namespace engine
 
 /// M itself, for reports and for fixing a bandwidth once on a reference sample. x: n x d, y: m x d; in squared units of x.
-/// The number comes to the host, so on a GPU this waits. Throws shape_error for empty or mismatched input.
+/// The number comes to the host, so on a GPU this waits. Throws shape_error for empty or mismatched input, data_error for NaN or
+/// infinity in x or y, whether or not the context looks for them.
 template <class Context, class X, class Y>
 double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwidth& b) {
   using T = compute_of<X>;
@@ -66,8 +67,8 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
   const auto yv = view(y);
   typename Context::engine e(ctx);
   engine::checks check("bandwidth_scale");
-  check.input("x", xv, e);
-  check.input("y", yv, e);
+  check.finite_input("x", xv, e);
+  check.finite_input("y", yv, e);
   check.same_columns("x", xv, "y", yv);
   const index_t n = xv.rows(), m = yv.rows(), d = xv.cols();
   const index_t used = b.sample == bandwidth_sample::x ? n : n + m;

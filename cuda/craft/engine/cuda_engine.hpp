@@ -144,6 +144,8 @@ class cuda_engine {
   template <class T>
   void sum(const T* x, index_t n, double* out);
   template <class T>
+  void largest(const T* x, index_t n, double* out);
+  template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out);
   template <class T>
   void spread(const T* x, index_t n, index_t d, const double* mean, double* out);

@@ -303,6 +303,37 @@ void cuda_engine::spread(const T* x, index_t n, index_t d, const double* mean, d
   ordered_sum<T>(n * d, spread_term<T>{x, mean, d}, out);
 }
 
+/// bits = the largest |x_i| as the bits of a double: their order is that of the numbers, with what is not a number above all.
+using double_bits = unsigned long long;
+template <class T>
+__global__ void __launch_bounds__(block_threads) magnitude_kernel(const T* x, index_t n, double_bits* bits) {
+  double_bits most = 0;
+  for (index_t i = grid_thread(); i < n; i += grid_threads()) {
+    const double wide = double(x[i]);
+    double_bits b;
+    std::memcpy(&b, &wide, sizeof b);
+    b &= ~double_bits(0) >> 1;  // without the sign
+    if (b > most) most = b;
+  }
+  for (int o = warp_lanes / 2; o > 0; o /= 2) {
+    const double_bits other = __shfl_xor_sync(all_lanes, most, o);
+    if (other > most) most = other;
+  }
+  if (int(threadIdx.x) % warp_lanes == 0) atomicMax(bits, most);
+}
+struct double_of_bits_step {
+  const double_bits* bits;
+  double* out;
+  __device__ void operator()(index_t) const { std::memcpy(out, bits, sizeof *out); }
+};
+template <class T>
+void cuda_engine::largest(const T* x, index_t n, double* out) {
+  const workspace::frame inner(ctx_.scratch());
+  double_bits* bits = zeros<double_bits>(1);
+  launch("largest magnitude", magnitude_kernel<T>, blocks_for(n), 1, block_threads, 0, x, n, bits);
+  each(1, double_of_bits_step{bits, out});
+}
+
 // A thread per group and column, through all rows in their order.
 template <class T>
 struct group_means_step {
@@ -558,9 +589,23 @@ struct both_term {
   }
 };
 
+// The first row plus the mean difference from it: equal numbers have that number for their mean.
+template <class T>
+struct difference_term {
+  const T* x;
+  index_t d;
+  __device__ double operator()(index_t i, index_t k) const { return double(x[i * d + k]) - double(x[k]); }
+};
+template <class T>
+struct add_first_row_step {
+  const T* x;
+  double* mean;
+  __device__ void operator()(index_t k) const { mean[k] += double(x[k]); }
+};
 template <class T>
 void cuda_engine::centre(T* x, index_t n, index_t d, double* mean) {
-  column_sums(x, n, d, mean, double(n));
+  sum_columns(n, d, difference_term<T>{x, d}, mean, double(n));
+  each(d, add_first_row_step<T>{x, mean});
   subtract(x, n, d, mean);
 }
 template <class T>

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
+#include <string>
 #include <type_traits>
 
 #include "craft/context.hpp"
@@ -32,11 +34,43 @@ class checks {
   /// A non-empty input; if the engine's context asks for it, one of finite numbers only.
   template <class S, memory M, class Engine>
   void input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
+    if (engine.context().check_finite()) return finite_input(name, x, engine);
     readable_input(region_of(name, x, false));
-    if (!engine.context().check_finite()) return;
+  }
+  /// A non-empty input of finite numbers, whatever the context asks for: where a number that is none would pass for a result
+  /// (a chosen row, a centre, a p-value), and one more look costs little.
+  template <class S, memory M, class Engine>
+  void finite_input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
+    readable_input(region_of(name, x, false));
     const index_t at = engine.first_not_finite(matrix_view<const std::remove_const_t<S>, M>(x));
     require<data_error>(at < 0, verb_, ": ", name, " has a number that is not finite at row ", at / x.cols(), ", column ",
                         at % x.cols());
+  }
+  /// The rows of d numbers in x (n numbers in all), which lie in the engine's memory and are prepared (centred) as distances
+  /// see them: T must hold their squared distances.
+  template <class T, class Engine>
+  void squarable(const char* name, const T* x, index_t n, index_t d, Engine& engine) const {
+    double* largest = engine.template take<double>(1);
+    engine.largest(x, n, largest);
+    squarable<T>(name, *engine.on_host(largest, 1), d);
+  }
+  /// The same, of the largest magnitude among them, which must be 0 or within square_limits. Not a number is refused as well:
+  /// of finite input it means that the mean is beyond T.
+  template <class T>
+  [[gnu::noinline]] void squarable(const char* name, double largest, index_t d) const {
+    const square_limits<T> limits(d);
+    if (largest == 0 || (largest >= limits.least && largest <= limits.most)) return;
+    const auto text = [](double x) {
+      if (std::isnan(x)) return std::string("not a number");
+      char digits[32];
+      std::snprintf(digits, sizeof digits, "%.3g", x);
+      return std::string(digits);
+    };
+    constexpr bool narrow = sizeof(T) < sizeof(double);
+    fail<data_error>(verb_, ": ", name, ": the largest number (less its column's mean, where rows are centred) is ",
+                     text(largest), "; squared distances are computed in ", narrow ? "float" : "double",
+                     ", which wants it 0 or from ", text(limits.least), " to ", text(limits.most),
+                     "; multiply the rows by a power of two", narrow ? ", or use double" : "");
   }
   /// Two inputs whose rows have the same length.
   template <class A, class B>

@@ -108,6 +108,27 @@ struct softmax {
   T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
 };
 
+// ---------------------------------------------------------------------------------------------------------
+// Squared distances
+
+/// Between which magnitudes the largest number of rows of d numbers must lie, if it is not 0, for their squared distances to be
+/// right in T. A difference is at most 2 `most`, so that d of its squares stay below the largest T; and the square of
+/// `least`, times epsilon, is still a normal number: what vanishes then is below the rounding of the largest square.
+template <class T>
+struct square_limits {
+  double least, most;
+  explicit square_limits(index_t d)
+      : least(std::sqrt(double(std::numeric_limits<T>::min()) / double(std::numeric_limits<T>::epsilon()))),
+        most(std::sqrt(double(std::numeric_limits<T>::max()) / (4 * double(d)))) {}
+};
+
+/// Whether a squared distance that was computed as a + b - 2 s, from squared norms a, b and the dot product s of d numbers, may
+/// be mostly rounding (docs/math.md, "Precision"): then it is to be taken from the differences themselves.
+template <class T>
+CRAFT_HOST_DEVICE bool is_near(T distance, T a, T b, index_t d) {
+  return distance <= T(16) * T(d + 4) * math::limits<T>::epsilon * (a + b);
+}
+
 /// Whether a pair function says `static constexpr bool linear = true`: it is a multiple of s, and looks at no norms.
 template <class K, class = void>
 struct is_linear : std::false_type {};

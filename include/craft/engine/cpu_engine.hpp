@@ -99,7 +99,9 @@ class cpu_engine : public cpu_sweeps {
   index_t first_not_finite(const matrix_view<const S>& x) const {
     std::atomic<index_t> first{std::numeric_limits<index_t>::max()};
     pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i)
+      for (index_t i = begin; i < end; ++i) {
+        if constexpr (std::is_same_v<S, compute_t<S>>)
+          if (all_finite(x.row(i), x.cols())) continue;
         for (index_t k = 0; k < x.cols(); ++k)
           if (!std::isfinite(compute_t<S>(x.row(i)[k]))) {
             const index_t at = i * x.cols() + k;
@@ -108,6 +110,7 @@ class cpu_engine : public cpu_sweeps {
             }
             return;
           }
+      }
     });
     return first == std::numeric_limits<index_t>::max() ? -1 : first.load();
   }
@@ -158,6 +161,17 @@ class cpu_engine : public cpu_sweeps {
       for (index_t i = begin; i < end; ++i) s += double(x[i]);
       return s;
     });
+  }
+  /// out = the largest |x_i| of n numbers; not a number if any is.
+  template <class T>
+  void largest(const T* x, index_t n, double* out) const {
+    std::atomic<T> most{T(0)};
+    pieces(n, 1, [&](index_t begin, index_t end) {
+      const T here = largest_magnitude(x + begin, end - begin);
+      for (T seen = most; (here != here || here > seen) && !most.compare_exchange_weak(seen, here);) {
+      }
+    });
+    *out = double(most.load());
   }
   /// out = sum_ik x_ik y_ik
   template <class T>
@@ -223,10 +237,16 @@ class cpu_engine : public cpu_sweeps {
   }
 
   // ---- rows: transformations
-  /// x_i -= mean of all rows, which is left in `mean`.
+  /// x_i -= mean of all rows, which is left in `mean`. It is the first row plus the mean difference from it: the mean of equal
+  /// numbers is then that number, and what remains of them 0, where a sum of many divided by n would be rounded.
   template <class T>
   void centre(T* x, index_t n, index_t d, double* mean) const {
-    column_sums(x, n, d, mean, double(n));
+    columns(n, d, [&](index_t begin, index_t end) {
+      std::fill(mean + begin, mean + end, 0.0);
+      for (index_t i = 1; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) mean[k] += double(x[i * d + k]) - double(x[k]);
+      for (index_t k = begin; k < end; ++k) mean[k] = double(x[k]) + mean[k] / double(n);
+    });
     subtract(x, n, d, mean);
   }
   /// x_i -= m
