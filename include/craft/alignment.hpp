@@ -21,11 +21,13 @@
 
 namespace craft {
 
-/// Gradients of an alignment loss: x (n x d), y (the anchors or the other modality, m x d), log_scale and bias.
+/// Gradients of an alignment loss: x (n x d), y (the anchors or the other modality, m x d), log_scale and bias. A place of two
+/// numbers for log_scale's gets it for `upstream` and for -upstream: at max_scale these are not each other's negative, which
+/// counts for who multiplies gradients later on, by a number whose sign is not known yet.
 template <class S, memory M = memory::host>
 struct alignment_gradients {
   output<S, M> x{}, y{};                        ///< n x d and m x d
-  output<compute_t<S>, M> log_scale{}, bias{};  ///< one number each; bias is 0 but for sigmoid_contrastive
+  output<compute_t<S>, M> log_scale{}, bias{};  ///< one number (or two) and one; bias is 0 but for sigmoid_contrastive
 };
 
 /// mean: sum of weighted row losses over the sum of the weights that take part; sum: not divided.
@@ -115,7 +117,7 @@ class alignment_call {
     check_max_scale(check, o.max_scale);
     check.gradient("gradient of x", g.x, x_.rows(), x_.cols());
     check.gradient("gradient of y", g.y, y_.rows(), y_.cols());
-    check.vector_gradient("gradient of log_scale", g.log_scale, 1);
+    check.scale_gradient(g.log_scale);
     check.vector_gradient("gradient of bias", g.bias, 1);
     check.value(value);
     check.no_overlap();
@@ -153,10 +155,10 @@ class alignment_call {
   template <class Gradients>
   void store(sides& r, const number& upstream, const Gradients& g) {
     if (g.log_scale.wanted()) {
-      double* by_scale = e.template take<double>(1);
+      double* by_scale = e.template take<double>(2);
       r.x.by_log_scale(by_scale);
-      e.each(1, clamped_scale_pullback_step<number>{by_scale, 1, scale_.moves});
-      e.store_vector(by_scale, g.log_scale, upstream);
+      e.each(1, clamped_scale_pullback_step<number>{by_scale, 1, upstream, scale_.held});
+      e.store_vector(by_scale, g.log_scale, 1.0);
     }
     r.x.store(g.x, upstream);
     r.y.store(g.y, upstream);
@@ -180,7 +182,7 @@ class alignment_call {
  private:
   input x_, y_;
   const char* y_name_;
-  clamped_scale<number> scale_{number(1), number(1)};
+  clamped_scale<number> scale_{number(1), number(0)};
 };
 
 }  // namespace engine

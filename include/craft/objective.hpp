@@ -51,7 +51,7 @@ using objective_values_out = typename detail::value_place<objective_values<compu
 template <class S, memory M = memory::host>
 struct objective_gradients {
   output<S, M> images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{};  ///< of the input's shape
-  output<compute_t<S>, M> log_scale{};                                                    ///< one number
+  output<compute_t<S>, M> log_scale{};  ///< one number, or two: see alignment_gradients
 };
 
 /// All terms and all gradients in one call. kernel: of the discrepancy, see mmd.
@@ -93,7 +93,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   check.gradient("gradient of batch_texts", gradients.batch_texts, u_given.rows(), u_given.cols());
   check.gradient("gradient of image_anchors", gradients.image_anchors, a.rows(), a.cols());
   check.gradient("gradient of target_images", gradients.target_images, target.rows(), target.cols());
-  check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
+  check.scale_gradient(gradients.log_scale);
   check.value(values);
   check.no_overlap();
 
@@ -194,8 +194,8 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     images.by_log_scale(parts);
     anchors.by_log_scale(parts + 1);
     targets.by_log_scale(parts + 2);
-    e.each(1, engine::clamped_scale_pullback_step<number>{parts, 3, scale.moves});
-    e.store_vector(parts, gradients.log_scale, upstream);
+    e.each(1, engine::clamped_scale_pullback_step<number>{parts, 3, upstream, scale.held});
+    e.store_vector(parts, gradients.log_scale, 1.0);
   }
   images.store(gradients.images, upstream);
   texts.store(gradients.class_texts, upstream);

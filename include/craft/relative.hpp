@@ -37,10 +37,10 @@ struct relative_gradients {
 
 namespace engine {
 
-/// exp(log_scale), clamped; `moves` is 0 where the clamp holds.
+/// exp(log_scale), clamped; `held` is 0 where the clamp does nothing.
 template <class Number>
 struct clamped_scale {
-  Number value, moves;
+  Number value, held;
 };
 inline void check_max_scale(const checks& check, double max_scale) {
   require<option_error>(max_scale > 0, check.verb(), ": max_scale must be positive, got ", max_scale);
@@ -276,13 +276,16 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   const bool by_x = gradients.x.wanted() || through || (linear && gradients.log_scale.wanted());
   const engine::pull<T> gx = e.template take_pull<T>(n, d, by_x);
   const engine::pull<T> ga = e.template take_pull<T>(c, d, gradients.anchors.wanted());
-  double* by_scale = e.template zeros<double>(1);
+  double* by_scale = e.template zeros<double>(2);
   e.map_pullback(r.x, r.y, similarity.template as<T>(), scale.value, uv, by_scale, gx, ga);
   if (linear && gradients.log_scale.wanted()) e.dot(r.x.data, gx.gradient, n, d, by_scale);
   r.pull_back(gx.gradient, ga.gradient, through);
   e.store(gx.gradient, gradients.x, 1.0);
   e.store(ga.gradient, gradients.anchors, 1.0);
-  e.store_vector(by_scale, gradients.log_scale, scale.moves);
+  if (!gradients.log_scale.wanted()) return;
+  using number = typename Context::engine::number;
+  e.each(1, engine::clamped_scale_pullback_step<number>{by_scale, 1, 1.0, scale.held});  // dout has its upstream
+  e.store_vector(by_scale, gradients.log_scale, 1.0);
 }
 
 }  // namespace craft

@@ -99,6 +99,11 @@ class checks {
   void vector_gradient(const char* name, const output<S, M>& out, index_t count) {
     if (out.wanted()) written_vector(region_of(name, out.to, true), count);
   }
+  /// A gradient by log_scale: one number, or two.
+  template <class S, memory M>
+  void scale_gradient(const output<S, M>& out) {
+    vector_gradient("gradient of log_scale", out, out.to.rows() * out.to.cols() == 2 ? 2 : 1);
+  }
   /// The place of the value.
   template <class T, memory M>
   void value(const scalar_out<T, M>& to) {

@@ -155,7 +155,7 @@ struct add_mean_step {
   CRAFT_HOST_DEVICE void operator()(index_t i) const { x[i] = T(double(x[i]) + mean[i % d]); }
 };
 
-/// s = exp(log_scale), clamped: out = {s, whether s moves with log_scale}.
+/// s = exp(log_scale), clamped: out = {s, whether the clamp holds it}.
 template <class Number>
 struct clamped_scale_step {
   Number log_scale;
@@ -164,20 +164,26 @@ struct clamped_scale_step {
   CRAFT_HOST_DEVICE void operator()(index_t) const {
     const double s = std::exp(double(log_scale));
     out[0] = s < max_scale ? s : max_scale;
-    out[1] = s < max_scale ? 1 : 0;
+    out[1] = s < max_scale ? 0 : 1;
     if (s != s) out[0] = s;  // a scale that is not a number must not pass for the largest one
   }
 };
 
-/// The gradient by the scale is the sum of its parts, which the first one becomes; none where the clamp holds.
+/// parts (2 of them at least) become {g, the same for -upstream}, where g is the gradient by log_scale that the caller gets:
+/// upstream times the sum of the first `count`, as if nothing were clamped; but 0 where the clamp holds and a step against g
+/// would lead further out. So the scale stays at its bound until it is to shrink, as if log_scale itself were clamped.
 template <class Number>
 struct clamped_scale_pullback_step {
   double* parts;
   index_t count;
-  Number moves;
+  Number upstream, held;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    for (index_t q = 1; q < count; ++q) parts[0] += parts[q];
-    if (double(moves) == 0) parts[0] = 0;
+    double g = parts[0];
+    for (index_t q = 1; q < count; ++q) g += parts[q];
+    g *= double(upstream);
+    const bool clamped = double(held) != 0;
+    parts[0] = clamped && g < 0 ? 0 : g;  // what is not a number stays that
+    parts[1] = clamped && g > 0 ? 0 : -g;
   }
 };
 
