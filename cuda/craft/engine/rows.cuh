@@ -200,8 +200,9 @@ index_t cuda_engine::first_not_finite(const input<S>& x) {
 template <class T, class F>
 struct convert_step {
   const F* from;
+  index_t stride;
   T* to;
-  __device__ void operator()(index_t i) const { to[i] = T(from[i]); }
+  __device__ void operator()(index_t i) const { to[i] = T(from[i * stride]); }
 };
 inline index_t* cuda_engine::indices(const labels& y) {
   index_t* to = take<index_t>(y.size());
@@ -210,9 +211,9 @@ inline index_t* cuda_engine::indices(const labels& y) {
     for (index_t i = 0; i < y.size(); ++i) host[std::size_t(i)] = y[i];
     from_host(host.data(), y.size(), to);
   } else if (y.wide()) {
-    each(y.size(), convert_step<index_t, std::int64_t>{static_cast<const std::int64_t*>(y.data()), to});
+    each(y.size(), convert_step<index_t, std::int64_t>{static_cast<const std::int64_t*>(y.data()), y.stride(), to});
   } else {
-    each(y.size(), convert_step<index_t, std::int32_t>{static_cast<const std::int32_t*>(y.data()), to});
+    each(y.size(), convert_step<index_t, std::int32_t>{static_cast<const std::int32_t*>(y.data()), y.stride(), to});
   }
   return to;
 }
@@ -771,9 +772,9 @@ T* cuda_engine::device_weights(const numbers& w) {
     for (index_t i = 0; i < w.size(); ++i) host[std::size_t(i)] = T(w[i]);
     from_host(host.data(), w.size(), to);
   } else if (w.is_double()) {
-    each(w.size(), convert_step<T, double>{static_cast<const double*>(w.data()), to});
+    each(w.size(), convert_step<T, double>{static_cast<const double*>(w.data()), w.stride(), to});
   } else {
-    each(w.size(), convert_step<T, float>{static_cast<const float*>(w.data()), to});
+    each(w.size(), convert_step<T, float>{static_cast<const float*>(w.data()), w.stride(), to});
   }
   return to;
 }
