@@ -20,6 +20,7 @@ using std::int64_t;
   template void cuda_engine::column_sums<T>(const T*, index_t, index_t, double*, double);                                  \
   template void cuda_engine::sum<T>(const T*, index_t, double*);                                                           \
   template void cuda_engine::largest<T>(const T*, index_t, double*);                                                       \
+  template double cuda_engine::beyond_squares<T>(const rows<T>&, const rows<T>&, bool);                                    \
   template void cuda_engine::dot<T>(const T*, const T*, index_t, index_t, double*);                                        \
   template void cuda_engine::spread<T>(const T*, index_t, index_t, const double*, double*);                                \
   template void cuda_engine::group_means<T>(const rows<T>&, const index_t*, index_t, T*, index_t*);                        \
@@ -29,7 +30,7 @@ using std::int64_t;
   template void cuda_engine::subtract<T>(T*, index_t, index_t, const double*) const;                                       \
   template void cuda_engine::scale<T>(T*, index_t, index_t, const number&) const;                                          \
   template void cuda_engine::square_norms<T>(const rows<T>&) const;                                                        \
-  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*) const;                                                 \
+  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*, const double*) const;                                  \
   template void cuda_engine::normalise_pullback<T>(T*, const T*, index_t, index_t, const T*) const;                        \
   template void cuda_engine::unnormalise<T>(T*, index_t, index_t, const T*) const;                                         \
   template void cuda_engine::inverse_deviation<T>(const T*, index_t, index_t, const double*, double*);                     \

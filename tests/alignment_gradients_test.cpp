@@ -124,3 +124,74 @@ TEMPLATE_LIST_TEST_CASE("sigmoid_contrastive: gradients by finite differences", 
                     return run_sigmoid<D>(ctx, xs, ys, at, xl, yl, wanted);
                   });
 }
+
+TEMPLATE_LIST_TEST_CASE("gradients by row weights and by soft targets, by finite differences", "[alignment][gradient]",
+                        double_devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  const bool normalise = GENERATE(true, false);
+  const double smoothing = GENERATE(0.0, 0.15);
+  const index_t n = 9, c = 4, d = 5;
+  const reals x = random_reals(n, d, 18), a = random_reals(c, d, 19), y = random_reals(n, d, 20);
+  std::vector<double> w;
+  for (index_t i = 0; i < n; ++i) w.push_back(0.5 + double(i % 4));
+  reals soft = random_reals(n, c, 21).cwiseAbs();
+  soft.row(3).setZero();
+  // run(weights, more): with these weights, or none.
+  const auto check = [&](const auto& run, bool targets, bool divided) {
+    for (const bool given : {true, false}) {
+      std::vector<double> at = given ? w : std::vector<double>(w.size(), 1.0);
+      const loss_result r = run(given ? &at : nullptr, want_too{true, targets});
+      std::vector<craft::gradient_block<double>> blocks = {{"weights", at.data(), n, r.weights.data()}};
+      if (targets) blocks.push_back({"targets", soft.data(), soft.size(), r.targets.data()});
+      check_by_differences<D>([&] { return run(&at, want_too{}).value; }, blocks);
+      // Rows of weight 0 have a gradient too, if they have a part in it. A mean does not change where all weights grow alike.
+      at[2] = 0;
+      const loss_result zero = run(&at, want_too{true, false});
+      CHECK((zero.weights(0, 2) != 0) == (r.weights(0, 2) != 0));
+      const double along = zero.weights.row(0).dot(Eigen::Map<const Eigen::RowVectorXd>(at.data(), n));
+      CHECK(std::abs(along - (divided ? 0 : zero.value)) <= 1e-13 * zero.weights.norm());
+    }
+  };
+  const auto with_weights = [&](auto options, const std::vector<double>* weights, const auto& call) {
+    const array<D> on_device(weights ? *weights : std::vector<double>{});
+    options.normalise = normalise;
+    options.label_smoothing = smoothing;
+    options.log_scale = std::log(6.0);
+    if (weights) options.weights = on_device.as_numbers();
+    return call(options);
+  };
+  std::vector<index_t> labels = labels_for(n, c, 3);
+  labels[0] = labels[5] = -100;
+  for (const reduction reduce : {reduction::mean, reduction::sum}) {
+    craft::cross_entropy_options o;
+    o.reduce = reduce;
+    check(
+        [&](const std::vector<double>* weights, want_too more) {
+          return with_weights(o, weights, [&](const auto& at) {
+            return run_cross_entropy<D>(ctx, x, a, labels, at, want::value_only, more);
+          });
+        },
+        false, reduce == reduction::mean);
+    check(
+        [&](const std::vector<double>* weights, want_too more) {
+          return with_weights(
+              o, weights, [&](const auto& at) { return run_soft<D>(ctx, x, a, soft, at, want::value_only, more); });
+        },
+        true, reduce == reduction::mean);
+  }
+  for (const direction way : {direction::one_way, direction::symmetric})
+    for (const bool labelled : {false, true}) {
+      craft::contrastive_options o;
+      o.direction = way;
+      const std::vector<index_t> xl = labelled ? labels_for(n, 4, 5) : std::vector<index_t>{},
+                                 yl = labelled ? labels_for(n, 5, 3) : std::vector<index_t>{};
+      check(
+          [&](const std::vector<double>* weights, want_too more) {
+            return with_weights(o, weights, [&](const auto& at) {
+              return run_info_nce<D>(ctx, x, y, at, xl, yl, want::value_only, more);
+            });
+          },
+          false, true);
+    }
+}

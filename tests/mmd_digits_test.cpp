@@ -169,3 +169,80 @@ TEMPLATE_LIST_TEST_CASE("rows that both samples have, or nearly, under kernels o
       holds<D>(c, X, Y, f, 16, 1.0 / 200 / unit);
     }
 }
+
+namespace {
+
+// NaN, or an error that names the limit where the host can see: never a number that is not right.
+template <class D, class F>
+void is_refused(const typename D::context& ctx, F&& value_and_gradient) {
+  INFO(D::backend::name());
+  if (D::space == craft::memory::host) {
+    CHECK_THROWS_AS(value_and_gradient(ctx), craft::data_error);
+  } else {
+    const mmd_result got = value_and_gradient(ctx);
+    CHECK_FALSE(std::isfinite(got.value));
+    auto looking = D::make();
+    looking.check_finite(true);
+    CHECK_THROWS_AS(value_and_gradient(looking), craft::data_error);
+  }
+}
+
+}  // namespace
+
+TEMPLATE_LIST_TEST_CASE("numbers whose squares the computing type cannot hold are refused", "[mmd]", devices) {
+  using D = TestType;
+  using T = typename D::compute;
+  const double most = std::sqrt(double(std::numeric_limits<T>::max()) / (4 * 3)),
+               least = std::sqrt(double(std::numeric_limits<T>::min()) / double(std::numeric_limits<T>::epsilon()));
+  auto ctx = D::make();
+  const reals X = random_reals(5, 3, 1), Y = random_reals(4, 3, 2);
+  const any_case c = energy();
+  const auto scaled = [&](double by) {
+    return [&, by](const typename D::context& on) {
+      return run_mmd<D>(on, as_stored<D>(by * X), as_stored<D>(by * Y), c.kernel());
+    };
+  };
+  for (const double by : {most, 4 * most, least / 64, least * least}) {
+    INFO(by);
+    is_refused<D>(ctx, scaled(by));
+  }
+  // Inside the limits all digits are there; a power of two changes none.
+  const mmd_result one = scaled(1)(ctx);
+  for (const double by : {std::exp2(std::floor(std::log2(most)) - 3), std::exp2(std::ceil(std::log2(least)) + 3)}) {
+    const mmd_result got = scaled(by)(ctx);
+    CHECK(got.value / by == one.value);
+    CHECK(relative_distance(got.x, one.x) <= 4 * roundoff<T>);
+  }
+  // Equal rows, whatever they are, and zeros are no such thing; nor is what is not finite, which stays so.
+  CHECK(run_mmd<D>(ctx, reals::Constant(3, 2, 1.5), reals::Constant(2, 2, 1.5), c.kernel()).value == 0);
+  reals bad = X;
+  bad(1, 2) = not_a_number;
+  CHECK(std::isnan(run_mmd<D>(ctx, bad, Y, c.kernel()).value));
+  // Kernels that see each row's norm: a row of its own that is too small.
+  reals small = X;
+  small.row(2) *= least / 64;
+  is_refused<D>(ctx, [&](const typename D::context& on) { return run_mmd<D>(on, as_stored<D>(small), Y, craft::cosine<>()); });
+  small.row(2).setZero();
+  CHECK(std::isfinite(run_mmd<D>(ctx, small, Y, craft::cosine<>()).value));
+}
+
+TEMPLATE_LIST_TEST_CASE("parameters that the computing type cannot hold are refused", "[mmd]", devices) {
+  using D = TestType;
+  auto ctx = D::make();
+  const reals X = random_reals(3, 2, 1), Y = random_reals(2, 2, 2);
+  const bool narrow = sizeof(typename D::compute) == 4;
+  for (const double sigma : {1e-20, 1e-30, 1e20, 1e-50, 1e-200, 1e200}) {
+    INFO(sigma);
+    const auto call = [&](const auto& kernel) { run_mmd<D>(ctx, X, Y, kernel); };
+    const auto all = [&] {
+      CHECK_THROWS_AS(call(craft::gaussian<>(sigma)), craft::option_error);
+      CHECK_THROWS_AS(call(craft::gaussians<>({sigma, 1.0})), craft::option_error);
+      CHECK_THROWS_AS(call(multiquadrics({sigma}, 0).kernel()), craft::option_error);
+      CHECK_THROWS_AS(call(laplacian(sigma).kernel()), craft::option_error);
+    };
+    if (narrow || sigma < 1e-100 || sigma > 1e100)
+      all();
+    else
+      CHECK_NOTHROW(call(craft::gaussian<>(sigma)));
+  }
+}

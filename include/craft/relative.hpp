@@ -157,10 +157,13 @@ class prepared_rows {
     }
   }
 
-  /// What pair functions look at; dot products alone do without.
-  void square_norms() {
+  /// What pair functions of type K look at. Throws data_error for rows whose squares T cannot hold, where it matters.
+  template <class K>
+  void square_norms(const checks& check) {
     e_.square_norms(x);
     e_.square_norms(y);
+    if (is_linear<K>::value || normalise_) return;
+    check.squarable<T>("x and anchors", e_.beyond_squares(x, y, !K::translation_invariant), x.d);
   }
 
   /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.
@@ -237,7 +240,7 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
   const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale).value;
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
-  r.square_norms();
+  r.template square_norms<Kernel>(check);
   e.map(r.x, r.y, similarity.template as<T>(), scale, to);
 }
 
@@ -268,7 +271,7 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale);
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
-  r.square_norms();
+  r.template square_norms<Kernel>(check);
   const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
                        gradients.anchors.wanted();
   // The scale's own is sum_ij dout_ij r_ij; of a linear similarity also the scalar product of x with its gradient.

@@ -129,7 +129,7 @@ class cuda_engine {
   template <class S>
   index_t first_not_finite(const input<S>& x);
   template <class T>
-  void load_weights(const numbers& w, index_t n, T* to, double* pairs);
+  void load_weights(const numbers& w, index_t n, T* to, double* sums);
 
   // ---- rows: by index
   index_t* indices(const labels& y);
@@ -145,6 +145,10 @@ class cuda_engine {
   void sum(const T* x, index_t n, double* out);
   template <class T>
   void largest(const T* x, index_t n, double* out);
+  /// Reports what it finds if the context was asked to look at the data. Else the host does not wait: squared norms become not
+  /// numbers, and with them all that is computed.
+  template <class T>
+  double beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row);
   template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out);
   template <class T>

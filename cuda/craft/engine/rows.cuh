@@ -335,6 +335,65 @@ void cuda_engine::largest(const T* x, index_t n, double* out) {
   each(1, double_of_bits_step{bits, out});
 }
 
+/// Whether `mine` holds for any thread of the block; scratch: a number for each warp.
+__device__ inline bool block_any(bool mine, int* scratch) {
+  const bool in_warp = __any_sync(all_lanes, mine);
+  __syncthreads();
+  if (int(threadIdx.x) % warp_lanes == 0) scratch[int(threadIdx.x) / warp_lanes] = in_warp ? 1 : 0;
+  __syncthreads();
+  int any = 0;
+  for (int w = 0; w < block_warps; ++w) any |= scratch[w];
+  return any != 0;
+}
+/// By one block: if all numbers are too small for their squares, but not all 0, the squared norms become not numbers. Squares that
+/// are too large become infinite by themselves.
+template <class T>
+__global__ void __launch_bounds__(block_threads) vanishing_kernel(rows<T> x, rows<T> y, double least_square) {
+  bool enough = false, nonzero = false;
+  const rows<T> both[2] = {x, y};
+  for (const rows<T>& r : both)
+    for (index_t i = index_t(threadIdx.x); i < r.n; i += block_threads) enough = enough || !(double(r.squared[i]) < least_square);
+  if (block_any(enough, shared<int>())) return;
+  for (const rows<T>& r : both)
+    for (index_t at = index_t(threadIdx.x); at < r.n * r.d; at += block_threads) nonzero = nonzero || r.data[at] != T(0);
+  if (!block_any(nonzero, shared<int>())) return;
+  for (const rows<T>& r : both)
+    for (index_t i = index_t(threadIdx.x); i < r.n; i += block_threads) r.squared[i] = math::limits<T>::not_a_number;
+}
+/// The same of each row by itself.
+template <class T>
+struct vanishing_row_step {
+  rows<T> x;
+  double least_square;
+  __device__ void operator()(index_t i, int lane) const {
+    if (!(double(x.squared[i]) < least_square)) return;  // the whole warp
+    T most(0);
+    for (index_t k = lane; k < x.d; k += warp_lanes) most = math::max(most, math::max(x.data[i * x.d + k], -x.data[i * x.d + k]));
+    most = warp_max(most);
+    if (lane == 0 && most > T(0)) x.squared[i] = math::limits<T>::not_a_number;
+  }
+};
+template <class T>
+double cuda_engine::beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row) {
+  const square_limits<T> limits(x.d);
+  const double least = limits.least * limits.least;
+  for (const rows<T>& r : {x, y})
+    if (each_row && r.n > 0)
+      launch("vanishing rows", row_kernel<vanishing_row_step<T>>, blocks_for(r.n, block_warps), 1, block_threads, 0, r.n,
+             vanishing_row_step<T>{r, least});
+  if (!each_row) launch("vanishing", vanishing_kernel<T>, 1, 1, block_threads, block_warps * sizeof(int), x, y, least);
+  if (!ctx_.check_finite()) return 0;
+  double found = 0;
+  for (const rows<T>& r : {x, y}) {
+    if (r.n == 0) continue;
+    double* out = take<double>(1);
+    largest(r.data, r.n * r.d, out);
+    const double here = rehearses() ? 0 : *on_host(out, 1);
+    found = here > found ? here : found;
+  }
+  return found >= limits.least && found <= limits.most ? 0 : found;
+}
+
 // A thread per group and column, through all rows in their order.
 template <class T>
 struct group_means_step {
@@ -799,17 +858,18 @@ struct pair_weights_step {
   }
 };
 template <class T>
-void cuda_engine::load_weights(const numbers& w, index_t n, T* to, double* pairs) {
+void cuda_engine::load_weights(const numbers& w, index_t n, T* to, double* sums) {
   if (w.empty()) {
     fill(to, n, T(1));
-    fill(pairs, 1, double(n - 1) / double(n));
+    fill(sums, 1, double(n - 1) / double(n));
+    fill(sums + 1, 1, double(n));
     return;
   }
   const double* given = device_weights<double>(w);
-  double* total = take<double>(1);
+  double* total = sums + 1;
   ordered_sum<double>(n, term_of<double>{given}, total);
   launch("pair_weights", row_kernel<pair_weights_step>, 1, 1, block_threads, 0, index_t(1),
-         pair_weights_step{given, total, n, pairs});
+         pair_weights_step{given, total, n, sums});
   each(n, share_weights_step<T>{given, total, n, to});
 }
 
@@ -852,7 +912,7 @@ struct share_targets_step {
   __device__ void operator()(index_t i) const {
     const index_t count = matches[i];
     hit[i] = count > 0 ? T((1 - smoothing) / double(count)) : T(0);
-    mass[i] = T(1);
+    mass[i] = T(count > 0 ? 1 : 0);
   }
 };
 /// Row i belongs to column i.
@@ -913,7 +973,7 @@ struct label_targets_step {
     const bool out = id[i] == ignore, wrong = !out && (id[i] < 0 || id[i] >= classes);
     if (out) id[i] = classes;
     hit[i] = T(1 - smoothing);
-    mass[i] = wrong ? math::limits<T>::not_a_number : T(1);
+    mass[i] = wrong ? math::limits<T>::not_a_number : T(out ? 0 : 1);
   }
 };
 template <class T>
@@ -983,6 +1043,7 @@ void cuda_engine::row_weights(index_t n, const numbers& w, const labels* y, inde
   each(n, row_weight_step{w.empty() ? nullptr : device_weights<double>(w), y ? indices(*y) : nullptr, positives, ignore, all});
   if (mean) ordered_sum<double>(n, term_of<double>{all}, sum);
   each(n, scaled_weight_step<T>{all, mean ? sum : nullptr, share, weight});
+  s.weight_sum = sum;
 }
 
 }  // namespace craft::engine

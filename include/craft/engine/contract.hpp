@@ -37,25 +37,6 @@ struct rows {
   T* squared = nullptr;
 };
 
-/// Which pairs of rows of d numbers have a distance D = a + b - 2 s of little more than its own rounding: no more than
-/// 16 (d + 4) eps (a + b), sixteen times its bound (docs/math.md). Theirs is taken from the difference of the rows.
-template <class T>
-struct near_pairs {
-  T half;
-  CRAFT_HOST_DEVICE explicit near_pairs(index_t d) {
-    const T share = T(16) * T(d + 4) * math::limits<T>::epsilon;
-    half = (T(1) - (share < T(0.0625) ? share : T(0.0625))) / T(2);
-  }
-  CRAFT_HOST_DEVICE bool operator()(T s, T a, T b) const { return s - half * b > half * a; }
-};
-
-/// What a pair function looks at. Of a function of the distance also: of a pair at distance D, wherever it lies.
-template <class T>
-struct pair_scalars {
-  T s, a, b;
-  CRAFT_HOST_DEVICE static pair_scalars at_distance(T D) { return {T(-0.5) * D, T(0), T(0)}; }
-};
-
 /// Where a sweep adds its gradients: dX (n x d), and per row the sum that multiplies the row itself (in double: it meets
 /// all the other rows, and what it multiplies nearly cancels with the rest). A sweep with gradients has `self` on both
 /// sides; the side whose gradient nobody wants has no `gradient`.
@@ -104,7 +85,8 @@ struct softmax {
   T base = 0, keep = 1;
   const T* soft = nullptr;
   index_t soft_stride = 0;
-  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij
+  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij (0 too where a label leaves a row out)
+  const double* weight_sum = nullptr;          ///< what the weights given were divided by; null: n
   T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
 };
 
@@ -122,12 +104,28 @@ struct square_limits {
         most(std::sqrt(double(std::numeric_limits<T>::max()) / (4 * double(d)))) {}
 };
 
-/// Whether a squared distance that was computed as a + b - 2 s, from squared norms a, b and the dot product s of d numbers, may
-/// be mostly rounding (docs/math.md, "Precision"): then it is to be taken from the differences themselves.
+
+/// Which pairs of rows of d numbers have a distance D = a + b - 2 s of little more than its own rounding: no more than
+/// 16 (d + 4) eps (a + b), sixteen times its bound (docs/math.md, "Precision"). Theirs is taken from the difference of the rows.
 template <class T>
-CRAFT_HOST_DEVICE bool is_near(T distance, T a, T b, index_t d) {
-  return distance <= T(16) * T(d + 4) * math::limits<T>::epsilon * (a + b);
-}
+struct near_pairs {
+  T half;
+  CRAFT_HOST_DEVICE explicit near_pairs(index_t d) {
+    const T share = T(16) * T(d + 4) * math::limits<T>::epsilon;
+    half = (T(1) - (share < T(0.0625) ? share : T(0.0625))) / T(2);
+  }
+  /// By the dot product.
+  CRAFT_HOST_DEVICE bool operator()(T s, T a, T b) const { return s - half * b > half * a; }
+  /// By the distance.
+  CRAFT_HOST_DEVICE bool at(T D, T a, T b) const { return D <= (T(1) - half - half) * (a + b); }
+};
+
+/// What a pair function looks at. Of a function of the distance also: of a pair at distance D, wherever it lies.
+template <class T>
+struct pair_scalars {
+  T s, a, b;
+  CRAFT_HOST_DEVICE static pair_scalars at_distance(T D) { return {T(-0.5) * D, T(0), T(0)}; }
+};
 
 /// Whether a pair function says `static constexpr bool linear = true`: it is a multiple of s, and looks at no norms.
 template <class K, class = void>
@@ -184,6 +182,35 @@ struct clamped_scale_pullback_step {
     const bool clamped = double(held) != 0;
     parts[0] = clamped && g < 0 ? 0 : g;  // what is not a number stays that
     parts[1] = clamped && g > 0 ? 0 : -g;
+  }
+};
+
+/// out_i += dL/dw_i of one direction, L = share sum_i w_i l_i / sum w (or share sum_i w_i l_i, with `divided` false): by the
+/// rows' own losses l_i = mass_i lse_i - target_dot_i. Rows without a part in it have none; `loss` is L.
+template <class Softmax>
+struct row_weight_pullback_step {
+  Softmax s;
+  const double* loss;
+  double share;
+  bool divided;
+  double* out;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    const double mass = double(s.mass[i]), sum = s.weight_sum ? *s.weight_sum : double(s.n);
+    if ((mass == 0 && s.soft == nullptr) || (divided && sum == 0)) return;
+    const double row = share * (mass * double(s.lse[i]) - double(s.target_dot[i]));
+    out[i] += divided ? (row - *loss) / sum : row;
+  }
+};
+
+/// z_ij = dL/dt_ij = w_i keep (lse_i - z_ij), the gradient by soft targets, n x m.
+template <class T, class Softmax>
+struct target_pullback_step {
+  Softmax s;
+  index_t m;
+  T* z;
+  CRAFT_HOST_DEVICE void operator()(index_t at) const {
+    const index_t i = at / m;
+    z[at] = s.weight[i] * s.keep * (s.lse[i] - z[at]);
   }
 };
 

@@ -173,6 +173,32 @@ class cpu_engine : public cpu_sweeps {
     });
     *out = double(most.load());
   }
+  /// A magnitude that square_limits forbid, or 0: the largest of all numbers of x and y, or if `each_row` of a row that is not
+  /// zero. The norms tell nearly always. Not of what is not finite: that stays so by itself.
+  template <class T>
+  double beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row) const {
+    const square_limits<T> limits(x.d);
+    const auto forbidden = [&](double magnitude) {
+      return std::isfinite(magnitude) && magnitude != 0 && !(magnitude >= limits.least && magnitude <= limits.most);
+    };
+    const double least = limits.least * limits.least * (each_row ? 1 : double(x.d)), most = limits.most * limits.most;
+    double highest = 0, found = 0;
+    for (const rows<T>& r : {x, y})
+      for (index_t i = 0; i < r.n; ++i) {
+        const double squared = double(r.squared[i]);
+        highest = std::max(highest, squared);
+        if (!each_row || (squared >= least && squared <= most)) continue;
+        const double magnitude = double(largest_magnitude(r.data + i * r.d, r.d));
+        if (forbidden(magnitude)) return magnitude;
+      }
+    if (each_row || (highest >= least && highest <= most)) return 0;
+    for (const rows<T>& r : {x, y}) {
+      double here = 0;
+      largest(r.data, r.n * r.d, &here);
+      found = here > found || here != here ? here : found;
+    }
+    return forbidden(found) ? found : 0;
+  }
   /// out = sum_ik x_ik y_ik
   template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out) {
@@ -561,12 +587,12 @@ class cpu_engine : public cpu_sweeps {
       to = T((out.mode == write::accumulate ? double(to) : 0.0) + factor * values[q]);
     }
   }
-  /// to_i = a_i n with a_i = w_i / sum w (empty: 1), pairs = sum_(i != j) a_i a_j.
+  /// to_i = a_i n with a_i = w_i / sum w (empty: 1); sums = {sum_(i != j) a_i a_j, sum w}.
   template <class T>
-  void load_weights(const numbers& w, index_t n, T* to, double* pairs) const {
+  void load_weights(const numbers& w, index_t n, T* to, double* sums) const {
     if (w.empty()) {
       std::fill_n(to, n, T(1));
-      *pairs = double(n - 1) / double(n);
+      sums[0] = double(n - 1) / double(n), sums[1] = double(n);
       return;
     }
     double sum = 0;
@@ -576,7 +602,7 @@ class cpu_engine : public cpu_sweeps {
       to[i] = T(w[i] / sum * double(n));
       shares.add(w[i] / sum, 0);
     }
-    *pairs = shares.pairs;
+    sums[0] = shares.pairs, sums[1] = sum;
   }
   template <class T>
   static void fill(T* to, index_t n, T value) {
@@ -620,7 +646,7 @@ class cpu_engine : public cpu_sweeps {
     index_t* matches = take<index_t>(s.n);
     for (index_t i = 0; i < s.n; ++i) {
       id[i] = exact_id<T>(y[i] == ignore ? classes : y[i]);
-      matches[i] = 1;
+      matches[i] = y[i] == ignore ? 0 : 1;
     }
     for (index_t c = 0; c < classes; ++c) other[c] = exact_id<T>(c);
     share_targets(id, other, matches, s.n, classes, smoothing, s);
@@ -646,7 +672,7 @@ class cpu_engine : public cpu_sweeps {
   void row_weights(index_t n, const numbers& w, const labels* y, index_t ignore, const index_t* positives, bool mean,
                    double share, softmax<T>& s) {
     T* weight = take<T>(n);
-    double sum = 0;
+    double *total = take<double>(1), &sum = *total = 0;
     const auto of = [&](index_t i) {
       const bool out = (y && (*y)[i] == ignore) || (positives && positives[i] == 0);
       return out ? 0.0 : w.empty() ? 1.0 : w[i];
@@ -655,6 +681,7 @@ class cpu_engine : public cpu_sweeps {
     const double by = !mean ? 1 : sum > 0 ? sum : std::numeric_limits<double>::infinity();
     for (index_t i = 0; i < n; ++i) weight[i] = T(of(i) / by * share);
     s.weight = weight;
+    s.weight_sum = total;
   }
 
  private:
@@ -710,7 +737,7 @@ class cpu_engine : public cpu_sweeps {
     T *hit = take<T>(n), *mass = take<T>(n);
     for (index_t i = 0; i < n; ++i) {
       hit[i] = matches[i] > 0 ? T((1 - smoothing) / double(matches[i])) : T(0);
-      mass[i] = T(1);
+      mass[i] = T(matches[i] > 0 ? 1 : 0);
     }
     s.id = id;
     s.other_id = other_id;
