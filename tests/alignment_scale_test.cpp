@@ -9,6 +9,7 @@
 #include "craft/objective.hpp"
 #include "craft/relative.hpp"
 #include "devices.hpp"
+#include "pair_functions.hpp"
 #include "pair_losses.hpp"
 
 using namespace craft_test;
