@@ -9,6 +9,7 @@
 #include "craft/objective.hpp"
 #include "craft/relative.hpp"
 #include "devices.hpp"
+#include "pair_functions.hpp"
 #include "pair_losses.hpp"
 
 using namespace craft_test;
@@ -128,6 +129,34 @@ TEMPLATE_LIST_TEST_CASE("at its maximum and above it a scale has the gradient th
         CHECK(std::isnan(by_log_scale<D>(verb, given)(0, 0)));
       }
     }
+}
+
+TEMPLATE_LIST_TEST_CASE("a scale held at its maximum is that number", "[alignment]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  const reals x = random_reals(6, 4, 18), y = random_reals(6, 4, 19);
+  const std::vector<index_t> labels = labels_for(6, 6, 1);
+  // Clamped at 5 or simply 5: the same loss, but for the gradient of the scale.
+  for (const double above : {std::log(5.001), std::log(1000.0), 700.0}) {
+    craft::cross_entropy_options ce, ce5;
+    craft::contrastive_options nce, nce5;
+    craft::sigmoid_options sig, sig5;
+    ce.log_scale = nce.log_scale = sig.log_scale = above;
+    ce.max_scale = nce.max_scale = sig.max_scale = 5;
+    ce5.log_scale = nce5.log_scale = sig5.log_scale = std::log(5.0);
+    const loss_result clamped[] = {run_cross_entropy<D>(ctx, x, y, labels, ce), run_info_nce<D>(ctx, x, y, nce),
+                                   run_sigmoid<D>(ctx, x, y, sig)};
+    const loss_result plain[] = {run_cross_entropy<D>(ctx, x, y, labels, ce5), run_info_nce<D>(ctx, x, y, nce5),
+                                 run_sigmoid<D>(ctx, x, y, sig5)};
+    for (int k = 0; k < 3; ++k) {
+      INFO(verbs[k] << ", log scale " << above);
+      // exp(log 5) is 5 to a few roundings, and the logits with it.
+      const double tolerance = 100 * roundoff<typename D::scalar>;
+      CHECK(std::abs(clamped[k].value - plain[k].value) <= tolerance * std::abs(plain[k].value));
+      CHECK(relative_distance(clamped[k].x, plain[k].x) <= tolerance);
+      CHECK(relative_distance(clamped[k].y, plain[k].y) <= tolerance);
+    }
+  }
 }
 
 TEMPLATE_LIST_TEST_CASE("two places for the gradient by log_scale: for upstream and for -upstream", "[alignment][gradient]",

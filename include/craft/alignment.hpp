@@ -6,6 +6,10 @@
 //     info_nce               softmax over the other modality's batch (stochastic anchors), one way or both
 //     sigmoid_contrastive    every pair on its own
 //
+// A learnable scale: log_scale may be anything. At max_scale and above it the scale is max_scale, and the gradient by log_scale
+// (upstream times dL/dlog_scale, as if nothing were clamped) passes if a step against it leads back inside; else it is 0. So a
+// scale that starts at its bound, as CLIP's does, leaves it when a smaller one is better, and one beyond comes back.
+//
 // The logits are never stored whole, but for the smallest batches (up to 2^18 of them, which saves a quarter of the
 // work). Gradients go to both sides, log_scale and bias. With normalise = false the rows are taken as they are (dot
 // products).
@@ -41,7 +45,7 @@ enum class reduction { mean, sum };
 /// How anchor_cross_entropy is computed.
 struct cross_entropy_options {
   scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this, with a gradient that only leads back
   bool normalise = true;               ///< divide all rows by their norm; a zero row stays zero
   double label_smoothing = 0;          ///< in [0, 1]: targets become (1 - e) t + e / C
   index_t ignore_label = -100;         ///< rows with this label take no part
@@ -56,7 +60,7 @@ enum class direction { one_way, symmetric };
 /// How info_nce is computed.
 struct contrastive_options {
   scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this, with a gradient that only leads back
   bool normalise = true;                              ///< divide all rows by their norm; a zero row stays zero
   craft::direction direction = direction::symmetric;  ///< x finds its y, or that and the way back
   labels x_labels{}, y_labels{};  ///< both: all pairs with equal labels are positives, with equal shares; none: row i and row i
@@ -69,7 +73,7 @@ struct contrastive_options {
 struct sigmoid_options {
   scalar log_scale = std::log(10.0);                           ///< s = exp(log_scale) ...
   scalar bias = -10.0;                                         ///< added to every logit
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... s is at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... s is at most this, with a gradient that only leads back
   bool normalise = true;          ///< divide all rows by their norm; a zero row stays zero
   labels x_labels{}, y_labels{};  ///< both: l = +1 for equal labels; none: for equal indices
   scalar upstream = 1.0;          ///< multiplies the gradients, not the value

@@ -6,7 +6,8 @@
 //       + w_mmd   MMD^2(r(f), r(g))               source and target images, r = s cos(., t_c)
 //
 // f: images (n x d), t: class texts (C x d), u: the text of each image (n x d), a: image anchors (C x d), g: images of the target
-// domain (m x d), y: labels, s = min(exp(log_scale), max_scale).
+// domain (m x d), y: labels, s = min(exp(log_scale), max_scale). At max_scale log_scale has a gradient if that of the weighted
+// sum leads back inside: see alignment.hpp.
 //
 // Source: J. Sun et al., "Craft: Cross-modal Aligned Features Improve Robustness of Prompt Tuning", arXiv 2407.15894.
 #pragma once
@@ -34,7 +35,7 @@ struct objective_inputs {
 struct objective_options {
   double text = 1, image = 1, batch = 1, mmd = 1;  ///< weights of the terms, >= 0; 0: not computed
   scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this, with a gradient that only leads back
   double label_smoothing = 0;                            ///< of the text and image terms
   craft::direction direction = direction::one_way;       ///< of the batch term; the released code is one-way
   bool same_class_positives = false;                     ///< batch term: all pairs of one class belong together

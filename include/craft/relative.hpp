@@ -1,6 +1,8 @@
 // Relative representations: every row described by its similarities to a set of anchors.
 //
-//     r_ic = exp(log_scale) k(x_i, a_c)
+//     r_ic = min(exp(log_scale), max_scale) k(x_i, a_c)
+//
+// At max_scale and above it log_scale has its gradient if a step against it leads back inside, else 0: see alignment.hpp.
 //
 // Sources: L. Moschella et al., "Relative representations enable zero-shot latent space communication", ICLR 2023; with anchors of
 // the other modality: J. Sun et al., "Craft", arXiv 2407.15894.
@@ -25,7 +27,7 @@ struct relative_options {
   anchor_statistics statistics = anchor_statistics::none;  ///< fitted on the anchors
   bool statistics_gradient = true;  ///< whether the anchors' gradient runs through the statistics too
   scalar log_scale = 0.0;           ///< r is multiplied by exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this, with a gradient that only leads back
 };
 
 /// Gradients of a loss of r: to x (n x d), the anchors (C x d) and log_scale. Not wanted unless set.
