@@ -56,6 +56,8 @@ using std::int64_t;
   template void cuda_engine::nearest<T>(const rows<T>&, const rows<T>&, index_t*, T*);                                     \
   template void cuda_engine::distance_of_rank<T>(const rows<T>&, index_t, ranked_distance*);                               \
   template void cuda_engine::each<add_mean_step<T>>(index_t, const add_mean_step<T>&) const;                               \
+  template void cuda_engine::each<row_key_step<T>>(index_t, const row_key_step<T>&) const;                                 \
+  template void cuda_engine::each<equal_row_step<T>>(index_t, const equal_row_step<T>&) const;                             \
   template void cuda_engine::each<bandwidth_step<T>>(index_t, const bandwidth_step<T>&) const;                             \
   template void cuda_engine::each<bandwidth_pullback_step<T>>(index_t, const bandwidth_pullback_step<T>&) const;           \
   template void cuda_engine::each<objective_step<T>>(index_t, const objective_step<T>&) const;                             \

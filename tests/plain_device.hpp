@@ -109,6 +109,7 @@ class plain_engine : public craft::engine::cpu_engine {
     for (index_t i = 0; i < x.n; ++i) {
       distance[i] = std::numeric_limits<T>::infinity();
       for (index_t j = 0; j < y.n; ++j) {
+        if (std::isinf(y.squared[j])) continue;
         const T d = distance_of(x, i, y, j);
         if (!(d < distance[i])) continue;
         distance[i] = d;

@@ -67,9 +67,9 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
   const auto yv = view(y);
   typename Context::engine e(ctx);
   engine::checks check("bandwidth_scale");
+  check.same_columns("x", xv, "y", yv);
   check.finite_input("x", xv, e);
   check.finite_input("y", yv, e);
-  check.same_columns("x", xv, "y", yv);
   const index_t n = xv.rows(), m = yv.rows(), d = xv.cols();
   const index_t used = b.sample == bandwidth_sample::x ? n : n + m;
   engine::rows<T> z = e.template take_rows<T>(n + m, d);

@@ -55,9 +55,9 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   const index_t n = xv.rows(), m = yv.rows(), d = xv.cols(), total = n + m;
   typename Context::engine e(ctx);
   engine::checks check("two_sample_test");
+  check.same_columns("x", xv, "y", yv);
   check.finite_input("x", xv, e);
   check.finite_input("y", yv, e);
-  check.same_columns("x", xv, "y", yv);
   require<shape_error>(n >= 2 && m >= 2, "two_sample_test: needs at least 2 rows of each, got ", detail::shape(n, d),
                        " and ", detail::shape(m, d));
   check_kernel<T>(kernel);

@@ -225,6 +225,7 @@ class cuda_engine {
   template <class T>
   void sigmoid_loss(const rows<T>& x, const rows<T>& y, const index_t* x_id, const index_t* y_id, const number& bias,
                     double scale, double* totals, const pull<T>& gx, const pull<T>& gy);
+  static constexpr bool products_depend_on_place = true;  ///< cuBLAS promises no order of its sums
   template <class T>
   void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance);
   template <class T>

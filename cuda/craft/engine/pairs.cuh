@@ -796,12 +796,21 @@ struct nearest_step {
 };
 template <class T>
 struct finish_nearest_step {
-  const T* x_squared;
+  rows<T> x, y;
   T* distance;
-  index_t *index, m;
+  index_t* index;
   __device__ void operator()(index_t i) const {
-    distance[i] = math::max(T(0), distance[i] + x_squared[i]);
-    if (index[i] >= m) index[i] = 0;  // where no distance is a number, any row will do
+    if (index[i] >= y.n) index[i] = 0;  // where no distance is a number, any row will do
+    const index_t j = index[i];
+    T found = distance[i] + x.squared[i];
+    if (is_near(found, x.squared[i], y.squared[j], x.d)) {
+      found = T(0);
+      for (index_t k = 0; k < x.d; ++k) {
+        const T c = x.data[i * x.d + k] - y.data[j * x.d + k];
+        found += c * c;
+      }
+    }
+    distance[i] = found;
   }
 };
 template <class T>
@@ -813,7 +822,7 @@ void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T*
     launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
            nearest_step<T>{p, y.squared, distance, index});
   });
-  each(x.n, finish_nearest_step<T>{x.squared, distance, index, y.n});
+  each(x.n, finish_nearest_step<T>{x, y, distance, index});
 }
 
 // The bits of a number >= 0, whose order as integers is that of the numbers, digit by digit from the top.

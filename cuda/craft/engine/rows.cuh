@@ -405,14 +405,15 @@ struct group_means_step {
   __device__ void operator()(index_t at) const {
     const cell to = cell_of(at, d);
     const index_t c = to.row, k = to.column;
-    double s = 0;
+    double first = 0, s = 0;  // the mean of equal rows is that row to the last bit; of none it stays
     index_t count = 0;
     for (index_t i = 0; i < n; ++i) {
       if (group[i] != c) continue;
-      s += double(x[i * d + k]);
+      if (count == 0) first = double(x[i * d + k]);
+      s += double(x[i * d + k]) - first;
       ++count;
     }
-    means[at] = T(s / double(count > 0 ? count : 1));
+    if (count > 0) means[at] = T(first + s / double(count));
     if (k == 0) counts[c] = count;
   }
 };

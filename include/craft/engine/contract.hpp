@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -305,11 +306,51 @@ struct form_factors_step {
   }
 };
 
+/// x in other words: 64 bits that look random, and differ for different x.
+///
+/// G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+CRAFT_HOST_DEVICE inline std::uint64_t mixed_bits(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/// key_i: a number that is the same for equal rows, and hardly ever for others.
+template <class T>
+struct row_key_step {
+  const T* x;
+  index_t d;
+  index_t* key;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    std::uint64_t all = 0;
+    for (index_t k = 0; k < d; ++k) {
+      const double value = double(x[i * d + k]) + 0.0;  // which makes -0 a 0
+      std::uint64_t bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      all = mixed_bits(all + bits + 0x9e3779b97f4a7c15u);
+    }
+    key[i] = index_t(all);
+  }
+};
+
+/// first_i = i, unless row first_i is equal to row i.
+template <class T>
+struct equal_row_step {
+  const T* x;
+  index_t d;
+  index_t* first;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    const T *row = x + i * d, *other = x + first[i] * d;
+    for (index_t k = 0; k < d; ++k)
+      if (row[k] != other[k]) first[i] = i;
+  }
+};
+
 /// Labels w_i = 1 - offset for the rows that count as x's, -offset for the others. Vector 0 is all ones, 1 has the labels as
 /// they are, from 2 on they are permuted. In blocks of `side` rows of the sample: `count` vectors, one after another.
 ///
-/// n of N rows in one pass: C. Fan, M. Muller and I. Rezucha, J. Am. Stat. Assoc. 57 (1962). The random bits, the same on
-/// every device: G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+/// n of N rows in one pass: C. Fan, M. Muller and I. Rezucha, J. Am. Stat. Assoc. 57 (1962). The random bits are the same on
+/// every device.
 template <class T>
 struct label_step {
   std::uint64_t seed;
@@ -317,14 +358,9 @@ struct label_step {
   T offset;
   T* labels;
 
-  CRAFT_HOST_DEVICE static std::uint64_t mixed(std::uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  }
   CRAFT_HOST_DEVICE void operator()(index_t b) const {
     constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
-    std::uint64_t state = mixed(seed + step) + mixed(std::uint64_t(b) * step);
+    std::uint64_t state = mixed_bits(seed + step) + mixed_bits(std::uint64_t(b) * step);
     index_t wanted = n;
     for (index_t begin = 0; begin < total; begin += side) {
       const index_t length = total - begin < side ? total - begin : side;
@@ -333,7 +369,7 @@ struct label_step {
         bool chosen = i < n;
         if (b > 1) {  // each row with probability (still wanted) / (still left)
           state += step;
-          chosen = double(mixed(state) >> 11) * 0x1.0p-53 * double(total - i) < double(wanted);
+          chosen = double(mixed_bits(state) >> 11) * 0x1.0p-53 * double(total - i) < double(wanted);
           if (chosen) --wanted;
         }
         to[i - begin] = b == 0 ? T(1) : chosen ? T(1) - offset : -offset;

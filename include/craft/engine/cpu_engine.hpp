@@ -222,7 +222,8 @@ class cpu_engine : public cpu_sweeps {
     });
   }
 
-  /// means_c = mean of the rows with group_i = c (0 for none), k x d, and how many there are.
+  /// means_c = mean of the rows with group_i = c, k x d, and how many there are; where there is none, means_c stays. A mean is
+  /// the group's first row plus the mean difference from it, so that the mean of equal rows is that row to the last bit.
   template <class T>
   void group_means(const rows<T>& x, const index_t* group, index_t k, T* means, index_t* counts) {
     const workspace::frame inner(ctx_.scratch());
@@ -233,12 +234,14 @@ class cpu_engine : public cpu_sweeps {
     for (index_t i = 0; i < x.n; ++i) sorted[begin[group[i]]++] = i;  // and begin_c becomes the end of c
     double* sums = zeros<double>(k * x.d);
     parallel(k, threads_for(4 * double(x.n) * double(x.d)), [&](index_t, index_t c) {
+      if (counts[c] == 0) return;
       double* sum = sums + c * x.d;
-      for (index_t q = begin[c] - counts[c]; q < begin[c]; ++q) {
+      const T* first = x.data + sorted[begin[c] - counts[c]] * x.d;
+      for (index_t q = begin[c] - counts[c] + 1; q < begin[c]; ++q) {
         const T* from = x.data + sorted[q] * x.d;
-        for (index_t j = 0; j < x.d; ++j) sum[j] += double(from[j]);
+        for (index_t j = 0; j < x.d; ++j) sum[j] += double(from[j]) - double(first[j]);
       }
-      for (index_t j = 0; j < x.d; ++j) means[c * x.d + j] = T(sum[j] / double(std::max<index_t>(counts[c], 1)));
+      for (index_t j = 0; j < x.d; ++j) means[c * x.d + j] = T(double(first[j]) + sum[j] / double(counts[c]));
     });
   }
   /// distance_i = min(distance_i, |x_i - x_p|^2)
@@ -505,13 +508,23 @@ class cpu_engine : public cpu_sweeps {
     sweep_rectangle<T>(x, y, epilogue, 2, totals, gx, gy);
   }
 
-  /// index_i = the nearest row of y to x_i (lowest index on ties), distance_i = its squared distance.
+  /// Whether a dot product may have other last bits where its rows stand elsewhere: here it is the same sum in the same order.
+  static constexpr bool products_depend_on_place = false;
+  /// index_i = the nearest row of y to x_i (lowest index on ties), distance_i = its squared distance; exactly 0 of equal
+  /// rows. A row of y takes no part if its squared norm is said to be infinite.
   template <class T>
   void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
     std::fill_n(distance, x.n, std::numeric_limits<T>::infinity());
     std::fill_n(index, x.n, y.n);
     sweep_rectangle<T>(x, y, nearest_tile<T>{y.squared, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
-    for (index_t i = 0; i < x.n; ++i) distance[i] = std::max(T(0), distance[i] + x.squared[i]);
+    pieces(x.n, x.d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        const T* to = y.data + index[i] * x.d;
+        distance[i] = is_near(distance[i] + x.squared[i], x.squared[i], y.squared[index[i]], x.d)
+                          ? squared_distance(x.data + i * x.d, to, x.d)
+                          : distance[i] + x.squared[i];
+      }
+    });
   }
 
   /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but
