@@ -1,0 +1,142 @@
+// The exact side of losses_fuzz: definitions in long double, taken from docs/math.md, and with each number how far rounding may
+// move it. Nothing here comes from the library. With u the unit round-off of the computing type (of the storage type: v), and
+// first order in u throughout:
+//
+//   sum of d terms t_k      u r(d) (|t|_2 + |sum t|), r(d) = 1 + sqrt(d) / 2: the roundings of partial sums have random signs
+//   row entry z_ik          dz_ik = u |z_ik|, one rounding each time it is stored (centred, divided by a norm, by sqrt(M), ...)
+//   D, from dot products    2 |delta_k sqrt(dz_ik^2 + dz_jk^2)|_2 + u (2 + r(d)) (a + b),   delta = z_i - z_j, a = |z_i|^2, b = |z_j|^2
+//      from differences,    the same with 2 u r(d) D in the place of the last term
+//      where D < 16 (d + 4) eps (a + b);   0 for a row with itself and for equal rows
+//   kernel k(D)             max |k(D +- dD) - k(D)| + 2 u (1 + t) |k|, t = -log k: exp errs by its argument's rounding
+//   slope k'(D)             the same with k'; likewise the derivatives by the kernel's parameters
+//   sum over pairs          |c_p| dk_p added up: pairs share rows, and clusters share distances, so their errors have one sign
+//   gradient, pair's share  |c_p| (dk' |delta_k| + |k'| (sqrt(dz_ik^2 + dz_jk^2) + 2 u (|z_ik| + |z_jk|)));  0 for equal rows
+//   bandwidth rules         D / M errs by D dM / M more; dM = 4 u M + (4 / N) |z dz|_2, or for a median the largest dD near it
+//   unit row x / |x|        dz_k = 2 u |z_k|; its gradient (g - (g.z) z) / |x| errs by
+//                           (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
+//   softmax                 logit: dz = the dot product's, + 2 u |z|; loss of a row: sum_j |mass p_j - t_j| dz_j + 2 u (|lse| + |z|)
+//                           p_j errs by p_j (dz_j + sum_l p_l dz_l + 2 u (1 + |z_j| + |lse|))
+//   number on its way out   + v |number|, and the least positive number of the type
+//
+// Sums over pairs are linear and those over columns are not: with few rows both are sharp, and the run's table of the worst
+// error / bound (losses_fuzz.cpp) shows how sharp.
+#pragma once
+
+#include <cmath>
+
+#include "losses_case.hpp"
+
+namespace fuzz {
+
+inline real square(real v) { return v * v; }
+/// Growth of rounding in a sum of d numbers.
+inline real growth(int d) { return 1 + std::sqrt(real(d)) / 2; }
+
+/// Rows, and by how much each number may be off. `source` tells which rows are made alike: equal ones stay equal.
+struct uncertain_rows {
+  int n = 0, d = 0;
+  std::vector<real> z, dz;
+  uncertain_rows(int rows, int cols) : n(rows), d(cols), z(std::size_t(n * d)), dz(std::size_t(n * d)) {}
+  real& at(int i, int k) { return z[std::size_t(i * d + k)]; }
+  real at(int i, int k) const { return z[std::size_t(i * d + k)]; }
+  real& error(int i, int k) { return dz[std::size_t(i * d + k)]; }
+  real error(int i, int k) const { return dz[std::size_t(i * d + k)]; }
+  real squared(int i) const {
+    real s = 0;
+    for (int k = 0; k < d; ++k) s += square(at(i, k));
+    return s;
+  }
+  /// One more rounding of every number.
+  void round(real u) {
+    for (std::size_t i = 0; i < z.size(); ++i) dz[i] = std::hypot(dz[i], u * z[i]);
+  }
+};
+
+/// A number and its error.
+struct uncertain {
+  real v = 0, e = 0;
+};
+
+/// Sum of terms t_k = a_k b_k of which a_k errs by da_k and b_k by db_k.
+inline uncertain dot(const uncertain_rows& x, int i, const uncertain_rows& y, int j, real u) {
+  real s = 0, squares = 0, moved = 0;
+  for (int k = 0; k < x.d; ++k) {
+    const real t = x.at(i, k) * y.at(j, k);
+    s += t, squares += t * t;
+    moved += square(x.error(i, k) * y.at(j, k)) + square(x.at(i, k) * y.error(j, k));
+  }
+  return {s, std::sqrt(moved) + u * growth(x.d) * (std::sqrt(squares) + std::abs(s))};
+}
+
+/// Divides rows by their norms (kept); zero rows stay.
+inline std::vector<real> normalise(uncertain_rows& x, real u) {
+  std::vector<real> norm(std::size_t(x.n));
+  for (int i = 0; i < x.n; ++i) {
+    const real r = norm[std::size_t(i)] = std::sqrt(x.squared(i));
+    for (int k = 0; k < x.d && r > 0; ++k) {
+      x.at(i, k) /= r;
+      x.error(i, k) = x.error(i, k) / r + 2 * u * std::abs(x.at(i, k));
+    }
+  }
+  return norm;
+}
+/// Gradients by unit rows become gradients by the rows before.
+inline void normalise_pullback(const uncertain_rows& unit, const std::vector<real>& norm, uncertain_rows& g, real u) {
+  for (int i = 0; i < g.n; ++i) {
+    const real r = norm[std::size_t(i)];
+    real along = 0, moved = 0, squares = 0, size = 0;
+    for (int k = 0; k < g.d; ++k) {
+      const real z = unit.at(i, k), t = z * g.at(i, k);
+      along += t, squares += t * t, size += square(g.at(i, k));
+      moved += std::abs(z) * g.error(i, k) + std::abs(g.at(i, k)) * unit.error(i, k);
+    }
+    for (int k = 0; k < g.d; ++k) {
+      const real z = unit.at(i, k), v = g.at(i, k);
+      const real e = g.error(i, k) + std::abs(z) * moved + std::abs(along) * unit.error(i, k) +
+                     2 * u * (std::abs(v) + std::abs(z) * (std::abs(along) + growth(g.d) * std::sqrt(squares)));
+      g.at(i, k) = r > 0 ? (v - along * z) / r : 0;
+      g.error(i, k) = r > 0 ? e / r : 0;
+    }
+  }
+}
+
+/// Adds an output: numbers times `factor`, with what storing them costs.
+inline void add_output(exact_answer& a, const char* kind, const std::vector<real>& v, const std::vector<real>& e, real factor,
+                       real u, const precision& out) {
+  exact_output o;
+  o.kind = kind;
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    o.value.push_back(v[i] * factor);
+    o.bound.push_back((e[i] + u * std::abs(v[i])) * std::abs(factor) + out.u * std::abs(v[i] * factor) + out.least);
+  }
+  a.outputs.push_back(o);
+}
+
+/// What a kernel of the distance is at one D, with errors; parameters' derivatives if asked for.
+struct pair_terms {
+  uncertain k, slope;
+  real steepest = 0;  ///< sup |k'| sqrt(D) of the members with a root: their gradient is no longer than that, however small D is
+  std::vector<uncertain> by_weight, by_bandwidth;
+};
+struct kernel_of_distance {
+  const test_case& c;
+  precision p;
+  int weights = 0, bandwidths = 0;
+  std::vector<int> weight_at, bandwidth_at;  ///< of each member; -1: it has none
+  explicit kernel_of_distance(const test_case&);
+  pair_terms at(real D, real error, bool parameters) const;
+};
+inline bool of_distance(const test_case& c) { return c.kernel != kernel_type::dot && c.kernel != kernel_type::cosine; }
+
+/// Squared distance of two rows and its error.
+uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int j, bool equal, real u);
+/// Whether float or double cannot hold squared distances of these numbers.
+bool out_of_range(real largest, int d, const precision&);
+bool parameters_out_of_range(const test_case&, const precision&);
+/// The pair function of two rows and its derivatives by s, a and b, for those that are no functions of the distance.
+struct linear_terms {
+  uncertain k, ds, da, db;
+};
+linear_terms cosine_or_dot(kernel_type, const uncertain_rows& x, int i, const uncertain_rows& y, int j, real u);
+
+}  // namespace fuzz

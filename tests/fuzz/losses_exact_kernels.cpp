@@ -1,0 +1,129 @@
+// Kernels and distances in long double, see losses_exact.hpp.
+#include <algorithm>
+
+#include "losses_exact.hpp"
+
+namespace fuzz {
+namespace {
+
+/// Value and derivatives of one member without its weight; t = -log k, what exp's argument is.
+struct radial {
+  real k, slope, by[2], t;
+};
+radial one(const member& m, real D) {
+  const real s = m.bandwidth, floor = m.shape, far = std::max(D, floor), r = std::sqrt(far);
+  switch (m.family) {
+    case family::gaussian: {
+      const real k = std::exp(-D / (2 * s * s));
+      return {k, -k / (2 * s * s), {k * D / (s * s * s), 0}, D / (2 * s * s)};
+    }
+    case family::laplacian: {
+      const real k = std::exp(-r / s);
+      return {k, D > floor ? -k / (2 * s * r) : 0, {k * r / (s * s), 0}, r / s};
+    }
+    case family::inverse_multiquadric: {
+      const real sum = s * s + D + floor;
+      return {s * s / sum, -s * s / (sum * sum), {2 * s * (D + floor) / (sum * sum), 0}, 0};
+    }
+    case family::rational_quadratic: {
+      const real x = D / (2 * m.shape * s * s), t = m.shape * std::log1p(x), k = std::exp(-t);
+      // x / (1 + x) - log(1 + x), by its series where the two cancel
+      const real difference = x < 1e-4L ? x * x * (-0.5L + x * (2 / 3.0L - x * (0.75L - x * 0.8L))) : x / (1 + x) - std::log1p(x);
+      return {k, -k / (2 * s * s * (1 + x)), {k * D / (s * s * s * (1 + x)), k * difference}, t};
+    }
+    case family::energy: return {-r, D > floor ? -0.5L / r : 0, {0, 0}, 0};
+  }
+  return {};
+}
+
+void add(uncertain& to, real w, real v, real low, real high, real rounding, real least) {
+  to.v += w * v;
+  to.e += std::abs(w) * (std::max(std::abs(low - v), std::abs(high - v)) + rounding * std::abs(v) + least);
+}
+
+}  // namespace
+
+kernel_of_distance::kernel_of_distance(const test_case& given) : c(given), p(of_computing(given.type)) {
+  for (std::size_t q = 0; q < c.members.size(); ++q) {
+    const bool weighted = c.kernel != kernel_type::energy, shared = c.kernel == kernel_type::nested && q == 2;
+    weight_at.push_back(!weighted ? -1 : shared ? weights - 1 : weights++);
+    bandwidth_at.push_back(bandwidths);
+    const family f = c.members[q].family;
+    bandwidths += f == family::energy ? 0 : f == family::rational_quadratic ? 2 : 1;
+  }
+}
+
+pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
+  pair_terms sum;
+  sum.by_weight.resize(std::size_t(parameters ? weights : 0));
+  sum.by_bandwidth.resize(std::size_t(parameters ? bandwidths : 0));
+  real widest = 0;
+  for (const member& m : c.members) widest = std::max(widest, real(m.bandwidth));
+  for (std::size_t q = 0; q < c.members.size(); ++q) {
+    const member& m = c.members[q];
+    const radial here = one(m, D);
+    const radial low = error > 0 ? one(m, std::max(D - error, 0.0L)) : here, high = error > 0 ? one(m, D + error) : here;
+    // A series of p-th powers multiplies the rounding of the widest member; a few times are allowed.
+    const real powers = c.series > 1 ? std::min(square(widest / m.bandwidth), 16.0L) : 0;
+    const real rounding = error > 0 || D > 0 ? 2 * p.u * (1 + here.t + powers) : p.u, w = m.weight;
+    const real tiny = rounding > p.u ? p.smallest : 0;  // where exp underflows
+    add(sum.k, w, here.k, low.k, high.k, rounding, tiny);
+    const real slope_at_most = m.family == family::laplacian ? 0.5L / m.bandwidth : m.family == family::energy ? 0.5L : 0;
+    if (slope_at_most > 0) {
+      // Its length |k'| sqrt(D) cannot err by more than itself and its bound, however small D is.
+      sum.slope.v += w * here.slope;
+      const real r = std::sqrt(D), near = D - error > m.shape ? std::abs(low.slope - here.slope) : HUGE_VALL;
+      const real e = std::max(near, std::abs(high.slope - here.slope)) + rounding * std::abs(here.slope);
+      if (r > 0 && e * r <= 2 * slope_at_most) sum.slope.e += std::abs(w) * (e + tiny);
+      else sum.steepest += 2 * std::abs(w) * slope_at_most;
+    } else {
+      add(sum.slope, w, here.slope, low.slope, high.slope, rounding, p.smallest / square(real(m.bandwidth)) * (rounding > p.u));
+    }
+    if (!parameters) continue;
+    if (weight_at[q] >= 0) add(sum.by_weight[std::size_t(weight_at[q])], 1, here.k, low.k, high.k, rounding, tiny);
+    const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
+    for (int b = 0; b < count; ++b)
+      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by[b], low.by[b], high.by[b],
+          here.by[b] != 0 ? 2 * p.u * (1 + here.t + powers) : 0, tiny);
+  }
+  return sum;
+}
+
+uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int j, bool equal, real u) {
+  if (equal) return {};
+  real D = 0, moved = 0, second = 0;
+  for (int k = 0; k < x.d; ++k) {
+    const real delta = x.at(i, k) - y.at(j, k), e = square(x.error(i, k)) + square(y.error(j, k));
+    D += delta * delta, moved += delta * delta * e, second += e;
+  }
+  const real norms = x.squared(i) + y.squared(j), r = growth(x.d);
+  const bool far = D > 8 * (x.d + 4) * 2 * u * norms;  // half the threshold: rounding may decide it
+  return {D, 2 * std::sqrt(moved) + second + (far ? u * (2 + r) * norms : 2 * u * r * D)};
+}
+
+bool out_of_range(real largest, int d, const precision& p) {
+  return largest > 0.99L * std::sqrt(p.largest / (4 * d)) ||
+         (largest > 0 && largest < 1.01L * std::sqrt(p.smallest / (2 * p.u)));
+}
+bool parameters_out_of_range(const test_case& c, const precision& p) {
+  bool out = false;
+  for (const member& m : c.members)
+    for (const real v : {real(m.bandwidth), m.family == family::rational_quadratic ? real(m.shape) : 1.0L})
+      out = out || v * v > 0.99L * p.largest || v * v < 1.01L * p.smallest;
+  return of_distance(c) && out;
+}
+
+linear_terms cosine_or_dot(kernel_type kernel, const uncertain_rows& x, int i, const uncertain_rows& y, int j, real u) {
+  const uncertain s = dot(x, i, y, j, u);
+  if (kernel == kernel_type::dot) return {s, {1, 0}, {0, 0}, {0, 0}};
+  const uncertain a = dot(x, i, x, i, u), b = dot(y, j, y, j, u);
+  if (a.v == 0 || b.v == 0) return {};
+  const real root = 1 / std::sqrt(a.v * b.v), k = s.v * root, off = a.e / a.v / 2 + b.e / b.v / 2 + 2 * u;
+  const real dk = s.e * root + std::abs(k) * off;
+  return {{k, dk},
+          {root, root * off},
+          {-k / (2 * a.v), (dk + std::abs(k) * (a.e / a.v + 2 * u)) / (2 * a.v)},
+          {-k / (2 * b.v), (dk + std::abs(k) * (b.e / b.v + 2 * u)) / (2 * b.v)}};
+}
+
+}  // namespace fuzz

@@ -1,0 +1,320 @@
+// Relative representations and the alignment losses in long double, see losses_exact.hpp.
+#include <algorithm>
+
+#include "losses_exact.hpp"
+
+namespace fuzz {
+namespace {
+
+uncertain_rows load(const table& t) {
+  uncertain_rows r(t.rows, t.cols);
+  for (std::size_t i = 0; i < r.z.size(); ++i) r.z[i] = t.v[i];
+  return r;
+}
+
+/// s = min(exp(log_scale), max_scale).
+struct scale_of_logits {
+  real s;
+  bool clamped, at_the_bound;
+};
+scale_of_logits logit_scale(const test_case& c) {
+  const real s = std::exp(real(c.log_scale)), most = c.max_scale > 0 ? real(c.max_scale) : HUGE_VALL;
+  return {std::min(s, most), s >= most, std::abs(s - most) <= 1e-14L * s};
+}
+/// Gradient by log_scale: where the clamp holds it passes if a step against it would leave the bound.
+void add_log_scale(const test_case& c, const scale_of_logits& scale, uncertain g, exact_answer& answer) {
+  if (c.want_first == want::none) return;
+  const real upstream = c.verb == verb::relative_pullback ? 1 : real(c.upstream), p = g.v * upstream;
+  const bool passes = !scale.clamped || p > 0;
+  add_output(answer, "log_scale", {passes ? g.v : 0}, {passes ? g.e : 0}, upstream, of_computing(c.type).u,
+             of_computing(c.type));
+  exact_output& o = answer.outputs.back();
+  o.or_zero = scale.at_the_bound || (scale.clamped && std::abs(g.v) <= g.e);
+  if (o.or_zero && !passes) o.value[0] = p, o.bound[0] += g.e * std::abs(upstream) + 2 * of_computing(c.type).u * std::abs(p);
+}
+
+/// Rows and anchors after the statistics and the division by norms.
+struct prepared {
+  const test_case& c;
+  precision p;
+  int n, C, d;
+  uncertain_rows x, y;
+  std::vector<real> deviation, x_norm, y_norm;
+  uncertain_rows x_before, y_before;  ///< the division by norms
+
+  explicit prepared(const test_case& given)
+      : c(given), p(of_computing(c.type)), n(c.x.rows), C(c.y.rows), d(c.x.cols), x(load(c.x)), y(load(c.y)),
+        deviation(std::size_t(d), 1), x_before(0, 0), y_before(0, 0) {
+    if (c.statistics != 0 || (of_distance(c) && !c.normalise)) subtract_mean();
+    if (c.statistics == 2) divide();
+    x_before = x, y_before = y;
+    if (c.normalise) x_norm = fuzz::normalise(x, p.u), y_norm = fuzz::normalise(y, p.u);
+  }
+  bool equal(int i, int j) const {
+    for (int k = 0; k < d; ++k)
+      if (c.x.at(i, k) != c.y.at(j, k)) return false;
+    return true;
+  }
+  void pull_back(uncertain_rows& gx, uncertain_rows& gy) {
+    if (c.normalise) normalise_pullback(x, x_norm, gx, p.u), normalise_pullback(y, y_norm, gy, p.u);
+    if (c.statistics == 0) return;
+    for (int k = 0; k < d; ++k) {
+      const real s = deviation[std::size_t(k)];
+      const auto all = [&](const auto& f) {
+        for (int i = 0; i < n; ++i) f(gx, x_before, i);
+        for (int i = 0; i < C; ++i) f(gy, y_before, i);
+      };
+      if (c.statistics == 2 && !constant(k)) {
+        uncertain by;
+        all([&](const uncertain_rows& g, const uncertain_rows& z, int i) {
+          by.v -= g.at(i, k) * z.at(i, k) / s;
+          by.e += (g.error(i, k) * std::abs(z.at(i, k)) +
+                   std::abs(g.at(i, k)) * (z.error(i, k) + 2 * p.u * std::abs(z.at(i, k)))) / s;
+        });
+        all([&](uncertain_rows& g, const uncertain_rows&, int i) {
+          g.at(i, k) /= s;
+          g.error(i, k) = g.error(i, k) / s + std::abs(g.at(i, k)) * (2 * p.u + deviation_error_[std::size_t(k)]);
+        });
+        for (int i = 0; i < C && c.statistics_gradient; ++i) {
+          const real z = y_before.at(i, k) / (C - 1);
+          gy.at(i, k) += by.v * z;
+          gy.error(i, k) += by.e * std::abs(z) + std::abs(by.v) * (y_before.error(i, k) / (C - 1) +
+                            (2 * p.u + deviation_error_[std::size_t(k)]) * std::abs(z));
+        }
+      }
+      if (!c.statistics_gradient) continue;
+      uncertain sum;
+      all([&](const uncertain_rows& g, const uncertain_rows&, int i) {
+        sum.v += g.at(i, k), sum.e += g.error(i, k) + p.u * std::abs(g.at(i, k));
+      });
+      for (int i = 0; i < C; ++i) gy.at(i, k) -= sum.v / C, gy.error(i, k) += sum.e / C + p.u * std::abs(sum.v) / C;
+    }
+  }
+
+ private:
+  std::vector<real> deviation_error_;
+  bool constant(int k) const {
+    for (int i = 1; i < C; ++i)
+      if (c.y.at(i, k) != c.y.at(0, k)) return false;
+    return true;
+  }
+  void subtract_mean() {
+    for (int k = 0; k < d; ++k) {
+      real mean = 0, size = 0;
+      for (int i = 0; i < C; ++i) mean += y.at(i, k) / C, size += std::abs(y.at(i, k)) / C;
+      // The mean is a double: its rounding shifts all rows alike, which only distances do not see.
+      const real off = constant(k) || (of_distance(c) && !c.normalise) ? 0 : 2 * 0x1p-53L * size;
+      for (uncertain_rows* t : {&x, &y})
+        for (int i = 0; i < t->n; ++i) t->at(i, k) -= mean, t->error(i, k) = p.u * std::abs(t->at(i, k)) + off;
+    }
+  }
+  void divide() {
+    deviation_error_.assign(std::size_t(d), 0);
+    for (int k = 0; k < d; ++k) {
+      real squares = 0, moved = 0;
+      for (int i = 0; i < C; ++i) squares += square(y.at(i, k)), moved += std::abs(y.at(i, k)) * y.error(i, k);
+      if (constant(k)) continue;
+      const real s = deviation[std::size_t(k)] = std::sqrt(squares / (C - 1));
+      const real off = deviation_error_[std::size_t(k)] = moved / squares + p.u;
+      for (uncertain_rows* t : {&x, &y})
+        for (int i = 0; i < t->n; ++i)
+          t->at(i, k) /= s, t->error(i, k) = t->error(i, k) / s + (off + p.u) * std::abs(t->at(i, k));
+    }
+  }
+};
+
+/// Adds U k's derivatives by row i of x and row j of y.
+void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j, uncertain U, uncertain& k, uncertain_rows& gx,
+               uncertain_rows& gy) {
+  const real u = r.p.u, size = std::abs(U.v) + r.p.least;
+  if (!of_distance(r.c)) {
+    const linear_terms t = cosine_or_dot(r.c.kernel, r.x, i, r.y, j, u);
+    k = t.k;
+    const auto side = [&](const uncertain_rows& own, int a, const uncertain_rows& other, int b, const uncertain& by, uncertain_rows& g) {
+      for (int f = 0; f < r.d; ++f) {
+        const real za = own.at(a, f), zb = other.at(b, f), v = t.ds.v * zb + 2 * by.v * za;
+        g.at(a, f) += U.v * v;
+        g.error(a, f) += U.e * std::abs(v) +
+                         size * ((t.ds.e + 2 * u * std::abs(t.ds.v)) * std::abs(zb) + std::abs(t.ds.v) * other.error(b, f) +
+                                 2 * (by.e + 2 * u * std::abs(by.v)) * std::abs(za) + 2 * std::abs(by.v) * own.error(a, f));
+      }
+    };
+    side(r.x, i, r.y, j, t.da, gx), side(r.y, j, r.x, i, t.db, gy);
+    return;
+  }
+  const bool equal = r.equal(i, j);
+  const uncertain D = distance(r.x, i, r.y, j, equal, u);
+  const pair_terms t = kernel.at(D.v, D.e, false);
+  k = t.k;
+  for (int f = 0; f < r.d && !equal; ++f) {
+    const real zi = r.x.at(i, f), zj = r.y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
+    const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + r.p.least / size) *
+                               (std::hypot(r.x.error(i, f), r.y.error(j, f)) + 2 * u * (std::abs(zi) + std::abs(zj))));
+    gx.at(i, f) += v, gx.error(i, f) += e, gy.at(j, f) -= v, gy.error(j, f) += e;
+  }
+}
+real inner(const uncertain_rows& x, const uncertain_rows& g) {
+  real s = 0;
+  for (std::size_t i = 0; i < x.z.size(); ++i) s += std::abs(x.z[i]) * g.dz[i];
+  return s;
+}
+
+/// Losses of logits z = s x.y (+ bias): value, and U = dL/dz, with errors.
+struct logits {
+  int n, m;
+  precision p;
+  std::vector<uncertain> z, U;
+  uncertain value, by_bias;
+  uncertain& at(int i, int j) { return z[std::size_t(i * m + j)]; }
+  uncertain& pull(int i, int j) { return U[std::size_t(i * m + j)]; }
+
+  /// Adds w (mass lse - sum t z) over z_(i, 0 ... count - 1) as `get` gives it.
+  template <class Get, class Pull>
+  void cross_entropy(int count, real w, const std::vector<real>& t, const Get& get, const Pull& to) {
+    real most = -HUGE_VALL, sum = 0, moved = 0, mass = 0, size = 0;
+    for (int j = 0; j < count; ++j) most = std::max(most, get(j).v);
+    for (int j = 0; j < count; ++j) sum += std::exp(get(j).v - most), mass += t[std::size_t(j)];
+    const real lse = most + std::log(sum);
+    real loss = mass * lse, error = 0;
+    for (int j = 0; j < count; ++j) moved += std::exp(get(j).v - lse) * get(j).e;
+    for (int j = 0; j < count; ++j) {
+      const real tj = t[std::size_t(j)], q = std::exp(get(j).v - lse), g = mass * q - tj;
+      loss -= tj * get(j).v, size += tj * std::abs(get(j).v);
+      error += std::abs(g) * get(j).e;
+      to(j).v += w * g;
+      to(j).e += w * (mass * q * (get(j).e + moved + 2 * p.u * (1 + std::abs(get(j).v) + std::abs(lse))) + 2 * p.u * tj +
+                      p.smallest);
+    }
+    value.v += w * loss;
+    value.e += w * (error + 2 * p.u * (mass * (std::abs(lse) + 1 * (count > 1)) + size));
+  }
+};
+
+}  // namespace
+
+void exact_relative(const test_case& c, exact_answer& answer) {
+  prepared r(c);
+  const precision computing = of_computing(c.type), out = of_storage(c.type);
+  real largest = 0;
+  for (const uncertain_rows* t : {&r.x, &r.y})
+    for (const real v : t->z) largest = std::max(largest, std::abs(v));
+  if (of_distance(c)) answer.may_refuse = out_of_range(largest, r.d, computing) || parameters_out_of_range(c, computing);
+  const scale_of_logits scale = logit_scale(c);
+  const kernel_of_distance kernel(c);
+  uncertain_rows gx(r.n, r.d), gy(r.C, r.d);
+  std::vector<real> value, error;
+  uncertain by_scale;
+  const bool pulled = c.verb == verb::relative_pullback;
+  for (int i = 0; i < r.n; ++i)
+    for (int j = 0; j < r.C; ++j) {
+      uncertain k, U{pulled ? scale.s * real(c.dout.at(i, j)) : 1, 0};
+      U.e = 2 * computing.u * std::abs(U.v);
+      pull_pair(r, kernel, i, j, U, k, gx, gy);
+      value.push_back(scale.s * k.v), error.push_back(scale.s * (k.e + computing.u * std::abs(k.v)));
+      by_scale.v += U.v * k.v, by_scale.e += std::abs(U.v) * k.e + U.e * std::abs(k.v);
+    }
+  if (!pulled) {
+    add_output(answer, "out", value, error, 1, computing.u, out);
+    return;
+  }
+  if (c.kernel == kernel_type::dot) by_scale.e += inner(r.x, gx);
+  r.pull_back(gx, gy);
+  if (c.want_x != want::none) add_output(answer, "x", gx.z, gx.dz, 1, computing.u, out);
+  if (c.want_y != want::none) add_output(answer, "anchors", gy.z, gy.dz, 1, computing.u, out);
+  add_log_scale(c, scale, by_scale, answer);
+}
+
+void exact_alignment(const test_case& c, exact_answer& answer) {
+  const precision p = of_computing(c.type), out = of_storage(c.type);
+  uncertain_rows x = load(c.x), y = load(c.y);
+  const int n = x.n, m = y.n;
+  const scale_of_logits scale = logit_scale(c);
+  std::vector<real> x_norm, y_norm;
+  if (c.normalise) x_norm = normalise(x, p.u), y_norm = normalise(y, p.u);
+  logits l{n, m, p, std::vector<uncertain>(std::size_t(n * m)), std::vector<uncertain>(std::size_t(n * m)), {}, {}};
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < m; ++j) {
+      const uncertain s = dot(x, i, y, j, p.u);
+      l.at(i, j) = {scale.s * s.v, scale.s * (s.e + 2 * p.u * std::abs(s.v))};
+    }
+  const auto together = [&](int i, int j) {
+    return c.x_labels.empty() ? i == j : c.x_labels[std::size_t(i)] == c.y_labels[std::size_t(j)];
+  };
+  const auto weight = [&](int i) { return c.x_weights.empty() ? real(1) : real(c.x_weights[std::size_t(i)]); };
+  const real e = c.smoothing;
+  if (!c.x_weights.empty()) {
+    real sum = 0;
+    for (const double w : c.x_weights) sum += w;
+    answer.may_refuse = sum > 0.9L * p.largest;
+  }
+  // Rows of a softmax whose targets come from pairs that belong together.
+  const auto contrast = [&](int rows, int cols, real share, const auto& pair, const auto& get, const auto& to) {
+    real all = 0;
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < cols; ++j)
+        if (pair(i, j)) {
+          all += weight(i);
+          break;
+        }
+    for (int i = 0; i < rows && all > 0; ++i) {
+      std::vector<real> t(std::size_t(cols), e / cols);
+      int positives = 0;
+      for (int j = 0; j < cols; ++j) positives += pair(i, j);
+      for (int j = 0; j < cols; ++j) t[std::size_t(j)] += pair(i, j) ? (1 - e) / positives : 0;
+      if (positives > 0)
+        l.cross_entropy(cols, share * weight(i) / all, t, [&](int j) { return get(i, j); },
+                        [&](int j) -> uncertain& { return to(i, j); });
+    }
+  };
+  if (c.verb == verb::info_nce) {
+    const real share = c.symmetric ? 0.5L : 1;
+    contrast(n, m, share, together, [&](int i, int j) { return l.at(i, j); }, [&](int i, int j) -> uncertain& { return l.pull(i, j); });
+    if (c.symmetric)
+      contrast(m, n, share, [&](int j, int i) { return together(i, j); }, [&](int j, int i) { return l.at(i, j); },
+               [&](int j, int i) -> uncertain& { return l.pull(i, j); });
+  } else if (c.verb == verb::anchor_cross_entropy) {
+    const auto takes_part = [&](int i) { return c.soft || c.x_labels[std::size_t(i)] != -100; };
+    real all = 0;
+    for (int i = 0; i < n; ++i) all += takes_part(i) ? weight(i) : 0;
+    for (int i = 0; i < n && all > 0; ++i) {
+      if (!takes_part(i)) continue;
+      std::vector<real> t;
+      for (int j = 0; j < m; ++j)
+        t.push_back((1 - e) * (c.soft ? real(c.targets.at(i, j)) : c.x_labels[std::size_t(i)] == j ? 1 : 0) + e / m);
+      l.cross_entropy(m, weight(i) / (c.sum ? 1 : all), t, [&](int j) { return l.at(i, j); },
+                      [&](int j) -> uncertain& { return l.pull(i, j); });
+    }
+  } else {
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < m; ++j) {
+        const real sign = together(i, j) ? 1 : -1, b = c.bias, q = sign * (l.at(i, j).v + b);
+        const real loss = q > 0 ? std::log1p(std::exp(-q)) : -q + std::log1p(std::exp(q)), g = 1 / (1 + std::exp(q));
+        const real dq = l.at(i, j).e + p.u * (std::abs(b) + std::abs(q));
+        l.value.v += loss / n, l.value.e += (g * dq + 2 * p.u * loss + p.smallest) / n;
+        l.pull(i, j) = {-sign * g / n, (g * (1 - g) * dq + 2 * p.u * g + p.smallest) / n};
+        l.by_bias.v += l.pull(i, j).v, l.by_bias.e += l.pull(i, j).e;
+      }
+  }
+  uncertain_rows gx(n, x.d), gy(m, x.d);
+  uncertain by_scale;
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < m; ++j) {
+      const uncertain U = l.pull(i, j);
+      by_scale.v += U.v * l.at(i, j).v;
+      for (int k = 0; k < x.d; ++k) {
+        const real xi = x.at(i, k), yj = y.at(j, k), dU = scale.s * (U.e + p.u * std::abs(U.v)), s = scale.s * std::abs(U.v);
+        gx.at(i, k) += scale.s * U.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + p.u * std::abs(yj));
+        gy.at(j, k) += scale.s * U.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + p.u * std::abs(xi));
+      }
+    }
+  by_scale.e = inner(x, gx);
+  if (c.normalise) normalise_pullback(x, x_norm, gx, p.u), normalise_pullback(y, y_norm, gy, p.u);
+  add_output(answer, "value", {l.value.v}, {l.value.e}, 1, 0, {p.u * 1.01L, 0, p.least, p.largest});
+  const real upstream = c.upstream;
+  if (c.want_x != want::none) add_output(answer, "x", gx.z, gx.dz, upstream, p.u, out);
+  if (c.want_y != want::none) add_output(answer, "y", gy.z, gy.dz, upstream, p.u, out);
+  add_log_scale(c, scale, by_scale, answer);
+  if (c.want_second != want::none) add_output(answer, "bias", {l.by_bias.v}, {l.by_bias.e}, upstream, p.u, p);
+}
+
+}  // namespace fuzz
