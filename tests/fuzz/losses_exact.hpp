@@ -4,13 +4,14 @@
 //
 //   sum of d terms t_k      u r(d) (|t|_2 + |sum t|), r(d) = 1 + sqrt(d) / 2: the roundings of partial sums have random signs
 //   row entry z_ik          dz_ik = u |z_ik|, one rounding each time it is stored (centred, divided by a norm, by sqrt(M), ...)
-//   D, from dot products    2 |delta_k sqrt(dz_ik^2 + dz_jk^2)|_2 + u (2 + r(d)) (a + b),   delta = z_i - z_j, a = |z_i|^2, b = |z_j|^2
+//   D, from dot products    2 |delta_k sqrt(dz_ik^2 + dz_jk^2)|_2 + 2 u (1 + r(d)) (a + b),   delta = z_i - z_j, a = |z_i|^2
 //      from differences,    the same with 2 u r(d) D in the place of the last term
 //      where D < 16 (d + 4) eps (a + b);   0 for a row with itself and for equal rows
 //   kernel k(D)             max |k(D +- dD) - k(D)| + 2 u (1 + t) |k|, t = -log k: exp errs by its argument's rounding
 //   slope k'(D)             the same with k'; likewise the derivatives by the kernel's parameters
-//   sum over pairs          |c_p| dk_p added up: pairs share rows, and clusters share distances, so their errors have one sign
-//   gradient, pair's share  |c_p| (dk' |delta_k| + |k'| (sqrt(dz_ik^2 + dz_jk^2) + 2 u (|z_ik| + |z_jk|)));  0 for equal rows
+//   sum over pairs          |c_p| (dk_p + u h |k_p|) added up: pairs share rows, and clusters share distances, so their errors have
+//                           one sign; h = sqrt(N) / 2 for the roundings of a sum over N rows; of all N^2 pairs in one type, or equal ones: N / 3
+//   gradient, pair's share  |c_p| (dk' |delta_k| + |k'| (sqrt(dz_ik^2 + dz_jk^2) + (2 + h) u (|z_ik| + |z_jk|)));  0 for equal rows
 //   bandwidth rules         D / M errs by D dM / M more; dM = 4 u M + (4 / N) |z dz|_2, or for a median the largest dD near it
 //   unit row x / |x|        dz_k = 2 u |z_k|; its gradient (g - (g.z) z) / |x| errs by
 //                           (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
@@ -31,6 +32,9 @@ namespace fuzz {
 inline real square(real v) { return v * v; }
 /// Growth of rounding in a sum of d numbers.
 inline real growth(int d) { return 1 + std::sqrt(real(d)) / 2; }
+
+/// Of a sum over n rows: the roundings of its partial sums, in units of its terms.
+inline real sum_growth(int n) { return std::sqrt(real(n)) / 2; }
 
 /// Rows, and by how much each number may be off. `source` tells which rows are made alike: equal ones stay equal.
 struct uncertain_rows {

@@ -121,7 +121,7 @@ scale_of fit(const sample& s) {
   }
   bool all_equal = true;
   for (int i = 1; i < rows; ++i) all_equal = all_equal && s.equal(0, i);
-  if (all_equal) f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
+  if (all_equal || f.M.v == 0) f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
   else f.M.e = 4 * s.p.u * f.M.v + f.mean_factor * std::sqrt(moved);
   return f;
 }
@@ -144,7 +144,7 @@ bool shares(const std::vector<double>& w, int n, std::vector<real>& a, real& off
 }
 
 /// MMD^2 = sum over pairs i < j of c k(D_ij) + diagonal_i k(z_i, z_i).
-bool coefficients(const sample& s, std::vector<weighted_pair>& pairs, std::vector<real>& diagonal) {
+bool coefficients(const sample& s, std::vector<weighted_pair>& pairs, std::vector<real>& diagonal, bool& may_refuse) {
   diagonal.assign(std::size_t(s.N), 0);
   if (s.c.estimator == 2) {
     const int count = std::min(s.n, s.m) / 2;
@@ -160,6 +160,7 @@ bool coefficients(const sample& s, std::vector<weighted_pair>& pairs, std::vecto
   const bool fine = shares(s.c.x_weights, s.n, a, off[0]) & shares(s.c.y_weights, s.m, b, off[1]);
   const bool unbiased = s.c.estimator == 1;
   if (!fine || (unbiased && !(off[0] > 0 && off[1] > 0))) return false;
+  may_refuse = may_refuse || (unbiased && std::min(off[0], off[1]) < 1.1e-30L);  // one weight is all of them, nearly
   a.insert(a.end(), b.begin(), b.end());
   for (int i = 0; i < s.N; ++i) {
     const real ai = a[std::size_t(i)];
@@ -181,18 +182,18 @@ struct sums {
 };
 void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q, bool equal,
               real relative_scale, bool parameters, sums& to) {
-  const real u = s.p.u, c = std::abs(q.c), least = s.p.least;
+  const real u = s.p.u, c = std::abs(q.c), least = s.p.least, h = sum_growth(s.N), in_sum = u * (equal || s.c.type == scalar_type::f64 ? s.N / 3.0L : h);
   if (!of_distance(s.c)) {
     const linear_terms k = cosine_or_dot(s.c.kernel, z, q.i, z, q.j, u);
-    to.value.v += q.c * k.k.v, to.value.e += c * k.k.e;
+    to.value.v += q.c * k.k.v, to.value.e += c * (k.k.e + u * h * std::abs(k.k.v));
     for (int side = 0; side < 2; ++side) {
       const int i = side == 0 ? q.i : q.j, j = side == 0 ? q.j : q.i;
       const uncertain& own = side == 0 ? k.da : k.db;
       for (int f = 0; f < s.d; ++f) {
         const real zi = z.at(i, f), zj = z.at(j, f);
         to.g.at(i, f) += q.c * (k.ds.v * zj + 2 * own.v * zi);
-        to.g.error(i, f) += (c + least) * ((k.ds.e + 2 * u * std::abs(k.ds.v)) * std::abs(zj) + std::abs(k.ds.v) * z.error(j, f) +
-                                 2 * (own.e + 2 * u * std::abs(own.v)) * std::abs(zi) + 2 * std::abs(own.v) * z.error(i, f));
+        to.g.error(i, f) += (c + least) * ((k.ds.e + (2 + h) * u * std::abs(k.ds.v)) * std::abs(zj) + std::abs(k.ds.v) * z.error(j, f) +
+                                 2 * (own.e + (2 + h) * u * std::abs(own.v)) * std::abs(zi) + 2 * std::abs(own.v) * z.error(i, f));
       }
     }
     return;
@@ -200,17 +201,18 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
   uncertain D = distance(z, q.i, z, q.j, equal, u);
   D.e += D.v * relative_scale;
   const pair_terms k = kernel.at(D.v, D.e, parameters);
-  to.value.v += q.c * k.k.v, to.value.e += c * k.k.e;
-  for (std::size_t w = 0; w < k.by_weight.size(); ++w)
-    to.by_weight[w].v += q.c * k.by_weight[w].v, to.by_weight[w].e += c * k.by_weight[w].e;
-  for (std::size_t w = 0; w < k.by_bandwidth.size(); ++w)
-    to.by_bandwidth[w].v += q.c * k.by_bandwidth[w].v, to.by_bandwidth[w].e += c * k.by_bandwidth[w].e;
+  const auto add = [&](uncertain& sum, const uncertain& term) {
+    sum.v += q.c * term.v, sum.e += c * (term.e + in_sum * std::abs(term.v));
+  };
+  add(to.value, k.k);
+  for (std::size_t w = 0; w < k.by_weight.size(); ++w) add(to.by_weight[w], k.by_weight[w]);
+  for (std::size_t w = 0; w < k.by_bandwidth.size(); ++w) add(to.by_bandwidth[w], k.by_bandwidth[w]);
   if (equal) return;  // also a row with itself
   for (int f = 0; f < s.d; ++f) {
     const real zi = z.at(q.i, f), zj = z.at(q.j, f), delta = zi - zj;
     const real steep = std::abs(k.slope.v) + least / (c + s.p.smallest);
     const real e = k.slope.e * std::abs(delta) + k.steepest +
-                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + 2 * u * (std::abs(zi) + std::abs(zj)));
+                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (2 + h) * u * (std::abs(zi) + std::abs(zj)));
     to.g.at(q.i, f) += 2 * q.c * k.slope.v * delta, to.g.error(q.i, f) += 2 * c * e;
     to.g.at(q.j, f) -= 2 * q.c * k.slope.v * delta, to.g.error(q.j, f) += 2 * c * e;
   }
@@ -278,11 +280,11 @@ void exact_mmd(const test_case& c, exact_answer& answer) {
   for (const auto* w : {&c.x_weights, &c.y_weights})
     if (!w->empty()) {
       const real sum = std::accumulate(w->begin(), w->end(), real(0));
-      answer.may_refuse = answer.may_refuse || sum > 0.9L * computing.largest || sum < 2 * computing.smallest;
+      answer.may_refuse = answer.may_refuse || sum == 0 || sum > 0.9L * computing.largest || sum < 2 * computing.smallest;
     }
   std::vector<weighted_pair> pairs;
   std::vector<real> diagonal;
-  if (!coefficients(s, pairs, diagonal)) {
+  if (!coefficients(s, pairs, diagonal, answer.may_refuse)) {
     answer.must_refuse = true;
     return;
   }

@@ -1,5 +1,6 @@
 // Relative representations and the alignment losses in long double, see losses_exact.hpp.
 #include <algorithm>
+#include <tuple>
 
 #include "losses_exact.hpp"
 
@@ -40,15 +41,18 @@ struct prepared {
   int n, C, d;
   uncertain_rows x, y;
   std::vector<real> deviation, x_norm, y_norm;
-  uncertain_rows x_before, y_before;  ///< the division by norms
+  uncertain_rows x_before, y_before;      ///< the division by norms
+  uncertain_rows x_centred, y_centred;    ///< what distances see: unit rows less the unit anchors' mean
 
   explicit prepared(const test_case& given)
       : c(given), p(of_computing(c.type)), n(c.x.rows), C(c.y.rows), d(c.x.cols), x(load(c.x)), y(load(c.y)),
-        deviation(std::size_t(d), 1), x_before(0, 0), y_before(0, 0) {
+        deviation(std::size_t(d), 1), x_before(0, 0), y_before(0, 0), x_centred(0, 0), y_centred(0, 0) {
     if (c.statistics != 0 || (of_distance(c) && !c.normalise)) subtract_mean();
     if (c.statistics == 2) divide();
     x_before = x, y_before = y;
     if (c.normalise) x_norm = fuzz::normalise(x, p.u), y_norm = fuzz::normalise(y, p.u);
+    x_centred = x, y_centred = y;
+    if (of_distance(c) && c.normalise) centre_units();
   }
   bool equal(int i, int j) const {
     for (int k = 0; k < d; ++k)
@@ -108,11 +112,25 @@ struct prepared {
         for (int i = 0; i < t->n; ++i) t->at(i, k) -= mean, t->error(i, k) = p.u * std::abs(t->at(i, k)) + off;
     }
   }
+  /// Norms and this mean are doubles, so that a number is rounded to the computing type once, after it.
+  void centre_units() {
+    for (int k = 0; k < d; ++k) {
+      real mean = 0;
+      for (int i = 0; i < C; ++i) mean += y.at(i, k) / C;
+      for (auto [t, unit, before, norm] : {std::tuple(&x_centred, &x, &x_before, &x_norm), std::tuple(&y_centred, &y, &y_before, &y_norm)})
+        for (int i = 0; i < t->n; ++i) {
+          t->at(i, k) -= mean;
+          const real r = (*norm)[std::size_t(i)];
+          t->error(i, k) = p.u * std::abs(t->at(i, k)) + 2 * 0x1p-53L * std::abs(unit->at(i, k)) + (r > 0 ? before->error(i, k) / r : 0);
+        }
+    }
+  }
   void divide() {
     deviation_error_.assign(std::size_t(d), 0);
     for (int k = 0; k < d; ++k) {
       real squares = 0, moved = 0;
       for (int i = 0; i < C; ++i) squares += square(y.at(i, k)), moved += std::abs(y.at(i, k)) * y.error(i, k);
+      for (int i = 0; i < C; ++i) moved += square(0x1p-53L * real(c.y.at(i, k)));  // the mean's rounding, to second order
       if (constant(k)) continue;
       const real s = deviation[std::size_t(k)] = std::sqrt(squares / (C - 1));
       const real off = deviation_error_[std::size_t(k)] = moved / squares + p.u;
@@ -126,7 +144,7 @@ struct prepared {
 /// Adds U k's derivatives by row i of x and row j of y.
 void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j, uncertain U, uncertain& k, uncertain_rows& gx,
                uncertain_rows& gy) {
-  const real u = r.p.u, size = std::abs(U.v) + r.p.least;
+  const real u = r.p.u, size = std::abs(U.v) + r.p.least, h = (2 + sum_growth(std::max(r.n, r.C))) * r.p.u;
   if (!of_distance(r.c)) {
     const linear_terms t = cosine_or_dot(r.c.kernel, r.x, i, r.y, j, u);
     k = t.k;
@@ -135,21 +153,22 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
         const real za = own.at(a, f), zb = other.at(b, f), v = t.ds.v * zb + 2 * by.v * za;
         g.at(a, f) += U.v * v;
         g.error(a, f) += U.e * std::abs(v) +
-                         size * ((t.ds.e + 2 * u * std::abs(t.ds.v)) * std::abs(zb) + std::abs(t.ds.v) * other.error(b, f) +
-                                 2 * (by.e + 2 * u * std::abs(by.v)) * std::abs(za) + 2 * std::abs(by.v) * own.error(a, f));
+                         size * ((t.ds.e + h * std::abs(t.ds.v)) * std::abs(zb) + std::abs(t.ds.v) * other.error(b, f) +
+                                 2 * (by.e + h * std::abs(by.v)) * std::abs(za) + 2 * std::abs(by.v) * own.error(a, f));
       }
     };
     side(r.x, i, r.y, j, t.da, gx), side(r.y, j, r.x, i, t.db, gy);
     return;
   }
   const bool equal = r.equal(i, j);
-  const uncertain D = distance(r.x, i, r.y, j, equal, u);
+  const uncertain_rows &x = r.x_centred, &y = r.y_centred;
+  const uncertain D = distance(x, i, y, j, equal, u);
   const pair_terms t = kernel.at(D.v, D.e, false);
   k = t.k;
   for (int f = 0; f < r.d && !equal; ++f) {
-    const real zi = r.x.at(i, f), zj = r.y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
+    const real zi = x.at(i, f), zj = y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
     const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + r.p.least / size) *
-                               (std::hypot(r.x.error(i, f), r.y.error(j, f)) + 2 * u * (std::abs(zi) + std::abs(zj))));
+                               (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj))));
     gx.at(i, f) += v, gx.error(i, f) += e, gy.at(j, f) -= v, gy.error(j, f) += e;
   }
 }
@@ -171,19 +190,20 @@ struct logits {
   /// Adds w (mass lse - sum t z) over z_(i, 0 ... count - 1) as `get` gives it.
   template <class Get, class Pull>
   void cross_entropy(int count, real w, const std::vector<real>& t, const Get& get, const Pull& to) {
-    real most = -HUGE_VALL, sum = 0, moved = 0, mass = 0, size = 0;
+    real most = -HUGE_VALL, sum = 0, moved = 0, mass = 0, size = 0, most_off = 0;
     for (int j = 0; j < count; ++j) most = std::max(most, get(j).v);
     for (int j = 0; j < count; ++j) sum += std::exp(get(j).v - most), mass += t[std::size_t(j)];
     const real lse = most + std::log(sum);
     real loss = mass * lse, error = 0;
-    for (int j = 0; j < count; ++j) moved += std::exp(get(j).v - lse) * get(j).e;
+    for (int j = 0; j < count; ++j) moved += std::exp(get(j).v - lse) * get(j).e, most_off = std::max(most_off, get(j).e);
+    if (most_off > 0.01L) moved = most_off;  // beyond first order
     for (int j = 0; j < count; ++j) {
       const real tj = t[std::size_t(j)], q = std::exp(get(j).v - lse), g = mass * q - tj;
       loss -= tj * get(j).v, size += tj * std::abs(get(j).v);
-      error += std::abs(g) * get(j).e;
+      const real dq = std::min(1.0L, q * std::expm1(get(j).e + moved + 2 * p.u * (1 + std::abs(get(j).v) + std::abs(lse))));
+      error += (std::abs(g) + (most_off > 0.01L ? mass * dq : 0)) * get(j).e;
       to(j).v += w * g;
-      to(j).e += w * (mass * q * (get(j).e + moved + 2 * p.u * (1 + std::abs(get(j).v) + std::abs(lse))) + 2 * p.u * tj +
-                      p.smallest);
+      to(j).e += w * (mass * dq + 2 * p.u * tj + p.smallest);
     }
     value.v += w * loss;
     value.e += w * (error + 2 * p.u * (mass * (std::abs(lse) + 1 * (count > 1)) + size));
@@ -245,7 +265,7 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
   if (!c.x_weights.empty()) {
     real sum = 0;
     for (const double w : c.x_weights) sum += w;
-    answer.may_refuse = sum > 0.9L * p.largest;
+    answer.may_refuse = sum == 0 || sum > 0.9L * p.largest;
   }
   // Rows of a softmax whose targets come from pairs that belong together.
   const auto contrast = [&](int rows, int cols, real share, const auto& pair, const auto& get, const auto& to) {
@@ -290,21 +310,22 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
         const real sign = together(i, j) ? 1 : -1, b = c.bias, q = sign * (l.at(i, j).v + b);
         const real loss = q > 0 ? std::log1p(std::exp(-q)) : -q + std::log1p(std::exp(q)), g = 1 / (1 + std::exp(q));
         const real dq = l.at(i, j).e + p.u * (std::abs(b) + std::abs(q));
-        l.value.v += loss / n, l.value.e += (g * dq + 2 * p.u * loss + p.smallest) / n;
-        l.pull(i, j) = {-sign * g / n, (g * (1 - g) * dq + 2 * p.u * g + p.smallest) / n};
-        l.by_bias.v += l.pull(i, j).v, l.by_bias.e += l.pull(i, j).e;
+        l.value.v += loss / n, l.value.e += (std::min(1.0L, g * std::exp(dq)) * dq + 2 * p.u * loss + p.smallest) / n;
+        l.pull(i, j) = {-sign * g / n, (std::min(1.0L, g * std::expm1(dq)) + 2 * p.u * g + p.smallest) / n};
+        l.by_bias.v += l.pull(i, j).v, l.by_bias.e += l.pull(i, j).e + p.u * growth(n * m) / 2 * g / n;
       }
   }
   uncertain_rows gx(n, x.d), gy(m, x.d);
   uncertain by_scale;
+  const real h = p.u * (1 + sum_growth(std::max(n, m)));
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < m; ++j) {
       const uncertain U = l.pull(i, j);
       by_scale.v += U.v * l.at(i, j).v;
       for (int k = 0; k < x.d; ++k) {
         const real xi = x.at(i, k), yj = y.at(j, k), dU = scale.s * (U.e + p.u * std::abs(U.v)), s = scale.s * std::abs(U.v);
-        gx.at(i, k) += scale.s * U.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + p.u * std::abs(yj));
-        gy.at(j, k) += scale.s * U.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + p.u * std::abs(xi));
+        gx.at(i, k) += scale.s * U.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + h * std::abs(yj));
+        gy.at(j, k) += scale.s * U.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + h * std::abs(xi));
       }
     }
   by_scale.e = inner(x, gx);
