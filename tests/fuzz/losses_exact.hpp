@@ -7,7 +7,7 @@
 //   D, from dot products    2 |delta_k sqrt(dz_ik^2 + dz_jk^2)|_2 + 2 u (1 + r(d)) (a + b),   delta = z_i - z_j, a = |z_i|^2
 //      from differences,    the same with 2 u r(d) D in the place of the last term
 //      where D < 16 (d + 4) eps (a + b);   0 for a row with itself and for equal rows
-//   kernel k(D)             max |k(D +- dD) - k(D)| + 2 u (1 + t) |k|, t = -log k: exp errs by its argument's rounding
+//   kernel k(D)             max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
 //   slope k'(D)             the same with k'; likewise the derivatives by the kernel's parameters
 //   sum over pairs          |c_p| (dk_p + u h |k_p|) added up: pairs share rows, and clusters share distances, so their errors have
 //                           one sign; h = sqrt(N) / 2 for the roundings of a sum over N rows; of all N^2 pairs in one type, or equal ones: N / 3
@@ -55,6 +55,13 @@ struct uncertain_rows {
     for (std::size_t i = 0; i < z.size(); ++i) dz[i] = std::hypot(dz[i], u * z[i]);
   }
 };
+
+/// Mean of a column's first `rows` numbers, exact where they are equal.
+inline real column_mean(const uncertain_rows& x, int k, int rows) {
+  real sum = 0;
+  for (int i = 0; i < rows; ++i) sum += x.at(i, k) - x.at(0, k);
+  return x.at(0, k) + sum / rows;
+}
 
 /// A number and its error.
 struct uncertain {

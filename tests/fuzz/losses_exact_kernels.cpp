@@ -67,7 +67,7 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     const radial low = error > 0 ? one(m, std::max(D - error, 0.0L)) : here, high = error > 0 ? one(m, D + error) : here;
     // A series of p-th powers multiplies the rounding of the widest member; a few times are allowed.
     const real powers = c.series > 1 ? std::min(square(widest / m.bandwidth), 16.0L) : 0;
-    const real rounding = error > 0 || D > 0 ? 2 * p.u * (1 + here.t + powers) : p.u * (1 + std::sqrt(real(c.members.size())) / 2), w = m.weight;
+    const real rounding = error > 0 || D > 0 ? 2 * p.u * (1 + 1.5L * here.t + powers) : p.u * (1 + std::sqrt(real(c.members.size())) / 2), w = m.weight;
     const bool apart = error > 0 || D > 0;
     const real tiny = apart ? p.smallest : 0, w_size = std::abs(w);  // where exp underflows
     add(sum.k, w, here.k, low.k, high.k, rounding, tiny);
@@ -88,7 +88,7 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
     for (int b = 0; b < count; ++b)
       add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), low.by(b), high.by(b),
-          2 * p.u * (1 + here.t), tiny * (1 + std::abs(here.by_of_k[b])));
+          2 * p.u * (1 + 1.5L * here.t), tiny * (1 + std::abs(here.by_of_k[b])));
   }
   return sum;
 }

@@ -30,8 +30,7 @@ struct sample {
     scaled = z.z, scaled_error = z.dz;
     if (of_distance(c) || c.verb == verb::bandwidth_scale) {
       for (int k = 0; k < d; ++k) {
-        real mean = 0;
-        for (int i = 0; i < N; ++i) mean += z.at(i, k) / N;
+        const real mean = column_mean(z, k, N);
         for (int i = 0; i < N; ++i) z.at(i, k) -= mean, largest = std::max(largest, std::abs(z.at(i, k)));
       }
       z.round(p.u);
@@ -111,8 +110,7 @@ scale_of fit(const sample& s) {
   f.mean_factor = 4.0L / (c.rule == 2 ? rows - 1 : rows);
   real moved = 0;
   for (int k = 0; k < s.d; ++k) {
-    real mean = 0;
-    for (int i = 0; i < rows; ++i) mean += s.z.at(i, k) / rows;
+    const real mean = column_mean(s.z, k, rows);
     f.mean.push_back(mean);
     for (int i = 0; i < rows; ++i) {
       f.M.v += f.mean_factor / 2 * square(s.z.at(i, k) - mean);

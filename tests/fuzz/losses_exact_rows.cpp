@@ -104,8 +104,9 @@ struct prepared {
   }
   void subtract_mean() {
     for (int k = 0; k < d; ++k) {
-      real mean = 0, size = 0;
-      for (int i = 0; i < C; ++i) mean += y.at(i, k) / C, size += std::abs(y.at(i, k)) / C;
+      const real mean = column_mean(y, k, C);
+      real size = 0;
+      for (int i = 0; i < C; ++i) size += std::abs(y.at(i, k)) / C;
       // The mean is a double: its rounding shifts all rows alike, which only distances do not see.
       const real off = constant(k) || (of_distance(c) && !c.normalise) ? 0 : 2 * 0x1p-53L * size;
       for (uncertain_rows* t : {&x, &y})
@@ -115,8 +116,7 @@ struct prepared {
   /// Norms and this mean are doubles, so that a number is rounded to the computing type once, after it.
   void centre_units() {
     for (int k = 0; k < d; ++k) {
-      real mean = 0;
-      for (int i = 0; i < C; ++i) mean += y.at(i, k) / C;
+      const real mean = column_mean(y, k, C);
       for (auto [t, unit, before, norm] : {std::tuple(&x_centred, &x, &x_before, &x_norm), std::tuple(&y_centred, &y, &y_before, &y_norm)})
         for (int i = 0; i < t->n; ++i) {
           t->at(i, k) -= mean;
