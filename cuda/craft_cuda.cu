@@ -19,6 +19,8 @@ using std::int64_t;
   template void cuda_engine::load_weights<T>(const numbers&, index_t, T*, double*);                                        \
   template void cuda_engine::column_sums<T>(const T*, index_t, index_t, double*, double);                                  \
   template void cuda_engine::sum<T>(const T*, index_t, double*);                                                           \
+  template void cuda_engine::largest<T>(const T*, index_t, double*);                                                       \
+  template double cuda_engine::beyond_squares<T>(const rows<T>&, const rows<T>&, bool);                                    \
   template void cuda_engine::dot<T>(const T*, const T*, index_t, index_t, double*);                                        \
   template void cuda_engine::spread<T>(const T*, index_t, index_t, const double*, double*);                                \
   template void cuda_engine::group_means<T>(const rows<T>&, const index_t*, index_t, T*, index_t*);                        \
@@ -28,7 +30,7 @@ using std::int64_t;
   template void cuda_engine::subtract<T>(T*, index_t, index_t, const double*) const;                                       \
   template void cuda_engine::scale<T>(T*, index_t, index_t, const number&) const;                                          \
   template void cuda_engine::square_norms<T>(const rows<T>&) const;                                                        \
-  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*) const;                                                 \
+  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*, const double*) const;                                  \
   template void cuda_engine::normalise_pullback<T>(T*, const T*, index_t, index_t, const T*) const;                        \
   template void cuda_engine::unnormalise<T>(T*, index_t, index_t, const T*) const;                                         \
   template void cuda_engine::inverse_deviation<T>(const T*, index_t, index_t, const double*, double*);                     \
@@ -54,6 +56,8 @@ using std::int64_t;
   template void cuda_engine::nearest<T>(const rows<T>&, const rows<T>&, index_t*, T*);                                     \
   template void cuda_engine::distance_of_rank<T>(const rows<T>&, index_t, ranked_distance*);                               \
   template void cuda_engine::each<add_mean_step<T>>(index_t, const add_mean_step<T>&) const;                               \
+  template void cuda_engine::each<row_key_step<T>>(index_t, const row_key_step<T>&) const;                                 \
+  template void cuda_engine::each<equal_row_step<T>>(index_t, const equal_row_step<T>&) const;                             \
   template void cuda_engine::each<bandwidth_step<T>>(index_t, const bandwidth_step<T>&) const;                             \
   template void cuda_engine::each<bandwidth_pullback_step<T>>(index_t, const bandwidth_pullback_step<T>&) const;           \
   template void cuda_engine::each<objective_step<T>>(index_t, const objective_step<T>&) const;                             \

@@ -602,6 +602,58 @@ TEMPLATE_LIST_TEST_CASE("32- and 64-bit labels are the same labels", "[alignment
   CHECK(a.number() == b.number());
 }
 
+TEMPLATE_LIST_TEST_CASE("labels and weights may lie apart, in the device's memory or on the host", "[alignment][storage]",
+                        devices) {
+  using D = TestType;
+  using T = typename D::compute;
+  const auto ctx = D::make_checking();
+  const index_t n = 10;
+  const reals X = random_reals(n, 4, 52), Y = random_reals(n, 4, 53), W = random_reals(n, 1, 54).cwiseAbs();
+  const auto x_values = labels_for(n, n, 3), y_values = labels_for(n, n, 7);
+
+  // Side by side, and as columns of row-major matrices whose other columns are no labels and no weights.
+  const label_array<D> x_near(x_values), y_near(y_values), x_apart(x_values, 3);
+  const label_array<D, std::int32_t> y_apart(y_values, 2);
+  const array<D, T> near(W), apart(W, 4);
+  const array<D, float> float_near(W), float_apart(W, 1);
+  matrix<std::int64_t> xs = matrix<std::int64_t>::Constant(n, 3, -77);
+  Eigen::MatrixXi ys = Eigen::MatrixXi::Constant(2, n, -77);
+  matrix<T> ws = matrix<T>::Constant(n, 2, T(not_a_number));
+  for (index_t i = 0; i < n; ++i) {
+    xs(i, 1) = x_values[std::size_t(i)];
+    ys(1, i) = int(y_values[std::size_t(i)]);
+    ws(i, 1) = T(W(i, 0));
+  }
+
+  const auto bits = [&](const craft::labels& x, const craft::labels& y, const craft::numbers& w) {
+    std::string all;
+    const auto add = [&](const loss_result& r) {
+      for (const reals& m : {r.x, r.y}) all.append(reinterpret_cast<const char*>(m.data()), std::size_t(m.size()) * 8);
+      all += std::to_string(r.value);
+    };
+    add(run_loss<D>(X, Y, want::all, [&](auto xd, auto yd, auto value, auto g) {
+      craft::cross_entropy_options o;
+      o.weights = w;
+      craft::anchor_cross_entropy(ctx, xd, yd, x, o, value, g);
+    }));
+    add(run_loss<D>(X, Y, want::all, [&](auto xd, auto yd, auto value, auto g) {
+      craft::contrastive_options o;
+      o.x_labels = x, o.y_labels = y, o.weights = w;
+      craft::info_nce(ctx, xd, yd, o, value, g);
+    }));
+    add(run_loss<D>(X, Y, want::all_and_bias, [&](auto xd, auto yd, auto value, auto g) {
+      craft::sigmoid_options o;
+      o.x_labels = x, o.y_labels = y;
+      craft::sigmoid_contrastive(ctx, xd, yd, o, value, g);
+    }));
+    return all;
+  };
+  const std::string want = bits(x_near.in(), y_near.in(), near.as_numbers());
+  CHECK((bits(x_apart.in(), y_apart.in(), apart.as_numbers()) == want));
+  CHECK((bits(xs.col(1), ys.row(1), ws.col(1)) == want));
+  CHECK((bits(x_apart.in(), y_apart.in(), float_apart.as_numbers()) == bits(x_near.in(), y_near.in(), float_near.as_numbers())));
+}
+
 TEST_CASE("Eigen matrices, blocks, maps, column-major samples and raw memory are the same input",
           "[alignment][storage]") {
   using D = device<cpu_backend, double>;

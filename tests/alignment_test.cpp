@@ -59,8 +59,11 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy meets the reference values", "[ali
       craft::cross_entropy_options o;
       o.log_scale = std::log(r.parameter("logit_scale"));
       o.label_smoothing = r.parameter("label_smoothing");
-      const auto got = run_soft<D>(ctx, in.X, in.A, in.S, o);
-      r.check(got.value, {{"X", got.x}, {"A", got.y}, {"log_logit_scale", reals::Constant(1, 1, got.log_scale)}});
+      const auto got = run_soft<D>(ctx, in.X, in.A, in.S, o, want::all, {false, true});
+      reference::record::gradients grads = {
+          {"X", got.x}, {"A", got.y}, {"log_logit_scale", reals::Constant(1, 1, got.log_scale)}};
+      if (r.has_gradient("S")) grads.push_back({"S", got.targets});
+      r.check(got.value, grads);
     }
 }
 

@@ -362,12 +362,9 @@ TEMPLATE_LIST_TEST_CASE("k-means at its limits: one cluster, a cluster per row, 
   // Distances of a row to itself are 0 up to the rounding of the squares.
   CHECK(each.result.inertia <= 12 * 64 * roundoff<typename D::scalar> * x.squaredNorm());
 
-  // Fewer different rows than clusters: nothing sensible exists, but it must end, finite and with inertia 0.
+  CHECK(each.result.distinct == 12);
+
   const reals equal = x.row(0).replicate(6, 1);
-  const clusters collapsed = run_kmeans<D>(ctx, equal, 3, {});
-  CHECK(collapsed.centres.allFinite());
-  CHECK(within(collapsed.result.assignment, 3));
-  CHECK(collapsed.result.inertia <= 6 * 64 * roundoff<typename D::scalar> * x.row(0).squaredNorm());
   reals two = equal;
   two.row(3) = two.row(5) = x.row(1);
   const clusters pair = run_kmeans<D>(ctx, two, 2, {});
@@ -387,6 +384,161 @@ TEMPLATE_LIST_TEST_CASE("k-means at its limits: one cluster, a cluster per row, 
     CHECK(std::isfinite(directions.result.inertia));
     CHECK(within(directions.result.assignment, k));
   }
+}
+
+TEMPLATE_LIST_TEST_CASE("k-means of fewer different rows than clusters: equal rows share one, and the rest are empty",
+                        "[anchors][kmeans]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  reals line(4, 1), plane(6, 2), five = as_stored<D>(random_reals(5, 37, 181)), many(1000, 37);
+  line << 0, 0, 1, 2;
+  plane << 9, 3, 9, 4, 2, 2, 2, 2, 9, 3, 9, 4;
+  for (index_t i = 0; i < 1000; ++i) many.row(i) = five.row((i * i + i / 7) % 5);
+  const reals one = five.row(0).replicate(6, 1);
+  struct problem {
+    const reals& x;
+    index_t k, distinct;
+    std::vector<indices> starts;  // none: k-means++
+  };
+  for (const problem& p : std::vector<problem>{{line, 4, 3, {{}, {0, 1, 0, 1}, {3, 3, 3, 3}}},
+                                               {plane, 4, 3, {{}, {2, 3, 2, 3}, {0, 4, 1, 5}}},
+                                               {plane, 6, 3, {{}, {0, 1, 2, 3, 4, 5}}},
+                                               {one, 3, 1, {{}, {5, 4, 3}}},
+                                               {many, 5, 5, {{}, {0, 0, 0, 0, 0}}},
+                                               {many, 8, 5, {{}, {0, 0, 0, 0, 1, 1, 1, 1}}}})
+    for (const indices& start : p.starts)
+      for (const bool spherical : {false, true}) {
+        if (spherical && p.x.cols() == 1) continue;  // on a line there are two directions
+        INFO(p.x.rows() << " rows, k " << p.k << (start.empty() ? "" : ", from rows") << (spherical ? ", spherical" : ""));
+        craft::kmeans_options o;
+        o.spherical = spherical;
+        o.start = start;
+        const clusters got = run_kmeans<D>(ctx, p.x, p.k, o);
+        CHECK(got.result.distinct == p.distinct);
+        CHECK(got.result.iterations < o.max_iterations);
+        // Unit rows and unit centres may differ by rounding.
+        const double unit = double(p.x.cols() + 4) * 2 * roundoff<typename D::scalar>;
+        CHECK(got.result.inertia <= (spherical ? double(p.x.rows()) * unit * unit : 0));
+        // One cluster for one row, and another for another.
+        const indices& assigned = got.result.assignment;
+        REQUIRE(within(assigned, p.k));
+        index_t wrong = 0;
+        for (index_t i = 0; i < p.x.rows(); ++i)
+          for (index_t j = 0; j < i; ++j)
+            wrong += (p.x.row(i) == p.x.row(j)) != (assigned[std::size_t(i)] == assigned[std::size_t(j)]);
+        CHECK(wrong == 0);
+        // A centre is a row, also that of an empty cluster; and the row's own where it has some.
+        const reals rows = spherical ? unit_rows(p.x) : p.x;
+        const double off = spherical ? unit : 0;
+        for (index_t a = 0; a < p.k; ++a)
+          CHECK((rows.rowwise() - got.centres.row(a)).rowwise().norm().minCoeff() <= off);
+        for (index_t i = 0; i < p.x.rows(); i += 7)
+          CHECK((rows.row(i) - got.centres.row(assigned[std::size_t(i)])).norm() <= off);
+      }
+
+  // Per class: two different rows of class 0, three of class 1, for four clusters each.
+  const indices labels = {0, 0, 0, 0, 1, 1, 1, 1};
+  reals x(8, 2);
+  x << 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 0, 7, 5, 5, 0, 7;
+  const array<D> xd(x);
+  const label_array<D> on_device(labels);
+  array<D> centres(8, 2);
+  const auto result = craft::kmeans_per_class(ctx, xd.in(), on_device.in(), 2, {}, centres.out());
+  CHECK(result.distinct == 5);
+  CHECK(result.inertia == 0);
+  const reals found = centres.get();
+  for (index_t i = 0; i < 8; ++i)
+    for (index_t j = 0; j < i; ++j)
+      CHECK((result.assignment[std::size_t(i)] == result.assignment[std::size_t(j)]) ==
+            (labels[std::size_t(i)] == labels[std::size_t(j)] && x.row(i) == x.row(j)));
+  for (index_t a = 0; a < 8; ++a)  // rows of the class
+    CHECK((x.middleRows(a / 4 * 4, 4).rowwise() - found.row(a)).rowwise().norm().minCoeff() == 0);
+}
+
+TEMPLATE_LIST_TEST_CASE("k-means stops by its tolerance, and not before the first step", "[anchors][kmeans]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  const reals x = as_stored<D>(random_reals(300, 3, 182));
+  craft::kmeans_options o;
+  o.restarts = 1;
+  const auto all = run_kmeans<D>(ctx, x, 8, o).result;
+  o.tolerance = 0.03;
+  const auto some = run_kmeans<D>(ctx, x, 8, o).result;
+  CHECK(some.iterations >= 1);
+  CHECK(some.iterations < all.iterations);
+  CHECK(some.inertia >= all.inertia);
+  o.tolerance = 1e-12;
+  CHECK(run_kmeans<D>(ctx, x, 8, o).result.iterations >= all.iterations - 1);
+}
+
+TEMPLATE_LIST_TEST_CASE("the mean of equal rows is that row, and its distance 0", "[anchors][kmeans]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  // A sum of three 0.1, or of ten, divided by their number is not 0.1.
+  reals x(13, 5);
+  for (index_t i = 0; i < 13; ++i) x.row(i).setConstant(i < 3 ? 0.1 : 0.7);
+  x = as_stored<D>(x);
+  const indices labels = {0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  const reals means = run_class_means<D>(ctx, x, labels, 2, false);
+  CHECK(means.row(0) == x.row(0));
+  CHECK(means.row(1) == x.row(3));
+  CHECK(run_kmeans<D>(ctx, x, 2, {}).result.inertia == 0);
+  // Far from the mean of all: what |x|^2 + |c|^2 - 2 x.c leaves of equal rows is rounding, not 0.
+  reals far = as_stored<D>(random_reals(40, 9, 183, 100.0));
+  CHECK(run_kmeans<D>(ctx, far, 40, {}).result.inertia == 0);
+}
+
+TEMPLATE_LIST_TEST_CASE("anchors refuse magnitudes whose squares the type does not hold", "[anchors][errors]", devices) {
+  using D = TestType;
+  using T = typename D::scalar;
+  const auto ctx = D::make();
+  const index_t d = 4;
+  const double most = std::sqrt(double(std::numeric_limits<T>::max()) / (4 * d)),
+               least = std::sqrt(double(std::numeric_limits<T>::min()) / double(std::numeric_limits<T>::epsilon()));
+  reals x = random_reals(8, d, 184);
+  x.rowwise() -= x.colwise().mean().eval();
+  x /= x.cwiseAbs().maxCoeff();
+  const label_array<D> labels({0, 1, 2, 0, 1, 2, 0, 1});
+  const array<D> centres(x.topRows(3));
+  array<D> out(3, d);
+  const std::string untouched = out.bits();
+  const char* type = sizeof(T) == 4 ? "float" : "double";
+  const auto of = [](const char* name) { return contains(std::string(name) + ": the largest number"); };
+  const auto computed = contains(type), advice = contains("power of two");
+  for (const double scale : {2 * most, 1e3 * most, 0.5 * least, 1e-3 * least}) {
+    INFO("largest number " << scale);
+    const array<D> bad(scale * x);
+    CHECK_THROWS_AS(craft::kmeans(ctx, bad.in(), {}, out.out()), craft::data_error);
+    CHECK_THROWS_WITH(craft::kmeans(ctx, bad.in(), {}, out.out()), of("kmeans: x") && computed && advice);
+    CHECK_THROWS_WITH(craft::kmeans_per_class(ctx, bad.in(), labels.in(), 3, {}, out.out()),
+                      of("kmeans_per_class: x") && computed && advice);
+    CHECK_THROWS_WITH(craft::farthest_point_anchors(ctx, bad.in(), 3), of("farthest_point_anchors: x") && computed && advice);
+    if (scale > 1) CHECK_THROWS_WITH(craft::medoids(ctx, bad.in(), centres.in()), of("medoids: x and centres") && computed && advice);
+    if (scale > 1) CHECK_THROWS_WITH(craft::medoids(ctx, centres.in(), bad.in()), of("medoids: x and centres") && computed && advice);
+    CHECK_THROWS_WITH(craft::medoids(ctx, bad.in(), bad.in()), of("medoids: x and centres") && computed && advice);
+    CHECK(out.bits() == untouched);
+    // Directions have no magnitude.
+    craft::kmeans_options spherical;
+    spherical.spherical = true;
+    array<D> directions(3, d);
+    CHECK(std::isfinite(craft::kmeans(ctx, bad.in(), spherical, directions.out()).inertia));
+    CHECK(distinct(craft::farthest_point_anchors(ctx, bad.in(), 8, 0, craft::metric::cosine)));
+  }
+  // Within the limits the scale changes nothing, up to the last bit if it is a power of two.
+  const auto want = run_kmeans<D>(ctx, as_stored<D>(x), 3, {}).result.assignment;
+  const array<D> plain(x);
+  const indices far = craft::farthest_point_anchors(ctx, plain.in(), 8), own = craft::medoids(ctx, plain.in(), centres.in());
+  for (const double limit : {0.5 * most, 2 * least}) {
+    const double scale = std::exp2(std::round(std::log2(limit)));
+    INFO("scaled by " << scale);
+    const array<D> scaled(scale * as_stored<D>(x)), scaled_centres(scale * as_stored<D>(x.topRows(3)));
+    CHECK(run_kmeans<D>(ctx, scale * as_stored<D>(x), 3, {}).result.assignment == want);
+    CHECK(craft::farthest_point_anchors(ctx, scaled.in(), 8) == far);
+    CHECK(craft::medoids(ctx, scaled.in(), scaled_centres.in()) == own);
+  }
+  // Equal rows, at any magnitude of their own, are 0 when they are centred.
+  for (const double value : {0.1, 1e-3 * least, 1e3 * most})
+    CHECK(run_kmeans<D>(ctx, as_stored<D>(reals::Constant(7, d, value)), 2, {}).result.inertia == 0);
 }
 
 TEMPLATE_LIST_TEST_CASE("k-means of data with a large common mean keeps its digits", "[anchors][kmeans]", devices) {
@@ -765,19 +917,22 @@ TEMPLATE_LIST_TEST_CASE("anchors: outputs that overlap inputs, and numbers that 
   for (const double bad : {not_a_number, std::numeric_limits<double>::infinity()}) {
     reals values = random_reals(8, 4, 95);
     values(5, 2) = bad;
-    const array<D> x(values), centres(random_reals(3, 4, 96));
-    ctx.check_finite(true);
+    const array<D> x(values), fine(random_reals(8, 4, 96));
+    const auto place = contains("row 5, column 2");
+    // What chooses rows always looks; the others if they are asked to.
+    for (const bool asked : {false, true}) {
+      ctx.check_finite(asked);
+      CHECK_THROWS_AS(craft::kmeans(ctx, x.in(), {}, out.out()), craft::data_error);
+      CHECK_THROWS_WITH(craft::kmeans(ctx, x.in(), {}, out.out()), contains("kmeans: x") && place);
+      CHECK_THROWS_WITH(craft::kmeans_per_class(ctx, x.in(), labels.in(), 3, {}, out.out()),
+                        contains("kmeans_per_class: x") && place);
+      CHECK_THROWS_WITH(craft::medoids(ctx, x.in(), fine.in()), contains("medoids: x") && place);
+      CHECK_THROWS_WITH(craft::medoids(ctx, fine.in(), x.in()), contains("medoids: centres") && place);
+      for (const auto metric : {craft::metric::euclidean, craft::metric::cosine})
+        CHECK_THROWS_WITH(craft::farthest_point_anchors(ctx, x.in(), 3, 0, metric),
+                          contains("farthest_point_anchors: x") && place);
+    }
     CHECK_THROWS_AS(craft::class_means(ctx, x.in(), labels.in(), {}, out.out()), craft::data_error);
-    CHECK_THROWS_AS(craft::kmeans(ctx, x.in(), {}, out.out()), craft::data_error);
-    CHECK_THROWS_AS(craft::kmeans_per_class(ctx, x.in(), labels.in(), 3, {}, out.out()), craft::data_error);
-    CHECK_THROWS_AS(craft::medoids(ctx, x.in(), centres.in()), craft::data_error);
-    CHECK_THROWS_AS(craft::farthest_point_anchors(ctx, x.in(), 3), craft::data_error);
     CHECK(out.bits() == untouched);
-    // Without the check nothing is promised of the numbers, but calls end and indices stay in range.
-    ctx.check_finite(false);
-    array<D> ignored(3, 4);
-    CHECK(within(craft::kmeans(ctx, x.in(), {}, ignored.out()).assignment, 3));
-    CHECK(within(craft::farthest_point_anchors(ctx, x.in(), 8), 8));
-    CHECK(within(craft::medoids(ctx, x.in(), centres.in()), 8));
   }
 }

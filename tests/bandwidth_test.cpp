@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "catch.hpp"
@@ -166,6 +167,32 @@ TEMPLATE_LIST_TEST_CASE("where the rule gives 0: the mean, then 1", "[bandwidth]
       const double want = by_hand(X, Y, bandwidth_rule::mean, sample);
       CHECK(std::abs(scale_of<D>(ctx, X, Y, rule, sample) - want) <= allowed<D>(X, Y));
     }
+}
+
+TEMPLATE_LIST_TEST_CASE("a scale of numbers that are not finite is refused, asked for or not", "[bandwidth][errors]",
+                        devices) {
+  using D = TestType;
+  auto ctx = D::make();
+  const array<D> x(random_reals(9, 3, 9));
+  std::vector<bandwidth_rule> all = rules;
+  all.push_back(bandwidth_rule::fixed);
+  for (const double bad : {not_a_number, std::numeric_limits<double>::infinity()}) {
+    reals values = random_reals(6, 3, 10);
+    values(4, 2) = bad;
+    const array<D> y(values);
+    for (const bool asked : {false, true}) {
+      ctx.check_finite(asked);
+      for (const auto rule : all)
+        for (const auto sample : samples) {
+          const auto place = contains("row 4, column 2");
+          CHECK_THROWS_AS(craft::bandwidth_scale(ctx, x.in(), y.in(), {rule, sample, false}), craft::data_error);
+          CHECK_THROWS_WITH(craft::bandwidth_scale(ctx, x.in(), y.in(), {rule, sample, false}),
+                            contains("bandwidth_scale: y has") && place);
+          CHECK_THROWS_WITH(craft::bandwidth_scale(ctx, y.in(), x.in(), {rule, sample, false}),
+                            contains("bandwidth_scale: x has") && place);
+        }
+    }
+  }
 }
 
 TEMPLATE_LIST_TEST_CASE("the scales of public implementations", "[bandwidth][reference]", devices) {

@@ -173,7 +173,7 @@ class array {
   craft::matrix_view<const S, D::space> in() const { return {data_, rows_, cols_, stride_}; }
   craft::matrix_view<S, D::space> out() { return {data_, rows_, cols_, stride_}; }
   /// Of an array of one row or column: numbers that a verb reads (weights), float or double.
-  craft::numbers as_numbers() const { return craft::numbers(data_, rows_ * cols_, D::space); }
+  craft::numbers as_numbers() const { return craft::numbers(data_, rows_ * cols_, D::space, cols_ == 1 ? stride_ : 1); }
   /// Of a 1 x 1 array: a number that a verb reads when it runs, and a place for a value.
   craft::scalar as_scalar() const { return craft::scalar(data_, D::space); }
   craft::scalar_out<S, D::space> as_value() { return craft::scalar_out<S, D::space>(data_); }
@@ -209,23 +209,25 @@ class objective_terms {
   array<D, typename D::compute> all_{1, 5};
 };
 
-/// Labels in the memory of D.
+/// Labels in the memory of D, `stride` apart; between them lie labels that are out of range.
 template <class D, class I = std::int64_t>
 class label_array {
  public:
-  explicit label_array(const std::vector<index_t>& values) : size_(index_t(values.size())) {
-    const std::vector<I> host(values.begin(), values.end());
+  explicit label_array(const std::vector<index_t>& values, index_t stride = 1)
+      : size_(index_t(values.size())), stride_(stride) {
+    std::vector<I> host(values.size() * std::size_t(stride), I(-77));
+    for (std::size_t i = 0; i < values.size(); ++i) host[i * std::size_t(stride)] = I(values[i]);
     data_ = static_cast<I*>(D::backend::allocate((host.size() + 1) * sizeof(I)));
     D::backend::upload(data_, host.data(), host.size() * sizeof(I));
   }
   label_array(const label_array&) = delete;
   label_array& operator=(const label_array&) = delete;
   ~label_array() { D::backend::release(data_); }
-  craft::labels in() const { return craft::labels(data_, size_, D::space); }
+  craft::labels in() const { return craft::labels(data_, size_, D::space, stride_); }
 
  private:
   I* data_;
-  index_t size_;
+  index_t size_, stride_;
 };
 
 // ---------------------------------------------------------------------------------------------------------

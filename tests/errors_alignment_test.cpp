@@ -21,7 +21,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: errors", "[errors][alignment]", d
   array<D> x(random_reals(n, d, 121)), a(random_reals(c, d, 122));
   const array<D> narrow(random_reals(c, 3, 123)), none(reals(0, d));
   array<D> dx(n, d, sentinel), da(c, d, sentinel), d_narrow(c, 3, sentinel);
-  array<D, T> value(1, 1, sentinel), ds(1, 1, sentinel), ds2(1, 2, sentinel);
+  array<D, T> value(1, 1, sentinel), ds(1, 1, sentinel), ds3(1, 3, sentinel);
   const array<D, T> soft(random_reals(n, c, 124).cwiseAbs()), turned(random_reals(c, n, 125).cwiseAbs());
   const label_array<D> labels({0, 1, 2, 0, -100, 2}), five({0, 1, 2, 0, 1}), empty({});
   craft::alignment_gradients<S, D::space> g;
@@ -29,7 +29,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: errors", "[errors][alignment]", d
   g.y = craft::accumulate(da.out());
   g.log_scale = craft::overwrite(ds.out());
   const craft::cross_entropy_options plain;
-  const watched all(x, a, dx, da, d_narrow, value, ds, ds2);
+  const watched all(x, a, dx, da, d_narrow, value, ds, ds3);
   const auto run = [&](const auto& xv, const auto& av, const auto& targets, const craft::cross_entropy_options& o,
                        const craft::alignment_gradients<S, D::space>& to) {
     return [&ctx, &value, xv, av, targets, o, to] {
@@ -89,7 +89,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: errors", "[errors][alignment]", d
   };
   rejects<craft::shape_error>(all, to([&](auto& h) { h.x = craft::overwrite(d_narrow.out()); }), {"6 x 4", "3 x 3"});
   rejects<craft::shape_error>(all, to([&](auto& h) { h.y = craft::overwrite(dx.out()); }), {"3 x 4", "6 x 4"});
-  rejects<craft::shape_error>(all, to([&](auto& h) { h.log_scale = craft::overwrite(ds2.out()); }));
+  rejects<craft::shape_error>(all, to([&](auto& h) { h.log_scale = craft::overwrite(ds3.out()); }));
   rejects<craft::alias_error>(all, to([&](auto& h) { h.x = craft::overwrite(x.out()); }));
   rejects<craft::alias_error>(all, to([&](auto& h) { h.y = craft::overwrite(a.out()); }));
   rejects<craft::alias_error>(all, to([&](auto& h) { h.y = craft::overwrite(part<D>(dx, 3, c, 0, d)); }));
@@ -122,13 +122,13 @@ TEMPLATE_LIST_TEST_CASE("info_nce and sigmoid_contrastive: errors", "[errors][al
   array<D> x(random_reals(n, d, 131)), y(random_reals(n, d, 132));
   const array<D> fewer(random_reals(m, d, 133)), narrow(random_reals(n, 3, 134)), none(reals(0, d));
   array<D> dx(n, d, sentinel), dy(n, d, sentinel), d_fewer(m, d, sentinel);
-  array<D, T> value(1, 1, sentinel), ds(1, 1, sentinel), db(1, 1, sentinel), two(1, 2, sentinel);
+  array<D, T> value(1, 1, sentinel), ds(1, 1, sentinel), db(1, 1, sentinel), three(1, 3, sentinel);
   const label_array<D> six({0, 1, 2, 0, 1, 2}), five({0, 1, 2, 0, 1});
   craft::alignment_gradients<S, D::space> g;
   g.x = craft::overwrite(dx.out());
   g.y = craft::accumulate(dy.out());
   g.log_scale = craft::overwrite(ds.out());
-  const watched all(x, y, dx, dy, d_fewer, value, ds, db, two);
+  const watched all(x, y, dx, dy, d_fewer, value, ds, db, three);
 
   const auto both = [&](auto test) {  // the same checks of two verbs
     SECTION("info_nce") {
@@ -176,7 +176,7 @@ TEMPLATE_LIST_TEST_CASE("info_nce and sigmoid_contrastive: errors", "[errors][al
     };
     rejects<craft::shape_error>(all, to([&](auto& h) { h.x = craft::overwrite(d_fewer.out()); }), {"6 x 4", "5 x 4"});
     rejects<craft::shape_error>(all, to([&](auto& h) { h.y = craft::overwrite(d_fewer.out()); }), {"6 x 4", "5 x 4"});
-    rejects<craft::shape_error>(all, to([&](auto& h) { h.log_scale = craft::overwrite(two.out()); }));
+    rejects<craft::shape_error>(all, to([&](auto& h) { h.log_scale = craft::overwrite(three.out()); }));
     rejects<craft::alias_error>(all, to([&](auto& h) { h.x = craft::overwrite(y.out()); }));
     rejects<craft::alias_error>(all, to([&](auto& h) { h.y = craft::overwrite(y.out()); }));
     rejects<craft::alias_error>(all, to([&](auto& h) { h.y = h.x; }));
@@ -235,7 +235,7 @@ TEMPLATE_LIST_TEST_CASE("objective: errors", "[errors][objective]", devices) {
       negative({0, 1, 2, 0, 1, -1});
   array<D> d_images(n, d, sentinel), d_class_texts(c, d, sentinel), d_batch_texts(n, d, sentinel),
       d_image_anchors(c, d, sentinel), d_target_images(m, d, sentinel);
-  array<D, T> d_scale(1, 1, sentinel), two(1, 2, sentinel);
+  array<D, T> d_scale(1, 1, sentinel), three(1, 3, sentinel);
   craft::objective_inputs<S, D::space> in;
   in.images = images.in();
   in.class_texts = class_texts.in();
@@ -251,7 +251,7 @@ TEMPLATE_LIST_TEST_CASE("objective: errors", "[errors][objective]", devices) {
   g.target_images = craft::overwrite(d_target_images.out());
   g.log_scale = craft::overwrite(d_scale.out());
   const watched all(images, class_texts, batch_texts, image_anchors, target_images, d_images, d_class_texts,
-                    d_batch_texts, d_image_anchors, d_target_images, d_scale, two);
+                    d_batch_texts, d_image_anchors, d_target_images, d_scale, three);
   objective_terms<D> values;  // full of NaN
   const auto kernel = craft::gaussian(1.0);
   const auto run = [&](auto change, const auto& k) {
@@ -312,7 +312,7 @@ TEMPLATE_LIST_TEST_CASE("objective: errors", "[errors][objective]", devices) {
   fails(shape, [&](auto&, auto&, auto& h) { h.class_texts = craft::overwrite(d_images.out()); }, {"3 x 4", "6 x 4"});
   fails(shape, [&](auto&, auto&, auto& h) { h.target_images = craft::overwrite(d_images.out()); });
   fails(shape, [&](auto&, auto&, auto& h) { h.image_anchors = craft::overwrite(d_images.out()); });
-  fails(shape, [&](auto&, auto&, auto& h) { h.log_scale = craft::overwrite(two.out()); });
+  fails(shape, [&](auto&, auto&, auto& h) { h.log_scale = craft::overwrite(three.out()); });
   fails(alias, [&](auto&, auto&, auto& h) { h.batch_texts = h.images; });
   fails(alias, [&](auto&, auto&, auto& h) { h.image_anchors = h.class_texts; });
   fails(alias, [&](auto&, auto&, auto& h) { h.images = craft::overwrite(images.out()); });

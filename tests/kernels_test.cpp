@@ -172,7 +172,8 @@ TEST_CASE("cosine of a zero row is 0 with zero derivatives", "[kernels]") {
 namespace {
 
 // A register gives in each place what a number gives. Eigen's exp and log for registers are its own, a few units in the
-// last place away from the C library's; 2^5 squarings of a series multiply that by 32.
+// last place away from the C library's; the 16th power in a series multiplies that by 16. Its exponential is never below the smallest
+// number, where the C library's is 0; times D / sigma^3 that may be a thousand times it.
 template <class T, class Case>
 void registers_equal_numbers(const Case& c) {
   using V = craft::engine::pack<T>;
@@ -190,8 +191,9 @@ void registers_equal_numbers(const Case& c) {
   const auto check = [&](const V& got, index_t lane, T want) {
     T numbers[width];
     got.store(numbers);
+    const double vanished = sizeof(T) == 4 && want == T(0) ? 4e3 * double(std::numeric_limits<T>::min()) : 0;
     const double size = std::max(1e-30, std::abs(double(want)));
-    CHECK(std::abs(double(numbers[lane]) - double(want)) <= tolerance * size);
+    CHECK(std::abs(double(numbers[lane]) - double(want)) <= tolerance * size + vanished);
   };
   for (std::size_t start = 0; start < all.size(); start += std::size_t(width)) {
     T s[width], a[width], b[width];

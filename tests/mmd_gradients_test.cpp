@@ -41,7 +41,7 @@ const auto composed = std::get<4>(composed_functions());
 sample_weights some_weights() {
   sample_weights w;
   for (index_t i = 0; i < X.rows(); ++i) w.x.push_back(0.3 + double((7 * i) % 5));
-  for (index_t j = 0; j < Y.rows(); ++j) w.y.push_back(j == 1 ? 0 : 1 + 0.5 * double(j));
+  for (index_t j = 0; j < Y.rows(); ++j) w.y.push_back(j == 1 ? 0.01 : 1 + 0.5 * double(j));
   return w;
 }
 

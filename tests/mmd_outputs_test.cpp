@@ -198,6 +198,31 @@ TEMPLATE_LIST_TEST_CASE("rows may lie apart", "[mmd][storage]", devices) {
   }
 }
 
+TEMPLATE_LIST_TEST_CASE("sample weights may lie apart, in the device's memory or on the host", "[mmd][storage]", devices) {
+  using D = TestType;
+  using T = typename D::compute;
+  auto ctx = D::make_checking();
+  const reals X = random_reals(19, 5, 63), Y = random_reals(12, 5, 64, 0.4), W = random_reals(31, 1, 65).cwiseAbs();
+  const auto kernel = std::get<0>(composed_functions()).kernel();
+  const array<D, T> wx(W.topRows(19)), wy(W.bottomRows(12)), wx_apart(W.topRows(19), 1), wy_apart(W.bottomRows(12), 4);
+  matrix<T> host = matrix<T>::Constant(31, 3, T(not_a_number));  // the weights are its middle column
+  host.col(1) = W.col(0).cast<T>();
+  const auto run = [&](const craft::numbers& x, const craft::numbers& y) {
+    craft::mmd_options o;
+    o.x_weights = x;
+    o.y_weights = y;
+    return run_mmd<D>(ctx, X, Y, kernel, o);
+  };
+  const mmd_result want = run(wx.as_numbers(), wy.as_numbers());
+  for (const mmd_result& got : {run(wx_apart.as_numbers(), wy_apart.as_numbers()),
+                                run(host.col(1).head(19), host.col(1).tail(12))}) {
+    CHECK(got.value == want.value);
+    CHECK(got.x == want.x);
+    CHECK(got.y == want.y);
+    CHECK(got.weights == want.weights);
+  }
+}
+
 TEST_CASE("Eigen's matrices, blocks, maps and columns are taken as they are", "[mmd][storage]") {
   const craft::cpu ctx(1);
   const reals X = random_reals(10, 4, 63), Y = random_reals(8, 4, 64, 0.4);

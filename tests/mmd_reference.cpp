@@ -63,6 +63,22 @@ void check_record(const reference::record& r, const reals& X, const reals& Y, co
     grads.push_back({l.name, part});
   }
   if (in_double) {
+    // By the samples' weights, which are divided by their sum: of a reference that takes them as they are (and that sum to 1)
+    // what is left of its gradient then.
+    const auto add = [&](const char* raw, const char* unit, const std::vector<double>& w, const std::vector<double>& of) {
+      if (w.empty()) return;
+      reals g = Eigen::Map<const reals>(of.data(), 1, index_t(of.size()));
+      if (r.has_gradient(unit)) {
+        const reals given = r.array("grads", unit);
+        double along = 0;
+        for (index_t i = 0; i < g.cols(); ++i) along += w[std::size_t(i)] * given.data()[i];
+        grads.push_back({unit, g.array() + along});
+      } else if (r.has_gradient(raw)) {
+        grads.push_back({raw, g});
+      }
+    };
+    add("wx", "a", s.weights.x, got.x_weights);
+    add("wy", "b", s.weights.y, got.y_weights);
     r.check(got.value, grads);
     return;
   }

@@ -44,6 +44,7 @@ mmd_result run_mmd(const typename D::context& ctx, const reals& X, const reals& 
   if (!weights.x.empty()) options.x_weights = wx.as_numbers();
   if (!weights.y.empty()) options.y_weights = wy.as_numbers();
   array<D, T> value(1, 1), w(1, kernel.weights()), h(1, kernel.bandwidths());
+  array<D, T> by_wx(1, X.rows()), by_wy(1, Y.rows());
   array<D> gx(X.rows(), X.cols()), gy(Y.rows(), Y.cols());
   craft::mmd_gradients<typename D::scalar, D::space> wanted;
   if (gradients) {
@@ -51,22 +52,28 @@ mmd_result run_mmd(const typename D::context& ctx, const reals& X, const reals& 
     wanted.y = craft::overwrite(gy.out());
     if (kernel.weights() > 0) wanted.weights = craft::overwrite(w.out());
     if (kernel.bandwidths() > 0) wanted.bandwidths = craft::overwrite(h.out());
+    if (!weights.x.empty() || !weights.y.empty())
+      wanted.x_weights = craft::overwrite(by_wx.out()), wanted.y_weights = craft::overwrite(by_wy.out());
   }
   craft::mmd(ctx, x.in(), y.in(), kernel, options, value.as_value(), wanted);
-  const auto list = [](const reals& r) { return std::vector<double>(r.data(), r.data() + r.size()); };
-  return {value.number(), gx.get(), gy.get(), list(w.get()), list(h.get())};
+  const auto list = [](const reals& r, bool asked = true) {
+    return asked ? std::vector<double>(r.data(), r.data() + r.size()) : std::vector<double>();
+  };
+  return {value.number(), gx.get(), gy.get(), list(w.get()), list(h.get()),
+          list(by_wx.get(), wanted.x_weights.wanted()), list(by_wy.get(), wanted.y_weights.wanted())};
 }
 
 /// Every gradient of a kernel that `make` builds from weights and bandwidths, against central differences.
 template <class D, class Make>
 void check_gradients(const typename D::context& ctx, reals X, reals Y, const Make& make, std::vector<double> w,
-                     std::vector<double> h, const craft::mmd_options& options = {},
-                     const sample_weights& weights = {}) {
+                     std::vector<double> h, const craft::mmd_options& options = {}, sample_weights weights = {}) {
   const mmd_result got = run_mmd<D>(ctx, X, Y, make(w, h), options, weights);
   std::vector<craft::gradient_block<double>> blocks = {{"x", X.data(), X.size(), got.x.data()},
                                                        {"y", Y.data(), Y.size(), got.y.data()}};
   if (!w.empty()) blocks.push_back({"weights", w.data(), index_t(w.size()), got.weights.data()});
   if (!h.empty()) blocks.push_back({"bandwidths", h.data(), index_t(h.size()), got.bandwidths.data()});
+  if (!weights.x.empty()) blocks.push_back({"x_weights", weights.x.data(), X.rows(), got.x_weights.data()});
+  if (!weights.y.empty()) blocks.push_back({"y_weights", weights.y.data(), Y.rows(), got.y_weights.data()});
   check_by_differences<D>([&] { return run_mmd<D>(ctx, X, Y, make(w, h), options, weights, false).value; }, blocks);
   CHECK(got.x.norm() + got.y.norm() > 1e-3);
 }
@@ -97,6 +104,8 @@ inline void check_equal(const mmd_result& got, const mmd_result& want) {
   CHECK(got.y == want.y);
   CHECK(got.weights == want.weights);
   CHECK(got.bandwidths == want.bandwidths);
+  CHECK(got.x_weights == want.x_weights);
+  CHECK(got.y_weights == want.y_weights);
 }
 
 /// Two computations of the same thing: twice what one may be off.

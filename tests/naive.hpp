@@ -26,6 +26,7 @@ struct mmd_result {
   double value = not_a_number;
   reals x, y;
   std::vector<double> weights, bandwidths;
+  std::vector<double> x_weights{}, y_weights{};  ///< of the sample weights, where a run was given some
 };
 
 /// MMD^2 and all its gradients.

@@ -101,9 +101,11 @@ objective_result from_parts(const typename D::context& ctx, const problem& p, co
     for (index_t i = 0; i < n; ++i)
       (own_texts ? g.batch_texts.row(i) : g.class_texts.row(p.targets[std::size_t(i)])) += weight * gradient.row(i);
   };
+  // The clamp looks at the gradient of the sum: the parts have the scale that it leaves, and no clamp.
+  const bool clamped = std::exp(o.log_scale.value()) >= o.max_scale;
+  const craft::scalar log_scale = clamped ? std::log(o.max_scale) : o.log_scale.value();
   craft::cross_entropy_options ce;
-  ce.log_scale = o.log_scale;
-  ce.max_scale = o.max_scale;
+  ce.log_scale = log_scale;
   ce.label_smoothing = o.label_smoothing;
   if (o.text > 0) {
     const auto r = run_cross_entropy<D>(ctx, p.images, p.class_texts, p.targets, ce);
@@ -121,8 +123,7 @@ objective_result from_parts(const typename D::context& ctx, const problem& p, co
   }
   if (o.batch > 0) {
     craft::contrastive_options nce;
-    nce.log_scale = o.log_scale;
-    nce.max_scale = o.max_scale;
+    nce.log_scale = log_scale;
     // Label smoothing is of the two cross-entropies against anchors only.
     nce.direction = o.direction;
     const std::vector<index_t> pairs = o.same_class_positives ? p.targets : std::vector<index_t>{};
@@ -134,8 +135,7 @@ objective_result from_parts(const typename D::context& ctx, const problem& p, co
   }
   if (o.mmd > 0 && m > 0) {
     craft::relative_options to_anchors;
-    to_anchors.log_scale = o.log_scale;
-    to_anchors.max_scale = o.max_scale;
+    to_anchors.log_scale = log_scale;
     const array<D> images(p.images), anchors(p.class_texts), targets(p.target_images);
     array<D, T> source(n, classes), target(m, classes), d_source(n, classes), d_target(m, classes), value(1, 1);
     craft::relative(ctx, images.in(), anchors.in(), craft::dot_product<>{}, to_anchors, source.out());
@@ -164,6 +164,7 @@ objective_result from_parts(const typename D::context& ctx, const problem& p, co
   const double up = o.upstream.value();
   for (reals* r : {&g.images, &g.class_texts, &g.batch_texts, &g.image_anchors, &g.target_images}) *r *= up;
   out.log_scale *= up;
+  if (clamped && out.log_scale < 0) out.log_scale = 0;
   return out;
 }
 
@@ -288,7 +289,9 @@ TEMPLATE_LIST_TEST_CASE("gradients of the objective by finite differences", "[ob
   // The gradients carry the upstream factor, the value does not.
   problem g = r.gradients;
   double g_scale = r.log_scale / upstream;
-  std::vector<craft::gradient_block<double>> blocks = {{"log_scale", &log_scale, 1, &g_scale}};
+  std::vector<craft::gradient_block<double>> blocks;
+  // The value is constant in a clamped scale, and the gradient by it no slope of the value.
+  if (std::exp(log_scale) < o.max_scale) blocks.push_back({"log_scale", &log_scale, 1, &g_scale});
   const auto add = [&](const char* name, reals& values, reals& gradient) {
     gradient /= upstream;
     if (values.size() > 0) blocks.push_back({name, values.data(), values.size(), gradient.data()});

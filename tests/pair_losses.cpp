@@ -12,7 +12,7 @@ template <class F>
 by_hand from_logits(const reals& x, const reals& y, double log_scale, double max_scale, double bias, bool normalise,
                     const F& f) {
   const index_t n = x.rows(), m = y.rows();
-  const bool clamped = std::exp(log_scale) > max_scale;
+  const bool clamped = std::exp(log_scale) >= max_scale;
   const ldouble s = clamped ? ldouble(max_scale) : std::exp(ldouble(log_scale));
   ldoubles xh = x.cast<ldouble>(), yh = y.cast<ldouble>();
   const auto norms = [&](ldoubles& rows) {
@@ -45,7 +45,8 @@ by_hand from_logits(const reals& x, const reals& y, double log_scale, double max
   pull_back(yh, ny, dy, by);
   out.result.x = dx.cast<double>();
   out.result.y = dy.cast<double>();
-  out.result.log_scale = clamped ? 0 : double((g.array() * sim.array()).sum());
+  out.result.log_scale = double((g.array() * sim.array()).sum());
+  if (clamped && out.result.log_scale < 0) out.result.log_scale = 0;  // a step against it would lead further out
   out.result.bias = double(g.sum());
   const double by_numbers = double((size.array() * (sim.array().abs() + 1)).sum());
   out.bound = std::hypot(std::hypot(double(bx.norm()), double(by.norm())), by_numbers);

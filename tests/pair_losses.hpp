@@ -18,14 +18,19 @@ struct loss_result {
   double value = not_a_number;
   reals x, y;
   double log_scale = not_a_number, bias = not_a_number;
+  reals weights{}, targets{};  ///< where a run was asked for them
 };
 
 /// Which gradients a run asks for.
 enum class want { value_only, all, all_and_bias };
+/// And which of the numbers beside the rows.
+struct want_too {
+  bool weights = false, targets = false;
+};
 
 /// Calls verb(x, y, value, gradients) with x and y stored on D and the outputs full of NaN.
 template <class D, class Verb>
-loss_result run_loss(const reals& x, const reals& y, want wanted, const Verb& verb) {
+loss_result run_loss(const reals& x, const reals& y, want wanted, want_too more, const Verb& verb) {
   using T = typename D::compute;
   const array<D> xd(x), yd(y);
   array<D> dx(x.rows(), x.cols()), dy(y.rows(), y.cols());
@@ -37,25 +42,33 @@ loss_result run_loss(const reals& x, const reals& y, want wanted, const Verb& ve
     gradients.log_scale = craft::overwrite(log_scale.out());
   }
   if (wanted == want::all_and_bias) gradients.bias = craft::overwrite(bias.out());
+  array<D, T> weights(1, x.rows()), targets(x.rows(), y.rows());
+  if (more.weights) gradients.weights = craft::overwrite(weights.out());
+  if (more.targets) gradients.targets = craft::overwrite(targets.out());
   verb(xd.in(), yd.in(), value.as_value(), gradients);
-  return {value.number(), dx.get(), dy.get(), log_scale.number(), bias.number()};
+  return {value.number(), dx.get(), dy.get(), log_scale.number(), bias.number(), weights.get(), targets.get()};
+}
+
+template <class D, class Verb>
+loss_result run_loss(const reals& x, const reals& y, want wanted, const Verb& verb) {
+  return run_loss<D>(x, y, wanted, {}, verb);
 }
 
 template <class D>
 loss_result run_cross_entropy(const typename D::context& ctx, const reals& x, const reals& anchors,
                               const std::vector<index_t>& labels, const craft::cross_entropy_options& options,
-                              want wanted = want::all) {
+                              want wanted = want::all, want_too more = {}) {
   const label_array<D> on_device(labels);
-  return run_loss<D>(x, anchors, wanted, [&](auto xd, auto ad, auto value, auto gradients) {
+  return run_loss<D>(x, anchors, wanted, more, [&](auto xd, auto ad, auto value, auto gradients) {
     craft::anchor_cross_entropy(ctx, xd, ad, on_device.in(), options, value, gradients);
   });
 }
 
 template <class D>
 loss_result run_soft(const typename D::context& ctx, const reals& x, const reals& anchors, const reals& targets,
-                     const craft::cross_entropy_options& options, want wanted = want::all) {
+                     const craft::cross_entropy_options& options, want wanted = want::all, want_too more = {}) {
   const array<D, typename D::compute> on_device(targets);
-  return run_loss<D>(x, anchors, wanted, [&](auto xd, auto ad, auto value, auto gradients) {
+  return run_loss<D>(x, anchors, wanted, more, [&](auto xd, auto ad, auto value, auto gradients) {
     craft::anchor_cross_entropy(ctx, xd, ad, on_device.in(), options, value, gradients);
   });
 }
@@ -63,11 +76,11 @@ loss_result run_soft(const typename D::context& ctx, const reals& x, const reals
 template <class D>
 loss_result run_info_nce(const typename D::context& ctx, const reals& x, const reals& y,
                          craft::contrastive_options options, const std::vector<index_t>& x_labels = {},
-                         const std::vector<index_t>& y_labels = {}, want wanted = want::all) {
+                         const std::vector<index_t>& y_labels = {}, want wanted = want::all, want_too more = {}) {
   const label_array<D> xl(x_labels), yl(y_labels);
   options.x_labels = xl.in();
   options.y_labels = yl.in();
-  return run_loss<D>(x, y, wanted, [&](auto xd, auto yd, auto value, auto gradients) {
+  return run_loss<D>(x, y, wanted, more, [&](auto xd, auto yd, auto value, auto gradients) {
     craft::info_nce(ctx, xd, yd, options, value, gradients);
   });
 }
@@ -79,7 +92,7 @@ loss_result run_sigmoid(const typename D::context& ctx, const reals& x, const re
   const label_array<D> xl(x_labels), yl(y_labels);
   options.x_labels = xl.in();
   options.y_labels = yl.in();
-  return run_loss<D>(x, y, wanted, [&](auto xd, auto yd, auto value, auto gradients) {
+  return run_loss<D>(x, y, wanted, {}, [&](auto xd, auto yd, auto value, auto gradients) {
     craft::sigmoid_contrastive(ctx, xd, yd, options, value, gradients);
   });
 }

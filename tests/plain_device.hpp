@@ -36,21 +36,24 @@ class plain_engine : public craft::engine::cpu_engine {
         if (i == j && skip_diagonal) continue;
         const double block = (i < split) != (j < split) ? w.across : i < split ? w.within_x : w.within_y;
         const double u = block * double(w.per_row[i]) * double(w.per_row[j]);
-        const T s = i == j ? z.squared[i] : dot_of(z, i, z, j);
-        totals[0] += u * double(k.value(s, z.squared[i], z.squared[j]));
+        const auto [s, a, b] = scalars_of<K>(z, i, z, j);
+        totals[0] += u * double(k.value(s, a, b));
         if (parameters)
           k.parameters(
-              s, z.squared[i], z.squared[j], [&](int q, T dk) { totals[1 + q] += u * double(dk); },
+              s, a, b, [&](int q, T dk) { totals[1 + q] += u * double(dk); },
               [&](int q, T dk) { totals[1 + k.weights() + q] += u * double(dk); });
-        if (g.wanted()) pull_pair(z, i, z, j, k.partials(s, z.squared[i], z.squared[j]), T(u), g, g);
+        const bool moves = i != j || !K::translation_invariant;
+        if (g.wanted() && moves) pull_pair(z, i, z, j, k.partials(s, a, b), T(u), g, g);
       }
   }
 
   template <class T, class K, class S>
   void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const craft::matrix_view<S>& out) {
     for (index_t i = 0; i < x.n; ++i)
-      for (index_t j = 0; j < y.n; ++j)
-        out.row(i)[j] = S(T(scale) * k.value(dot_of(x, i, y, j), x.squared[i], y.squared[j]));
+      for (index_t j = 0; j < y.n; ++j) {
+        const auto [s, a, b] = scalars_of<K>(x, i, y, j);
+        out.row(i)[j] = S(T(scale) * k.value(s, a, b));
+      }
   }
 
   template <class T, class K, class S>
@@ -58,7 +61,8 @@ class plain_engine : public craft::engine::cpu_engine {
                     const craft::matrix_view<const S>& dout, double* totals, const pull<T>& gx, const pull<T>& gy) {
     for (index_t i = 0; i < x.n; ++i)
       for (index_t j = 0; j < y.n; ++j) {
-        const auto p = k.partials(dot_of(x, i, y, j), x.squared[i], y.squared[j]);
+        const auto [s, a, b] = scalars_of<K>(x, i, y, j);
+        const auto p = k.partials(s, a, b);
         const T u = T(scale) * T(dout.row(i)[j]);
         if (!craft::engine::is_linear<K>::value) totals[0] += double(u) * double(p.value);
         pull_pair(x, i, y, j, p, u, gx, gy);
@@ -105,6 +109,7 @@ class plain_engine : public craft::engine::cpu_engine {
     for (index_t i = 0; i < x.n; ++i) {
       distance[i] = std::numeric_limits<T>::infinity();
       for (index_t j = 0; j < y.n; ++j) {
+        if (std::isinf(y.squared[j])) continue;
         const T d = distance_of(x, i, y, j);
         if (!(d < distance[i])) continue;
         distance[i] = d;
@@ -135,6 +140,12 @@ class plain_engine : public craft::engine::cpu_engine {
   template <class T>
   static T distance_of(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
     return (row(x.data, i, x.d) - row(y.data, j, y.d)).squaredNorm();
+  }
+  // What k looks at: of a function of the distance the distance, from the rows.
+  template <class K, class T>
+  static craft::engine::pair_scalars<T> scalars_of(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
+    if (K::translation_invariant) return craft::engine::pair_scalars<T>::at_distance(distance_of(x, i, y, j));
+    return {dot_of(x, i, y, j), x.squared[i], y.squared[j]};
   }
   // d(u k)/dx_i = u (k_s y_j + 2 k_a x_i), and the mirror
   template <class T>

@@ -155,8 +155,7 @@ TEMPLATE_LIST_TEST_CASE("the scale is exp(log_scale), held at max_scale", "[rela
   const relative_result held = run_relative<D>(ctx, X, A, dot, options, W);
   CHECK(relative_distance(held.out, 7 * one.out) <= eps);
   CHECK(relative_distance(held.x, 7 * one.x) <= eps);
-  CHECK(held.log_scale == 0);  // a clamp lets no gradient through
-  options.max_scale = 21;      // not reached
+  options.max_scale = 21;  // not reached
   const relative_result below = run_relative<D>(ctx, X, A, dot, options, W);
   CHECK(below.out == free.out);
   CHECK(below.log_scale == free.log_scale);
@@ -293,4 +292,45 @@ TEMPLATE_LIST_TEST_CASE("representations of inputs stored in two bytes", "[relat
   };
   check(Eigen::bfloat16(), 0x1p-8);
   check(Eigen::half(), 0x1p-11);
+}
+
+TEMPLATE_LIST_TEST_CASE("distances of unit rows keep their digits beside a large mean", "[relative][numbers]", devices) {
+  using D = TestType;
+  auto ctx = D::make();
+  using wide = matrix<long double>;
+  const auto unit = [](const reals& v) { return wide(v.cast<long double>().rowwise().normalized()); };
+  for (const index_t d : {16, 200})
+    for (const double offset : {0.0, 100.0, 1000.0}) {
+      const reals X = as_stored<D>(random_reals(12, d, 61, offset)), A = as_stored<D>(random_reals(7, d, 62, offset));
+      const wide x = unit(X), a = unit(A), mean = a.colwise().sum() / (long double)(a.rows());
+      const reals got = run_map<D>(ctx, X, A, craft::negative_distance<>(), {});
+      double worst = 0;
+      for (index_t i = 0; i < X.rows(); ++i)
+        for (index_t j = 0; j < A.rows(); ++j) {
+          const long double exact = (x.row(i) - a.row(j)).squaredNorm();
+          const long double spread = (x.row(i) - mean.row(0)).squaredNorm() + (a.row(j) - mean.row(0)).squaredNorm();
+          // docs/math.md: unit rows are rounded once, in double, before their mean is subtracted.
+          const double bound = double(d + 4) * 2 * roundoff<typename D::scalar> * double(spread) +
+                               4 * roundoff<double> * double(std::sqrt(exact));
+          worst = std::max(worst, std::abs(got(i, j) * got(i, j) - double(exact)) / bound);
+        }
+      INFO("d " << d << ", offset " << offset << ", worst/bound " << worst);
+      CHECK(worst <= 1);
+    }
+}
+
+TEMPLATE_LIST_TEST_CASE("a row that is an anchor is at distance 0 from it, and no gradient comes from there", "[relative]",
+                        devices) {
+  using D = TestType;
+  auto ctx = D::make();
+  reals X = as_stored<D>(random_reals(9, 16, 63)), A = as_stored<D>(random_reals(5, 16, 64));
+  X.topRows(5) = A;
+  reals W = reals::Zero(9, 5);
+  for (index_t i = 0; i < 5; ++i) W(i, i) = 1;
+  for_each_option([&](const craft::relative_options& options) {
+    const relative_result got = run_relative<D>(ctx, X, A, craft::negative_distance<>(), options, W);
+    CHECK(got.out.topRows(5).diagonal().isZero(0));
+    CHECK(got.x.isZero(0));
+    CHECK(got.anchors.isZero(0));
+  });
 }

@@ -210,6 +210,89 @@ TEST_CASE("labels are read from 32- and 64-bit integers", "[view]") {
   STATIC_REQUIRE_FALSE(std::is_constructible_v<craft::labels, std::vector<double>>);
 }
 
+TEST_CASE("labels and weights honour the stride of an Eigen vector", "[view]") {
+  // Every view of a vector whose elements do not lie side by side: a column, a row, a diagonal, a map, a part of one.
+  const auto check = [](const auto& list, const std::vector<index_t>& want, index_t stride) {
+    REQUIRE(list.size() == index_t(want.size()));
+    CHECK(list.stride() == stride);
+    for (std::size_t i = 0; i < want.size(); ++i) CHECK(index_t(list[index_t(i)]) == want[i]);
+  };
+  const auto m = counted<rows_matrix<double>>(4, 3);
+  check(craft::numbers(m.col(1)), {1, 11, 21, 31}, 3);
+  check(craft::numbers(m.row(1)), {10, 11, 12}, 1);
+  check(craft::numbers(m.col(1).tail(2)), {21, 31}, 3);
+  check(craft::numbers(m.diagonal()), {0, 11, 22}, 4);
+  check(craft::numbers(m.col(2).transpose()), {2, 12, 22, 32}, 3);
+  const auto column = m.cast<float>().eval().col(2).eval();
+  check(craft::numbers(column), {2, 12, 22, 32}, 1);
+
+  Eigen::VectorXd memory = Eigen::VectorXd::LinSpaced(12, 0, 11);
+  using spaced = Eigen::Map<const Eigen::VectorXd, 0, Eigen::InnerStride<>>;
+  check(craft::numbers(spaced(memory.data(), 4, Eigen::InnerStride<>(3))), {0, 3, 6, 9}, 3);
+  check(craft::numbers(spaced(memory.data() + 11, 4, Eigen::InnerStride<>(-3))), {11, 8, 5, 2}, -3);
+  const Eigen::Ref<const Eigen::VectorXd, 0, Eigen::InnerStride<>> ref = m.col(1);
+  check(craft::numbers(ref), {1, 11, 21, 31}, 3);
+  check(craft::numbers(memory.data() + 1, 4, craft::memory::host, 3), {1, 4, 7, 10}, 3);
+
+  columns_matrix<int> narrow(2, 3);
+  narrow << 0, 1, 2, 3, 4, 5;
+  check(craft::labels(narrow.row(1)), {3, 4, 5}, 2);
+  const Eigen::Matrix<std::int64_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> wide = narrow.cast<std::int64_t>();
+  check(craft::labels(wide.col(2)), {2, 5}, 3);
+  check(craft::labels(wide.data(), 2, craft::memory::host, 3), {0, 3}, 3);
+}
+
+TEST_CASE("labels and weights keep what is moved in, and look at what is not", "[view]") {
+  std::vector<double> v{1, 2, 3};
+  const double* const at = v.data();
+  CHECK(craft::numbers(v).data() == at);
+  CHECK(craft::numbers(std::as_const(v)).data() == at);
+
+  // Memory of the same size is taken and overwritten in between, so that a dead vector would show without a sanitizer, too.
+  const auto overwritten = [] { return std::vector<double>(4096, -1.0); };
+  craft::numbers w;
+  w = std::vector<double>(4096, 2.0);
+  const craft::numbers copy = w;
+  w = Eigen::VectorXf::Constant(4096, 3.0f).eval();
+  const auto over = overwritten();
+  CHECK(copy[4095] == 2);
+  CHECK(w[0] == 3);
+  CHECK_FALSE(w.is_double());
+  w = craft::numbers();
+  CHECK(copy[17] == 2);
+  CHECK(copy[0] == 2);
+
+  const craft::numbers moved = std::move(v);  // not copied
+  CHECK(moved.data() == at);
+  CHECK(moved[2] == 3);
+  const std::vector<float> constant(100, 4.0f);
+  CHECK(craft::numbers(std::move(constant))[99] == 4);  // cannot be moved: copied
+  CHECK(constant[99] == 4);
+
+  const craft::numbers fixed = std::array<double, 3>{4, 5, 6};
+  CHECK(fixed[2] == 6);
+  const craft::numbers aligned = Eigen::Vector4d(1, 2, 3, 4);
+  CHECK(aligned[3] == 4);
+  const craft::labels y = std::vector<std::int32_t>{7, 8}, z = Eigen::VectorXi(Eigen::VectorXi::Constant(4, 7));
+  CHECK(y[1] == 8);
+  CHECK(z[3] == 7);
+
+  // Maps and blocks own nothing: their memory is looked at.
+  Eigen::VectorXd eigen = Eigen::VectorXd::Ones(4);
+  CHECK(craft::numbers(Eigen::Map<Eigen::VectorXd>(eigen.data(), 4)).data() == eigen.data());
+  CHECK(craft::numbers(eigen.tail(2)).data() == eigen.data() + 2);
+}
+
+TEST_CASE("labels and weights refuse what cannot be a list", "[view][errors]") {
+  const double x[2] = {};
+  const std::int32_t y[2] = {};
+  CHECK_THROWS_WITH(craft::numbers(x, -1), contains("must not be negative, got -1 labels or weights"));
+  CHECK_THROWS_AS(craft::labels(y, -2), craft::shape_error);
+  CHECK_THROWS_WITH(craft::labels(static_cast<const std::int64_t*>(nullptr), 5), contains("null pointer for 5 labels"));
+  CHECK_THROWS_AS(craft::numbers(static_cast<const float*>(nullptr), 1), craft::shape_error);
+  CHECK_NOTHROW(craft::numbers(static_cast<const float*>(nullptr), 0));
+}
+
 TEST_CASE("gradients go into views, matrices, blocks, vectors and variables", "[view]") {
   CHECK_FALSE(craft::output<double>().wanted());
 

@@ -132,7 +132,8 @@ class cuda {
     return *this;
   }
 
-  /// Looks for NaN and infinity in every input first, as on the CPU. Waits for the stream; off by default.
+  /// Looks for NaN and infinity in every input first, as on the CPU. Waits for the stream; off by default. Verbs that return
+  /// numbers to the host, and so wait anyway, look anyway.
   bool check_finite() const { return check_finite_; }
   cuda& check_finite(bool on) {
     check_finite_ = on;

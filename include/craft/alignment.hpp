@@ -6,6 +6,10 @@
 //     info_nce               softmax over the other modality's batch (stochastic anchors), one way or both
 //     sigmoid_contrastive    every pair on its own
 //
+// A learnable scale: log_scale may be anything. At max_scale and above it the scale is max_scale, and the gradient by log_scale
+// (upstream times dL/dlog_scale, as if nothing were clamped) passes if a step against it leads back inside; else it is 0. So a
+// scale that starts at its bound, as CLIP's does, leaves it when a smaller one is better, and one beyond comes back.
+//
 // The logits are never stored whole, but for the smallest batches (up to 2^18 of them, which saves a quarter of the
 // work). Gradients go to both sides, log_scale and bias. With normalise = false the rows are taken as they are (dot
 // products).
@@ -21,11 +25,18 @@
 
 namespace craft {
 
-/// Gradients of an alignment loss: x (n x d), y (the anchors or the other modality, m x d), log_scale and bias.
+/// Gradients of an alignment loss: x (n x d), y (the anchors or the other modality, m x d), log_scale and bias. A place of two
+/// numbers for log_scale's gets it for `upstream` and for -upstream: at max_scale these are not each other's negative, which
+/// counts for who multiplies gradients later on, by a number whose sign is not known yet.
+///
+/// Of the row weights: dL/dw_i = (l_i - L) / sum w for the mean and l_i for the sum, 0 for a row without part in it; where no
+/// weights are given, at 1 each. Of soft targets: dL/dt_ic = (1 - label_smoothing) w_i (lse_i - z_ic) / sum w.
 template <class S, memory M = memory::host>
 struct alignment_gradients {
   output<S, M> x{}, y{};                        ///< n x d and m x d
-  output<compute_t<S>, M> log_scale{}, bias{};  ///< one number each; bias is 0 but for sigmoid_contrastive
+  output<compute_t<S>, M> log_scale{}, bias{};  ///< one number (or two) and one; bias is 0 but for sigmoid_contrastive
+  output<compute_t<S>, M> weights{};            ///< n numbers; not of sigmoid_contrastive
+  output<compute_t<S>, M> targets{};            ///< n x C; of anchor_cross_entropy with soft targets
 };
 
 /// mean: sum of weighted row losses over the sum of the weights that take part; sum: not divided.
@@ -34,7 +45,7 @@ enum class reduction { mean, sum };
 /// How anchor_cross_entropy is computed.
 struct cross_entropy_options {
   scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this, with a gradient that only leads back
   bool normalise = true;               ///< divide all rows by their norm; a zero row stays zero
   double label_smoothing = 0;          ///< in [0, 1]: targets become (1 - e) t + e / C
   index_t ignore_label = -100;         ///< rows with this label take no part
@@ -49,7 +60,7 @@ enum class direction { one_way, symmetric };
 /// How info_nce is computed.
 struct contrastive_options {
   scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this, with a gradient that only leads back
   bool normalise = true;                              ///< divide all rows by their norm; a zero row stays zero
   craft::direction direction = direction::symmetric;  ///< x finds its y, or that and the way back
   labels x_labels{}, y_labels{};  ///< both: all pairs with equal labels are positives, with equal shares; none: row i and row i
@@ -62,7 +73,7 @@ struct contrastive_options {
 struct sigmoid_options {
   scalar log_scale = std::log(10.0);                           ///< s = exp(log_scale) ...
   scalar bias = -10.0;                                         ///< added to every logit
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... s is at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... s is at most this, with a gradient that only leads back
   bool normalise = true;          ///< divide all rows by their norm; a zero row stays zero
   labels x_labels{}, y_labels{};  ///< both: l = +1 for equal labels; none: for equal indices
   scalar upstream = 1.0;          ///< multiplies the gradients, not the value
@@ -115,8 +126,10 @@ class alignment_call {
     check_max_scale(check, o.max_scale);
     check.gradient("gradient of x", g.x, x_.rows(), x_.cols());
     check.gradient("gradient of y", g.y, y_.rows(), y_.cols());
-    check.vector_gradient("gradient of log_scale", g.log_scale, 1);
+    check.scale_gradient(g.log_scale);
     check.vector_gradient("gradient of bias", g.bias, 1);
+    check.vector_gradient("gradient of weights", g.weights, x_.rows());
+    check.gradient("gradient of targets", g.targets, x_.rows(), y_.rows());
     check.value(value);
     check.no_overlap();
   }
@@ -153,22 +166,24 @@ class alignment_call {
   template <class Gradients>
   void store(sides& r, const number& upstream, const Gradients& g) {
     if (g.log_scale.wanted()) {
-      double* by_scale = e.template take<double>(1);
+      double* by_scale = e.template take<double>(2);
       r.x.by_log_scale(by_scale);
-      e.each(1, clamped_scale_pullback_step<number>{by_scale, 1, scale_.moves});
-      e.store_vector(by_scale, g.log_scale, upstream);
+      e.each(1, clamped_scale_pullback_step<number>{by_scale, 1, upstream, scale_.held});
+      e.store_vector(by_scale, g.log_scale, 1.0);
     }
     r.x.store(g.x, upstream);
     r.y.store(g.y, upstream);
   }
-  /// Loss of one or two directions, and its gradients.
+  /// Loss of one or two directions, and its gradients. divided: whether by the weights' sum.
   template <class Options, class Gradients>
-  void run_softmax(const Options& o, softmax by_row, softmax by_col, bool both, const scalar_out<T, Context::space>& value,
-                   const Gradients& g) {
+  void run_softmax(const Options& o, softmax by_row, softmax by_col, bool both, bool divided,
+                   const scalar_out<T, Context::space>& value, const Gradients& g) {
     sides r = prepare(o, g);
     double* loss = e.template zeros<double>(1);
     const bool pulled = r.x.g.wanted();
     T* dots = softmax_value(e, r.x.r, r.y.r, by_row, by_col, both, pulled, loss);
+    if (g.weights.wanted()) store_weights(by_row, by_col, both, divided, e.read(o.upstream), g.weights);
+    if (g.targets.wanted()) store_targets(r, by_row, e.read(o.upstream), g.targets);
     if (pulled) {
       e.softmax_pullback(r.x.r, r.y.r, by_row, by_col, both, dots, r.x.g, r.y.g);
       if (g.bias.wanted()) e.store_vector(e.template zeros<double>(1), g.bias, number(0));  // it moves no softmax
@@ -178,9 +193,32 @@ class alignment_call {
   }
 
  private:
+  template <class Output>
+  void store_weights(const softmax& by_row, const softmax& by_col, bool both, bool divided, const number& upstream,
+                     const Output& out) {
+    double *by_weight = e.template zeros<double>(by_row.n), *loss = e.template zeros<double>(2);
+    const auto add = [&](const softmax& s, double* of) {
+      e.softmax_loss(s, of);
+      e.each(s.n, row_weight_pullback_step<softmax>{s, of, both ? 0.5 : 1.0, divided, by_weight});
+    };
+    add(by_row, loss);
+    if (both) add(by_col, loss + 1);
+    e.store_vector(by_weight, out, upstream);
+  }
+  template <class Output>
+  void store_targets(const sides& r, const softmax& s, const number& upstream, const Output& out) {
+    const index_t m = r.y.r.n;
+    rows<T> x = r.x.r, y = r.y.r;
+    x.squared = e.template zeros<T>(x.n), y.squared = e.template zeros<T>(m);  // read, and of no use to a dot product
+    T* z = e.template take<T>(s.n * m);
+    e.map(x, y, dot_product<T>(), number(1), matrix_view<T, Context::space>(z, s.n, m));
+    e.each(s.n * m, target_pullback_step<T, softmax>{s, m, z});
+    e.store(z, out, upstream);
+  }
+
   input x_, y_;
   const char* y_name_;
-  clamped_scale<number> scale_{number(1), number(1)};
+  clamped_scale<number> scale_{number(1), number(0)};
 };
 
 }  // namespace engine
@@ -191,7 +229,7 @@ class alignment_call {
 ///     L = sum_i w_i (lse_c z_ic - z_i,label) / sum_i w_i,   with targets t_ic:  sum_i w_i sum_c t_ic (lse_i - z_ic) / sum_i w_i
 ///
 /// x: n x d, anchors: C x d, target: labels (n of them, 0 to C - 1 or ignore_label), or a matrix of soft targets (n x C, of
-/// the computing type; no gradient). If no row takes part the value and all gradients are 0.
+/// the computing type). If no row takes part the value and all gradients are 0.
 /// Cost: 2 n C d operations for the value, 8 n C d with all gradients (6 n C d up to n C = 2^18); memory O((n + C) d).
 /// Throws shape_error, option_error, label_error, data_error, alias_error, and has written nothing then.
 template <class Context, class X, class A, class Target,
@@ -209,12 +247,13 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
   engine::alignment_call<Context, S> call(ctx, "anchor_cross_entropy", "anchors", xv, av);
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
-  call.check.weights("weights", options.weights, n, false, e);
+  call.check.weights("weights", options.weights, n, e);
   typename decltype(call)::softmax s;
   s.n = n;
   if constexpr (by_label) {
     const labels y(target);
     call.check.labels_of("labels", y, n, c, options.ignore_label, e);
+    require<option_error>(!gradients.targets.wanted(), "anchor_cross_entropy: labels have no gradient, only soft targets have");
     call.check_common(options, value, gradients);
     e.label_targets(y, c, options.ignore_label, options.label_smoothing, s);
     e.row_weights(n, options.weights, &y, options.ignore_label, nullptr, options.reduce == reduction::mean, 1.0, s);
@@ -226,7 +265,7 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
     e.soft_targets(t, options.label_smoothing, s);
     e.row_weights(n, options.weights, nullptr, 0, nullptr, options.reduce == reduction::mean, 1.0, s);
   }
-  call.run_softmax(options, s, {}, false, value, gradients);
+  call.run_softmax(options, s, {}, false, options.reduce == reduction::mean, value, gradients);
 }
 
 /// Contrastive loss within a batch: the other modality's rows are the anchors.
@@ -249,9 +288,12 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
   call.check_pairs(options.x_labels, options.y_labels);
-  call.check.weights("weights", options.weights, n, false, e);
+  call.check.weights("weights", options.weights, n, e);
   require<shape_error>(options.weights.empty() || !both || n == m,
                        "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
+  require<shape_error>(!gradients.weights.wanted() || !both || n == m,
+                       "info_nce: the gradient of weights in the symmetric form needs as many rows of x as of y, got ", n, " and ", m);
+  require<option_error>(!gradients.targets.wanted(), "info_nce: has no soft targets, so no gradient of them");
   call.check_common(options, value, gradients);
 
   typename decltype(call)::softmax by_row, by_col;
@@ -260,7 +302,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   const double share = both ? 0.5 : 1.0;
   e.row_weights(n, options.weights, nullptr, 0, by_row.matches, true, share, by_row);
   if (both) e.row_weights(m, options.weights, nullptr, 0, by_col.matches, true, share, by_col);
-  call.run_softmax(options, by_row, by_col, both, value, gradients);
+  call.run_softmax(options, by_row, by_col, both, true, value, gradients);
 }
 
 /// Sigmoid loss over all pairs:
@@ -281,6 +323,8 @@ void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmo
   engine::alignment_call<Context, S> call(ctx, "sigmoid_contrastive", "y", xv, yv);
   auto& e = call.e;
   call.check.readable("bias", options.bias, Context::space);
+  require<option_error>(!gradients.weights.wanted() && !gradients.targets.wanted(),
+                        "sigmoid_contrastive: has no row weights and no soft targets, so no gradients of them");
   call.check_pairs(options.x_labels, options.y_labels);
   call.check_common(options, value, gradients);
 

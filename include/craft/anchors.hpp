@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <unordered_map>
 #include <vector>
 
 #include "craft/engine/checks.hpp"
@@ -68,7 +69,8 @@ struct class_means_options {
 };
 
 /// out_c = mean of the rows of x (n x d) with label c; out: C x d. Craft's static anchors.
-/// Throws shape_error, label_error (label outside [0, C), or a class without rows), alias_error. Cost: O(n d).
+/// Throws shape_error, label_error (label outside [0, C), or a class without rows), alias_error; a class without rows whose
+/// labels nobody looked at (cuda::check_labels) is NaN. Cost: O(n d).
 template <class Context, class X, class Out>
 void class_means(const Context& ctx, const X& x, const labels& y, const class_means_options& options, Out&& out) {
   using S = storage_of<X>;
@@ -95,6 +97,7 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
 
   engine::rows<T> r = e.template take_rows<T>(n, d);
   T *means = e.template take<T>(classes * d), *norms = e.template take<T>(std::max(n, classes));
+  e.fill(means, classes * d, std::numeric_limits<T>::quiet_NaN());  // of a class that nobody could see to have no rows
   e.load(xv, r.data);
   if (options.normalise) e.normalise(r.data, n, d, norms);
   e.group_means(r, group, classes, means, counts);
@@ -107,7 +110,7 @@ struct kmeans_options {
   std::uint64_t seed = 0;        ///< the same seed gives the same centres
   index_t restarts = 10;         ///< runs from different k-means++ seeds; the one of least inertia is kept
   index_t max_iterations = 300;  ///< per run
-  double tolerance = 0;          ///< stop when the inertia falls by less than this share; 0: when no row changes its centre
+  double tolerance = 0;          ///< stop when the inertia falls by no more than this share; 0: when no row changes its centre
   bool spherical = false;        ///< rows and centres of unit norm
   std::vector<index_t> start{};  ///< rows to start from instead of k-means++; then there is one run
 };
@@ -117,6 +120,9 @@ struct kmeans_result {
   std::vector<index_t> assignment;  ///< centre of each row
   double inertia = 0;               ///< sum of squared distances to it (of unit rows if spherical)
   index_t iterations = 0;           ///< of the run that was kept
+  /// How many distinct centres there are: the clusters that have rows. Fewer than k only if x has fewer than k different rows
+  /// (per class, summed over the classes); the other clusters are empty, and their centres copies of a row.
+  index_t distinct = 0;
 };
 
 namespace engine {
@@ -132,10 +138,14 @@ class kmeans_problem {
     nearest_ = e.template take<index_t>(x.n);
     counts_ = e.template take<index_t>(k);
     distance_ = e.template take<T>(x.n);
+    equal_ = e.template take<index_t>(x.n);
     norms_ = e.template take<T>(k);
     inertia_ = e.template take<double>(1);
     before_ = e.template host_zeros<index_t>(x.n);
     sizes_ = e.template host_zeros<index_t>(k);
+    // A unit row divided by its norm once more moves by at most (d + 4) eps: that much is no distance.
+    const double unit = double(x.d + 4) * double(std::numeric_limits<T>::epsilon());
+    at_centre_ = options.spherical ? T(unit * unit) : T(0);
   }
 
   /// The best of all runs; its centres are then in centres().
@@ -154,9 +164,18 @@ class kmeans_problem {
       best = result;
       e_.copy(centres_.data, k_ * x_.d, best_);
     }
+    if (Engine::products_depend_on_place) {  // then rounding may have told equal rows apart
+      const std::vector<index_t>& first = first_equal();
+      for (index_t i = 0; i < x_.n; ++i) best.assignment[i] = best.assignment[first[i]];
+    }
+    count_rows(best.assignment.data());
+    best.distinct = k_ - index_t(std::count(sizes_, sizes_ + k_, index_t(0)));
+    if (best.distinct < k_ || best.inertia == 0) find_copied(best.assignment);
     return best;
   }
   const T* centres() const { return best_; }
+  /// Where clusters stayed empty, or all rows are their centres: the row that each centre is a copy of, or -1. Else nothing.
+  const std::vector<index_t>& copied() const { return copied_; }
 
  private:
   // Centre c becomes row i.
@@ -165,25 +184,22 @@ class kmeans_problem {
   // k-means++: the next centre is a row drawn with probability proportional to its squared distance from the nearest so far.
   void seed_plus_plus(random_source& random) {
     e_.fill(distance_, x_.n, std::numeric_limits<T>::infinity());
-    index_t next = random.below(x_.n);
+    const index_t first = random.below(x_.n);
+    index_t next = first;
     for (index_t c = 0;; ++c) {
       place(next, c);
       if (c + 1 == k_) return;
       e_.lower_distances(x_, next, distance_);
       const T* distance = e_.on_host(distance_, x_.n);
       double total = 0;
-      for (index_t i = 0; i < x_.n; ++i) total += double(distance[i]);
-      if (total > 0) {
-        double left = random.unit() * total;
-        index_t last = 0;
-        for (next = 0; next < x_.n; ++next) {
-          if (distance[next] > T(0)) last = next;
-          left -= double(distance[next]);
-          if (left < 0) break;
-        }
-        if (next == x_.n) next = last;  // round-off at the end of the sum
-      } else {
-        next = random.below(x_.n);  // fewer different rows than centres
+      for (index_t i = 0; i < x_.n; ++i)
+        if (distance[i] > at_centre_) total += double(distance[i]);
+      next = first;  // where there are fewer different rows than centres
+      double left = random.unit() * total;
+      for (index_t i = 0; i < x_.n && left >= 0; ++i) {
+        if (!(distance[i] > at_centre_)) continue;
+        next = i;  // round-off at the end of the sum leaves the last one
+        left -= double(distance[i]);
       }
     }
   }
@@ -192,15 +208,20 @@ class kmeans_problem {
     kmeans_result result;
     double previous = std::numeric_limits<double>::infinity();
     std::fill_n(before_, x_.n, index_t(-1));
+    std::fill_n(sizes_, k_, index_t(1));
     for (result.iterations = 1;; ++result.iterations) {
       e_.square_norms(centres_);
+      // A cluster that was left empty takes no part: its centre, or one that differs by rounding, is another cluster's too.
+      for (index_t c = 0; c < k_; ++c)
+        if (sizes_[c] == 0) e_.fill(centres_.squared + c, 1, std::numeric_limits<T>::infinity());
       e_.nearest(x_, centres_, nearest_, distance_);
       const index_t* nearest = repair_empty();
       e_.sum(distance_, x_.n, inertia_);
       result.inertia = *e_.on_host(inertia_, 1);
       const bool settled = std::equal(before_, before_ + x_.n, nearest);
       std::copy_n(nearest, x_.n, before_);
-      const bool slow = options_.tolerance > 0 && previous - result.inertia <= options_.tolerance * previous;
+      const bool slow = options_.tolerance > 0 && result.iterations > 1 &&  // there is no inertia before the first one
+                        previous - result.inertia <= options_.tolerance * previous;
       if (settled || slow || result.iterations > options_.max_iterations) break;
       previous = result.inertia;
       e_.group_means(x_, nearest_, k_, centres_.data, counts_);
@@ -211,28 +232,76 @@ class kmeans_problem {
     return result;
   }
 
-  // An empty cluster takes the row that is farthest from its own centre (the lowest on ties) and is not alone there. Returns
-  // the assignment, for the host.
+  // An empty cluster takes the row that is farthest from its own centre (the lowest on ties) and is not alone there, with all
+  // rows equal to it. If there is none, as all rows are where their centres are, the cluster stays empty, with a copy of the
+  // first row as its centre. Returns the assignment, for the host.
   const index_t* repair_empty() {
     index_t* nearest = e_.on_host(nearest_, x_.n);
-    std::fill_n(sizes_, k_, index_t(0));
-    for (index_t i = 0; i < x_.n; ++i) ++sizes_[nearest[i]];
+    count_rows(nearest);
     if (std::find(sizes_, sizes_ + k_, 0) == sizes_ + k_) return nearest;
     T* distance = e_.on_host(distance_, x_.n);
+    std::vector<index_t> copies;  // how many rows are equal to a row, for the first of them; none if no row can move
+    if (std::any_of(distance, distance + x_.n, [&](T far) { return far > at_centre_; })) {
+      const std::vector<index_t>& first = first_equal();
+      copies.resize(x_.n);
+      for (index_t i = 0; i < x_.n; ++i) {
+        ++copies[first[i]];
+        nearest[i] = nearest[first[i]];
+        distance[i] = distance[first[i]];
+      }
+      count_rows(nearest);
+    }
     for (index_t c = 0; c < k_; ++c) {
       if (sizes_[c] > 0) continue;
       index_t farthest = -1;
-      for (index_t i = 0; i < x_.n; ++i)
-        if (sizes_[nearest[i]] > 1 && (farthest < 0 || distance[i] > distance[farthest])) farthest = i;
-      --sizes_[nearest[farthest]];
-      nearest[farthest] = c;
-      sizes_[c] = 1;
-      distance[farthest] = T(0);
-      place(farthest, c);
+      for (index_t i = 0; i < index_t(copies.size()); ++i)
+        if (copies[i] > 0 && distance[i] > at_centre_ && sizes_[nearest[i]] > copies[i] &&
+            (farthest < 0 || distance[i] > distance[farthest]))
+          farthest = i;
+      place(std::max<index_t>(farthest, 0), c);
+      if (farthest < 0) continue;
+      sizes_[nearest[farthest]] -= copies[farthest];
+      sizes_[c] = copies[farthest];
+      for (index_t i = farthest; i < x_.n; ++i) {
+        if (first_[i] != farthest) continue;
+        nearest[i] = c;
+        distance[i] = T(0);
+      }
     }
     e_.from_host(nearest, x_.n, nearest_);
     e_.from_host(distance, x_.n, distance_);
     return nearest;
+  }
+
+  // A centre is a copy of its rows if they are all equal, and of the first row if it has none.
+  void find_copied(const std::vector<index_t>& assignment) {
+    const std::vector<index_t>& first = first_equal();
+    constexpr index_t none = -1, several = -2;
+    copied_.assign(k_, none);
+    for (index_t i = 0; i < x_.n; ++i) {
+      index_t& row = copied_[assignment[i]];
+      row = row == none || row == first[i] ? first[i] : several;
+    }
+    for (index_t& row : copied_) row = row == none ? 0 : std::max(row, index_t(-1));
+  }
+
+  void count_rows(const index_t* nearest) {
+    std::fill_n(sizes_, k_, index_t(0));
+    for (index_t i = 0; i < x_.n; ++i) ++sizes_[nearest[i]];
+  }
+
+  // For every row the first one that is equal to it: by keys, and then by looking. Found when somebody asks.
+  const std::vector<index_t>& first_equal() {
+    if (!first_.empty()) return first_;
+    e_.each(x_.n, row_key_step<T>{x_.data, x_.d, equal_});
+    const index_t* key = e_.on_host(equal_, x_.n);
+    std::unordered_map<index_t, index_t> seen;
+    first_.resize(x_.n);
+    for (index_t i = 0; i < x_.n; ++i) first_[i] = seen.emplace(key[i], i).first->second;
+    e_.from_host(first_.data(), x_.n, equal_);
+    e_.each(x_.n, equal_row_step<T>{x_.data, x_.d, equal_});
+    std::copy_n(e_.on_host(equal_, x_.n), x_.n, first_.begin());
+    return first_;
   }
 
   Engine& e_;
@@ -240,9 +309,11 @@ class kmeans_problem {
   index_t k_;
   const kmeans_options& options_;
   T *best_, *distance_, *norms_;
-  index_t *nearest_, *counts_;
+  index_t *nearest_, *counts_, *equal_;
   double* inertia_;
   index_t *before_, *sizes_;  ///< on the host
+  std::vector<index_t> first_, copied_;
+  T at_centre_;               ///< a squared distance of no more is none
 };
 
 inline void check_kmeans(const checks& check, const kmeans_options& o, index_t n, index_t k) {
@@ -257,16 +328,23 @@ inline void check_kmeans(const checks& check, const kmeans_options& o, index_t n
     require<option_error>(i >= 0 && i < n, check.verb(), ": start row ", i, " is not in [0, ", n, ")");
 }
 
+template <class S, memory M>
+matrix_view<const S, M> row_of(const matrix_view<const S, M>& x, index_t i) {
+  return {x.row(i), 1, x.cols(), x.stride()};
+}
+
 /// Loads x for k-means: unit rows if spherical, else centred (`mean`, set here, is what was subtracted, else zeros).
-template <class Engine, class T, class S, memory M>
-rows<T> load_for_kmeans(Engine& e, const matrix_view<const S, M>& x, bool spherical, double*& mean) {
+template <class T, class Engine, class S, memory M>
+rows<T> load_for_kmeans(Engine& e, const checks& check, const matrix_view<const S, M>& x, bool spherical, double*& mean) {
   rows<T> r = e.template take_rows<T>(x.rows(), x.cols());
   e.load(x, r.data);
   mean = e.template zeros<double>(x.cols());
-  if (spherical)
+  if (spherical) {
     e.normalise(r.data, r.n, r.d, e.template take<T>(r.n));
-  else
+  } else {
     e.centre(r.data, r.n, r.d, mean);
+    check.squarable("x", r.data, r.n * r.d, r.d, e);
+  }
   e.square_norms(r);
   return r;
 }
@@ -274,8 +352,11 @@ rows<T> load_for_kmeans(Engine& e, const matrix_view<const S, M>& x, bool spheri
 }  // namespace engine
 
 /// k-means by Lloyd's iteration: k = rows of `centres` (k x d, overwritten). Empty clusters take the row farthest from its centre.
-/// Seeded by k-means++; the same seed gives the same bits for any number of threads.
-/// Throws shape_error (k > n), option_error, data_error, alias_error. Cost per iteration: n k d multiply-adds; memory O(n d).
+/// Seeded by k-means++; the same seed gives the same bits for any number of threads. Equal rows share a cluster, always: with
+/// fewer different rows than k some clusters stay empty, with a copy of a row as their centre (kmeans_result::distinct).
+/// Throws shape_error (k > n), option_error, data_error (NaN or infinity, whether or not the context looks for them; unless
+/// spherical, numbers whose squared distances are not in the range of the computing type), alias_error.
+/// Cost per iteration: n k d multiply-adds; memory O(n d).
 template <class Context, class X, class Out>
 kmeans_result kmeans(const Context& ctx, const X& x, const kmeans_options& options, Out&& centres) {
   using S = storage_of<X>;
@@ -286,18 +367,21 @@ kmeans_result kmeans(const Context& ctx, const X& x, const kmeans_options& optio
   const index_t k = to.rows(), d = xv.cols();
   typename Context::engine e(ctx);
   engine::checks check("kmeans");
-  check.input("x", xv, e);
+  check.finite_input("x", xv, e);
   engine::check_kmeans(check, options, xv.rows(), k);
   check.destination("centres", to, k, d);
   check.no_overlap();
 
   double* mean = nullptr;
-  const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, options.spherical, mean);
+  const engine::rows<T> r = engine::load_for_kmeans<T>(e, check, xv, options.spherical, mean);
   engine::kmeans_problem<typename Context::engine, T> problem(e, r, k, options);
   const kmeans_result result = problem.solve(0);
   T* found = e.template take<T>(k * d);
   e.copy(problem.centres(), k * d, found);
   e.each(k * d, engine::add_mean_step<T>{found, mean, d});
+  // As they were, since what is centred and back again may be wrong by a rounding.
+  for (index_t c = 0; !options.spherical && c < index_t(problem.copied().size()); ++c)
+    if (const index_t row = problem.copied()[c]; row >= 0) e.load(engine::row_of(xv, row), found + c * d);
   e.store(found, overwrite(to), 1.0);
   return result;
 }
@@ -315,7 +399,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   const index_t d = xv.cols();
   typename Context::engine e(ctx);
   engine::checks check("kmeans_per_class");
-  check.input("x", xv, e);
+  check.finite_input("x", xv, e);
   require<shape_error>(classes >= 1 && to.rows() >= classes && to.rows() % classes == 0,
                        "kmeans_per_class: centres must be a multiple of ", classes, " rows, got ",
                        detail::shape(to.rows(), to.cols()));
@@ -331,10 +415,11 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   check.no_overlap();
 
   double* mean = nullptr;
-  const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, options.spherical, mean);
+  const engine::rows<T> r = engine::load_for_kmeans<T>(e, check, xv, options.spherical, mean);
   T* found = e.template take<T>(to.rows() * d);
   kmeans_result result;
   result.assignment.resize(xv.rows());
+  std::vector<index_t> copied(std::size_t(to.rows()), -1);
   for (index_t c = 0; c < classes; ++c) {
     typename Context::engine inner(ctx);  // its memory goes back after each class
     const index_t size = index_t(members[c].size());
@@ -346,10 +431,15 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
     const kmeans_result part = problem.solve(std::uint64_t(c));
     inner.copy(problem.centres(), per_class * d, found + c * per_class * d);
     for (index_t i = 0; i < size; ++i) result.assignment[members[c][i]] = c * per_class + part.assignment[i];
+    for (index_t a = 0; !options.spherical && a < index_t(problem.copied().size()); ++a)
+      if (const index_t row = problem.copied()[a]; row >= 0) copied[c * per_class + a] = members[c][row];
     result.inertia += part.inertia;
+    result.distinct += part.distinct;
     result.iterations = std::max(result.iterations, part.iterations);
   }
   e.each(to.rows() * d, engine::add_mean_step<T>{found, mean, d});
+  for (index_t a = 0; a < to.rows(); ++a)
+    if (copied[a] >= 0) e.load(engine::row_of(xv, copied[a]), found + a * d);
   e.store(found, overwrite(to), 1.0);
   return result;
 }
@@ -357,7 +447,8 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
 // ---------------------------------------------------------------------------------------------------------
 // Rows, by index
 
-/// The row of x (n x d) nearest to each centre (k x d), the lowest on ties. Cost: n k d multiply-adds.
+/// The row of x (n x d) nearest to each centre (k x d), the lowest on ties. Throws shape_error, data_error as kmeans.
+/// Cost: n k d multiply-adds.
 template <class Context, class X, class C>
 std::vector<index_t> medoids(const Context& ctx, const X& x, const C& centres) {
   using S = storage_of<X>;
@@ -367,15 +458,20 @@ std::vector<index_t> medoids(const Context& ctx, const X& x, const C& centres) {
   const index_t k = cv.rows(), d = xv.cols();
   typename Context::engine e(ctx);
   engine::checks check("medoids");
-  check.input("x", xv, e);
-  check.input("centres", cv, e);
   check.same_columns("x", xv, "centres", cv);
-  double* mean = nullptr;
-  const engine::rows<T> r = engine::load_for_kmeans<typename Context::engine, T>(e, xv, false, mean);
-  engine::rows<T> c = e.template take_rows<T>(k, d);
+  check.finite_input("x", xv, e);
+  check.finite_input("centres", cv, e);
+  // Centred together, on the mean of x.
+  const index_t n = xv.rows();
+  const engine::rows<T> all = e.template take_rows<T>(n + k, d);
+  const engine::rows<T> r{all.data, n, d, all.squared}, c{all.data + n * d, k, d, all.squared + n};
+  double* mean = e.template take<double>(d);
+  e.load(xv, r.data);
+  e.centre(r.data, n, d, mean);
   e.load(cv, c.data);
   e.subtract(c.data, k, d, mean);
-  e.square_norms(c);
+  check.squarable("x and centres", all.data, (n + k) * d, d, e);
+  e.square_norms(all);
   index_t* index = e.template take<index_t>(k);
   e.nearest(c, r, index, e.template take<T>(k));
   const index_t* found = e.on_host(index, k);
@@ -417,7 +513,7 @@ inline std::vector<index_t> stratified_anchors(const labels& y, index_t classes,
 enum class metric { euclidean, cosine };
 
 /// Farthest point sampling: from row `start` on, always the row whose nearest chosen row is farthest (the lowest on ties).
-/// Throws shape_error, option_error. Cost: n count d multiply-adds.
+/// Throws shape_error, option_error, data_error as kmeans (by cosine only for NaN and infinity). Cost: n count d multiply-adds.
 template <class Context, class X>
 std::vector<index_t> farthest_point_anchors(const Context& ctx, const X& x, index_t count, index_t start = 0,
                                             craft::metric metric = metric::euclidean) {
@@ -428,13 +524,16 @@ std::vector<index_t> farthest_point_anchors(const Context& ctx, const X& x, inde
   const index_t n = xv.rows();
   typename Context::engine e(ctx);
   engine::checks check("farthest_point_anchors");
-  check.input("x", xv, e);
+  check.finite_input("x", xv, e);
   require<shape_error>(count >= 1 && count <= n, "farthest_point_anchors: expected 1 to ", n, " anchors, got ", count);
   require<option_error>(start >= 0 && start < n, "farthest_point_anchors: start row ", start, " is not in [0, ", n, ")");
   // Distances are taken from differences here, so that the rows stay as they are, and equal distances equal.
   const engine::rows<T> r = e.template take_rows<T>(n, xv.cols());
   e.load(xv, r.data);
-  if (metric == metric::cosine) e.normalise(r.data, n, r.d, r.squared);
+  if (metric == metric::cosine)
+    e.normalise(r.data, n, r.d, r.squared);
+  else
+    check.squarable("x", r.data, n * r.d, r.d, e);
   index_t* chosen = e.template take<index_t>(count);
   e.fill(chosen, 1, start);
   e.farthest_points(r, count, chosen);

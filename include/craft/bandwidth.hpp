@@ -57,7 +57,8 @@ bandwidth_fit* fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule ru
 }  // namespace engine
 
 /// M itself, for reports and for fixing a bandwidth once on a reference sample. x: n x d, y: m x d; in squared units of x.
-/// The number comes to the host, so on a GPU this waits. Throws shape_error for empty or mismatched input.
+/// The number comes to the host, so on a GPU this waits. Throws shape_error for empty or mismatched input, data_error for NaN or
+/// infinity in x or y, whether or not the context looks for them.
 template <class Context, class X, class Y>
 double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwidth& b) {
   using T = compute_of<X>;
@@ -66,9 +67,9 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
   const auto yv = view(y);
   typename Context::engine e(ctx);
   engine::checks check("bandwidth_scale");
-  check.input("x", xv, e);
-  check.input("y", yv, e);
   check.same_columns("x", xv, "y", yv);
+  check.finite_input("x", xv, e);
+  check.finite_input("y", yv, e);
   const index_t n = xv.rows(), m = yv.rows(), d = xv.cols();
   const index_t used = b.sample == bandwidth_sample::x ? n : n + m;
   engine::rows<T> z = e.template take_rows<T>(n + m, d);
@@ -77,6 +78,7 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
   double *shift = e.template take<double>(d), *mean = e.template take<double>(d);
   e.centre(z.data, n + m, d, shift);
   e.square_norms(z);
+  check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, false), d);
   const engine::bandwidth_fit* fit =
       engine::fit_bandwidth(e, engine::rows<T>{z.data, used, d, z.squared}, b.rule, shift, mean);
   return fit ? *e.on_host(&fit->scale, 1) : 1;  // alone: what the rule does not need nobody has written

@@ -195,7 +195,7 @@ class cpu {
   }
 
   /// Looks for NaN and infinity in every input first, and throws data_error with their place. One more read of the
-  /// inputs; off by default.
+  /// inputs; off by default. Verbs that say so in their comment look anyway (data_error in error.hpp lists them).
   bool check_finite() const { return check_finite_; }
   cpu& check_finite(bool on) {
     check_finite_ = on;

@@ -42,7 +42,9 @@ class label_error : public error {
   using error::error;
 };
 
-/// NaN or infinity in the input, reported only when the context was asked to look (cpu::check_finite).
+/// NaN or infinity in the input. The losses look for them only if the context asks (cpu::check_finite); what chooses or describes
+/// rows for later use (k-means, medoids, farthest points, bandwidth_scale, two_sample_test) always does. Also numbers so
+/// large or so small that their squares are none of the computing type, where that is checked.
 class data_error : public error {
  public:
   using error::error;

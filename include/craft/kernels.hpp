@@ -56,13 +56,22 @@ namespace detail {
 template <class T>
 using parameter_t = std::conditional_t<std::is_floating_point_v<T>, T, double>;
 
-inline void check_positive(const char* kernel, const char* parameter, double value) {
-  require<option_error>(std::isfinite(value) && value > 0, kernel, ": ", parameter, " must be positive, got ", value);
+/// A parameter whose square and its inverse T must be able to hold with all digits. A verb asks it of the kernel in its
+/// computing type too.
+template <class T>
+void check_positive(const char* kernel, const char* parameter, T value) {
+  require<option_error>(value > T(0) && value < math::limits<T>::infinity, kernel, ": ", parameter,
+                        " must be positive, got ", double(value));
+  const T least = std::sqrt(math::limits<T>::smallest / math::limits<T>::epsilon);
+  require<option_error>(value >= least && value <= T(1) / least, kernel, ": ", parameter, " must lie between ",
+                        double(least), " and ", double(T(1) / least), " to be computed in ",
+                        sizeof(T) == 8 ? "double" : "float", ", got ", double(value));
 }
 
-inline void check_floor(const char* kernel, const char* parameter, double value) {
-  require<option_error>(std::isfinite(value) && value >= 0, kernel, ": ", parameter, " must not be negative, got ",
-                        value);
+template <class T>
+void check_floor(const char* kernel, const char* parameter, T value) {
+  require<option_error>(value >= T(0) && value < math::limits<T>::infinity, kernel, ": ", parameter,
+                        " must not be negative, got ", double(value));
 }
 
 /// Value and derivative of a function of the squared distance D alone.
@@ -116,9 +125,8 @@ struct gaussian : detail::distance_kernel<gaussian<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    const T gamma = T(1) / (T(2) * sigma * sigma);
-    const V k = math::exp(D * V(-gamma));
-    return {k, k * V(-gamma)};
+    const V k = math::exp(D * V(-gamma()));
+    return {k, k * V(-gamma())};
   }
   CRAFT_HOST_DEVICE int weights() const { return 0; }
   CRAFT_HOST_DEVICE int bandwidths() const { return 1; }
@@ -126,13 +134,16 @@ struct gaussian : detail::distance_kernel<gaussian<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    bandwidth(0, at(D).value * D * V(T(1) / (sigma * sigma * sigma)));
+    bandwidth(0, at(D).value * (D * V(gamma())) * V(T(2) / sigma));
   }
   template <class U>
   gaussian<U> as() const {
     return gaussian<U>(U(sigma));
   }
-  void check() const { detail::check_positive("gaussian", "sigma", double(sigma)); }
+  void check() const { detail::check_positive("gaussian", "sigma", sigma); }
+
+ private:
+  CRAFT_HOST_DEVICE T gamma() const { return T(1) / (T(2) * sigma * sigma); }
 };
 
 template <class T>
@@ -159,15 +170,15 @@ struct laplacian : detail::distance_kernel<laplacian<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    bandwidth(0, at(D).value * math::sqrt(math::max(D, V(floor))) * V(T(1) / (sigma * sigma)));
+    bandwidth(0, at(D).value * (math::sqrt(math::max(D, V(floor))) * V(T(1) / sigma)) * V(T(1) / sigma));
   }
   template <class U>
   laplacian<U> as() const {
     return laplacian<U>(U(sigma), U(floor));
   }
   void check() const {
-    detail::check_positive("laplacian", "sigma", double(sigma));
-    detail::check_floor("laplacian", "floor", double(floor));
+    detail::check_positive("laplacian", "sigma", sigma);
+    detail::check_floor("laplacian", "floor", floor);
   }
 };
 
@@ -199,15 +210,15 @@ struct inverse_multiquadric : detail::distance_kernel<inverse_multiquadric<T>> {
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
     const V inverse = V(T(1)) / (D + V(c * c + eps));
-    bandwidth(0, V(T(2) * c) * (D + V(eps)) * inverse * inverse);
+    bandwidth(0, (V(T(2) * c) * inverse) * ((D + V(eps)) * inverse));
   }
   template <class U>
   inverse_multiquadric<U> as() const {
     return inverse_multiquadric<U>(U(c), U(eps));
   }
   void check() const {
-    detail::check_positive("inverse_multiquadric", "c", double(c));
-    detail::check_floor("inverse_multiquadric", "eps", double(eps));
+    detail::check_positive("inverse_multiquadric", "c", c);
+    detail::check_floor("inverse_multiquadric", "eps", eps);
   }
 };
 
@@ -229,33 +240,46 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    const V base = base_at(D);
-    const V k = math::exp(math::log(base) * V(-alpha));
-    return {k, k / base * V(T(-0.5) / (length * length))};
+    const V t = excess(D);
+    const V k = math::exp(math::log1p(t) * V(-alpha));
+    return {k, k / (V(T(1)) + t) * V(T(-0.5) / (length * length))};
   }
   CRAFT_HOST_DEVICE int weights() const { return 0; }
   CRAFT_HOST_DEVICE int bandwidths() const { return 2; }
-  /// dk/dl = k (D / l^3) / u and dk/dalpha = k ((u - 1) / u - log u), with u = 1 + D / (2 alpha l^2)
+  /// dk/dl = (2 alpha / l) k t / (1 + t) and dk/dalpha = -k (log(1 + t) - t / (1 + t)), with t = D / (2 alpha l^2)
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    const V u = base_at(D), k = at(D).value;
-    bandwidth(0, k * D * V(T(1) / (length * length * length)) / u);
-    bandwidth(1, k * ((u - V(T(1))) / u - math::log(u)));
+    const V t = excess(D), k = at(D).value;
+    bandwidth(0, k * (t / (V(T(1)) + t)) * V(T(2) * alpha / length));
+    bandwidth(1, -(k * log1p_less_slope(t)));
   }
   template <class U>
   rational_quadratic<U> as() const {
     return rational_quadratic<U>(U(length), U(alpha));
   }
   void check() const {
-    detail::check_positive("rational_quadratic", "length", double(length));
-    detail::check_positive("rational_quadratic", "alpha", double(alpha));
+    detail::check_positive("rational_quadratic", "length", length);
+    detail::check_positive("rational_quadratic", "alpha", alpha);
   }
 
  private:
+  /// t = D / (2 alpha l^2), at most the largest number: of infinity there is no logarithm here.
   template <class V>
-  CRAFT_HOST_DEVICE V base_at(V D) const {
-    return V(T(1)) + D * V(T(0.5) / (alpha * length * length));
+  CRAFT_HOST_DEVICE V excess(V D) const {
+    constexpr T largest = math::limits<T>::largest / T(2);
+    return -math::max(-(D * V(T(0.5) / (length * length)) * V(T(1) / alpha)), V(-largest));
+  }
+  /// log(1 + t) - t / (1 + t). Both are nearly t for small t: there, with w = t / (2 + t), it is
+  /// 2 w^2 / (1 + w) + 2 w^3 (1/3 + w^2/5 + w^4/7 + ...), from log(1 + t) = 2 artanh(w).
+  template <class V>
+  CRAFT_HOST_DEVICE static V log1p_less_slope(V t) {
+    const V one(T(1)), two(T(2));
+    const V w = t / (two + t), squared = w * w, far = math::log1p(t) - t / (one + t);
+    V series(T(0));
+    for (int n = 15; n >= 0; --n) series = series * squared + V(T(1) / T(2 * n + 3));
+    const V near = two * squared * (one / (one + w) + w * series);
+    return near + math::where_positive(w - V(T(0.25)), far - near);
   }
 };
 template <class T, class U0>
@@ -280,7 +304,7 @@ struct negative_distance : detail::distance_kernel<negative_distance<T>>, detail
   negative_distance<U> as() const {
     return negative_distance<U>(U(floor));
   }
-  void check() const { detail::check_floor("negative_distance", "floor", double(floor)); }
+  void check() const { detail::check_floor("negative_distance", "floor", floor); }
 };
 
 template <class T>
@@ -342,12 +366,14 @@ struct cosine : detail::no_parameters {
 /// Weights and bandwidths are its parameters, in the order given.
 ///
 /// When the inverse variances form a geometric series with an integer ratio (sigma^2 = 1/4, 1/2, 1, 2, 4: ratio 2) one
-/// exponential serves all: the narrower ones are powers of the widest. The members are kept in
+/// exponential serves several: the narrower ones are powers of the widest, up to the 16th, which multiplies the
+/// exponential's own rounding by 16; then there is a new one. The members are kept in
 /// descending order of sigma inside for that; `order` remembers where each one stood.
 template <class T = double>
 struct gaussians : detail::distance_kernel<gaussians<T>> {
-  static constexpr int capacity = 64;  ///< the most members
-  int count = 0;                       ///< members
+  static constexpr int capacity = 64;       ///< the most members
+  static constexpr int highest_power = 16;  ///< of an exponential
+  int count = 0;                            ///< members
   int ratio = 0;                       ///< of successive inverse variances if integer and constant, else 0
   T gamma[capacity],                   ///< 1 / (2 sigma^2)
       beta[capacity],                  ///< weights
@@ -398,10 +424,11 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& weight, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    each<1>(D, [&](int q, V k) {
+    for (int q = 0; q < count; ++q) {  // each by an exponential of its own, since its digits count for themselves here
+      const V k = math::exp(D * V(-gamma[q]));
       weight(order[q], k);
-      bandwidth(order[q], k * D * V(beta[q] / (sigma[q] * sigma[q] * sigma[q])));
-    });
+      bandwidth(order[q], V(beta[q]) * k * (D * V(gamma[q])) * V(T(2) / sigma[q]));
+    }
   }
   template <class U>
   gaussians<U> as() const {
@@ -419,7 +446,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   }
   void check() const {
     for (int q = 0; q < count; ++q) {
-      detail::check_positive("gaussians", "sigma", double(sigma[q]));
+      detail::check_positive("gaussians", "sigma", sigma[q]);
       require<option_error>(std::isfinite(double(beta[q])), "gaussians: weights must be finite, got ", double(beta[q]));
     }
   }
@@ -429,30 +456,24 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   friend struct gaussians;
   gaussians() = default;  // for as()
 
+  /// From the widest to the narrowest. Ratio 2: a series of squares; 1: `ratio` says.
   template <int Ratio, class V>
   CRAFT_HOST_DEVICE detail::radial<V> sum(V D) const {
-    V value(T(0)), slope(T(0));
-    each<Ratio>(D, [&](int q, V k) {
+    V value(T(0)), slope(T(0)), k = math::exp(D * V(-gamma[0]));
+    for (int q = 0, power = 1;;) {
       value = value + k * V(beta[q]);
       slope = slope - k * V(beta_gamma[q]);
-    });
-    return {value, slope};
-  }
-  /// Calls f(q, exp(-gamma_q D)) from the widest to the narrowest. Ratio 2: a series of squares; 1: `ratio` says.
-  template <int Ratio, class V, class F>
-  CRAFT_HOST_DEVICE void each(V D, F&& f) const {
-    V k = math::exp(D * V(-gamma[0]));
-    for (int q = 0;;) {
-      f(q, k);
-      if (++q == count) return;
-      if (Ratio == 2) {
-        k = k * k;
-      } else if (Ratio == 1 && ratio > 0) {
-        V power = k;
-        for (int p = 1; p < ratio; ++p) power = power * k;
-        k = power;
-      } else {
+      if (++q == count) return {value, slope};
+      power *= Ratio == 2 ? 2 : ratio;
+      if (power == 0 || power > highest_power) {
         k = math::exp(D * V(-gamma[q]));
+        power = 1;
+      } else if (Ratio == 2) {
+        k = k * k;
+      } else {
+        V next = k;
+        for (int p = 1; p < ratio; ++p) next = next * k;
+        k = next;
       }
     }
   }
@@ -649,6 +670,13 @@ struct is_pair_function<
                    decltype(std::declval<const K&>().weights()), decltype(std::declval<const K&>().bandwidths()),
                    decltype(std::declval<const K&>().check()), decltype(std::declval<const K&>().template as<float>()),
                    decltype(K::translation_invariant)>> : std::true_type {};
+
+/// Checks a kernel's parameters, as they were given and as they are computed with.
+template <class T, class K>
+void check_kernel(const K& kernel) {
+  kernel.check();
+  kernel.template as<T>().check();
+}
 
 /// The sum of two pair functions is a pair function.
 template <class A, class B, class = std::enable_if_t<is_pair_function<A>::value && is_pair_function<B>::value>>

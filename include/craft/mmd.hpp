@@ -10,6 +10,7 @@
 #include <string>
 
 #include "craft/bandwidth.hpp"
+#include "craft/engine/sample_weights.hpp"
 #include "craft/kernels.hpp"
 
 namespace craft {
@@ -41,6 +42,7 @@ template <class S, memory M = memory::host>
 struct mmd_gradients {
   output<S, M> x{}, y{};                            ///< n x d and m x d
   output<compute_t<S>, M> weights{}, bandwidths{};  ///< as many numbers as the kernel has parameters of that kind
+  output<compute_t<S>, M> x_weights{}, y_weights{};  ///< of the sample weights, n and m numbers; where none are given, at 1 each
 };
 
 namespace engine {
@@ -58,9 +60,10 @@ struct form_terms {
 template <class Engine, class T>
 struct form_kernel {
   int weights, bandwidths;
-  bool translation_invariant;
+  bool translation_invariant, linear;
   function_ref<void()> check;
   function_ref<void(Engine&, const rows<T>&, const form_terms<Engine, T>&, double*, const pull<T>&)> form;
+  function_ref<void(Engine&, const rows<T>&, const rows<T>&, T*)> map;  ///< its values, packed
 };
 
 /// mmd, after the types of its arguments.
@@ -83,12 +86,13 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   require<shape_error>(!linear || (n >= 2 && m >= 2), "mmd: the linear-time estimator needs at least 2 rows of each, got ",
                        detail::shape(n, d), " and ", detail::shape(m, d));
   kernel.check();
-  require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty()),
-                        "mmd: the linear-time estimator takes no sample weights");
-  check.weights("x_weights", options.x_weights, n, true, e);
-  check.weights("y_weights", options.y_weights, m, true, e);
+  const bool by_sample_weights = gradients.x_weights.wanted() || gradients.y_weights.wanted();
+  require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty() && !by_sample_weights),
+                        "mmd: the linear-time estimator takes no sample weights, and has no gradient of them");
+  check.weights("x_weights", options.x_weights, n, e);
+  check.weights("y_weights", options.y_weights, m, e);
   require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
-                        "mmd: the unbiased estimator needs at least two positive weights in each sample");
+                        "mmd: the unbiased estimator needs at least two positive weights in each sample, none of them all but alone");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
                         "mmd: column_eps must be positive, got ", options.column_eps);
   require<option_error>(std::isfinite(options.factor) && std::isfinite(options.offset),
@@ -98,6 +102,8 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   check.gradient("gradient of y", gradients.y, m, d);
   check.vector_gradient("gradient of weights", gradients.weights, kernel.weights);
   check.vector_gradient("gradient of bandwidths", gradients.bandwidths, kernel.bandwidths);
+  check.vector_gradient("gradient of x_weights", gradients.x_weights, n);
+  check.vector_gradient("gradient of y_weights", gradients.y_weights, m);
   check.value(value);
   check.no_overlap();
 
@@ -117,6 +123,7 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   double* shift = kernel.translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
   if (kernel.translation_invariant) e.centre(z.data, n + m, d, shift);
   e.square_norms(z);
+  if (!kernel.linear) check.squarable<T>("x and y", e.beyond_squares(z, rows<T>{}, !kernel.translation_invariant), d);
   const rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
   double* sample_mean = e.template take<double>(d);
   bandwidth_fit* fit = fit_bandwidth(e, sample, options.bandwidth.rule, shift, sample_mean);
@@ -135,20 +142,22 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   terms.linear_pairs = linear ? std::min(n, m) / 2 : 0;
   terms.parameters = parameters;
   terms.skip_diagonal = unbiased;
+  double* weight_sums = nullptr;
   if (!linear) {
     auto& w = terms.weights;
     w.per_row = e.template take<T>(n + m);
-    if (options.x_weights.empty() && options.y_weights.empty()) {
+    if (options.x_weights.empty() && options.y_weights.empty() && !by_sample_weights) {
       e.fill(w.per_row, n + m, T(1));
-      const double x_squares = 1 / double(n), y_squares = 1 / double(m);
+      const double x_pairs = double(n - 1) / double(n), y_pairs = double(m - 1) / double(m);
       double factors[2];
-      form_factors_step{n, m, unbiased, &x_squares, &y_squares, factors}(0);
+      form_factors_step{n, m, unbiased, &x_pairs, &y_pairs, factors}(0);
       w.within_x = factors[0], w.within_y = factors[1];
     } else {
-      double *shares = e.template take<double>(2), *factors = e.template take<double>(2);
-      e.load_weights(options.x_weights, n, w.per_row, shares);
-      e.load_weights(options.y_weights, m, w.per_row + n, shares + 1);
-      e.each(1, form_factors_step{n, m, unbiased, shares, shares + 1, factors});
+      weight_sums = e.template take<double>(4);
+      double* factors = e.template take<double>(2);
+      e.load_weights(options.x_weights, n, w.per_row, weight_sums);
+      e.load_weights(options.y_weights, m, w.per_row + n, weight_sums + 2);
+      e.each(1, form_factors_step{n, m, unbiased, weight_sums, weight_sums + 2, factors});
       w.within_x = e.number_at(factors), w.within_y = e.number_at(factors + 1);
     }
     w.across = -1 / (double(n) * double(m));
@@ -173,6 +182,13 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
                                options.column_gradient, g.gradient + group_begin[q] * d);
     e.store(g.gradient, gradients.x, factor);
     e.store(g.gradient + n * d, gradients.y, factor);
+  }
+  if (by_sample_weights) {
+    double* by_weight = e.template take<double>(n + m);
+    sample_weights_pullback<typename Context::engine, T>(e, z, n, unbiased, terms.weights.per_row, weight_sums, kernel.map,
+                                                         by_weight);
+    e.store_vector(by_weight, gradients.x_weights, factor);
+    e.store_vector(by_weight + n, gradients.y_weights, factor);
   }
   e.store_vector(totals + 1, gradients.weights, factor);
   e.store_vector(totals + 1 + kernel.weights, gradients.bandwidths, factor);
@@ -207,7 +223,7 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   engine::check_types<Context, X, Y>();
   const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
   using device = typename Context::engine;
-  const auto check = [&] { kernel.check(); };
+  const auto check = [&] { check_kernel<T>(kernel); };
   const auto form = [&](device& e, const engine::rows<T>& z, const engine::form_terms<device, T>& f, double* totals,
                         const engine::pull<T>& g) {
     const auto k = kernel.template as<T>();
@@ -216,8 +232,12 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
     else
       e.quadratic_form(z, f.split, k, f.weights, f.skip_diagonal, f.parameters, totals, g);
   };
+  const auto map = [&](device& e, const engine::rows<T>& rows, const engine::rows<T>& columns, T* to) {
+    e.map(rows, columns, kernel.template as<T>(), typename device::number(1),
+          matrix_view<T, Context::space>(to, rows.n, columns.n));
+  };
   const engine::form_kernel<device, T> erased{int(kernel.weights()), int(kernel.bandwidths()), Kernel::translation_invariant,
-                                              check, form};
+                                              engine::is_linear<Kernel>::value, check, form, map};
   engine::discrepancy<Context, S>(ctx, xv, yv, erased, options, value, gradients);
 }
 

@@ -6,7 +6,8 @@
 //       + w_mmd   MMD^2(r(f), r(g))               source and target images, r = s cos(., t_c)
 //
 // f: images (n x d), t: class texts (C x d), u: the text of each image (n x d), a: image anchors (C x d), g: images of the target
-// domain (m x d), y: labels, s = min(exp(log_scale), max_scale).
+// domain (m x d), y: labels, s = min(exp(log_scale), max_scale). At max_scale log_scale has a gradient if that of the weighted
+// sum leads back inside: see alignment.hpp.
 //
 // Source: J. Sun et al., "Craft: Cross-modal Aligned Features Improve Robustness of Prompt Tuning", arXiv 2407.15894.
 #pragma once
@@ -34,7 +35,7 @@ struct objective_inputs {
 struct objective_options {
   double text = 1, image = 1, batch = 1, mmd = 1;  ///< weights of the terms, >= 0; 0: not computed
   scalar log_scale = std::log(100.0);                          ///< s = exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most this, with a gradient that only leads back
   double label_smoothing = 0;                            ///< of the text and image terms
   craft::direction direction = direction::one_way;       ///< of the batch term; the released code is one-way
   bool same_class_positives = false;                     ///< batch term: all pairs of one class belong together
@@ -51,7 +52,7 @@ using objective_values_out = typename detail::value_place<objective_values<compu
 template <class S, memory M = memory::host>
 struct objective_gradients {
   output<S, M> images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{};  ///< of the input's shape
-  output<compute_t<S>, M> log_scale{};                                                    ///< one number
+  output<compute_t<S>, M> log_scale{};  ///< one number, or two: see alignment_gradients
 };
 
 /// All terms and all gradients in one call. kernel: of the discrepancy, see mmd.
@@ -93,7 +94,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   check.gradient("gradient of batch_texts", gradients.batch_texts, u_given.rows(), u_given.cols());
   check.gradient("gradient of image_anchors", gradients.image_anchors, a.rows(), a.cols());
   check.gradient("gradient of target_images", gradients.target_images, target.rows(), target.cols());
-  check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
+  check.scale_gradient(gradients.log_scale);
   check.value(values);
   check.no_overlap();
 
@@ -194,8 +195,8 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     images.by_log_scale(parts);
     anchors.by_log_scale(parts + 1);
     targets.by_log_scale(parts + 2);
-    e.each(1, engine::clamped_scale_pullback_step<number>{parts, 3, scale.moves});
-    e.store_vector(parts, gradients.log_scale, upstream);
+    e.each(1, engine::clamped_scale_pullback_step<number>{parts, 3, upstream, scale.held});
+    e.store_vector(parts, gradients.log_scale, 1.0);
   }
   images.store(gradients.images, upstream);
   texts.store(gradients.class_texts, upstream);

@@ -1,6 +1,8 @@
 // Relative representations: every row described by its similarities to a set of anchors.
 //
-//     r_ic = exp(log_scale) k(x_i, a_c)
+//     r_ic = min(exp(log_scale), max_scale) k(x_i, a_c)
+//
+// At max_scale and above it log_scale has its gradient if a step against it leads back inside, else 0: see alignment.hpp.
 //
 // Sources: L. Moschella et al., "Relative representations enable zero-shot latent space communication", ICLR 2023; with anchors of
 // the other modality: J. Sun et al., "Craft", arXiv 2407.15894.
@@ -25,7 +27,7 @@ struct relative_options {
   anchor_statistics statistics = anchor_statistics::none;  ///< fitted on the anchors
   bool statistics_gradient = true;  ///< whether the anchors' gradient runs through the statistics too
   scalar log_scale = 0.0;           ///< r is multiplied by exp(log_scale) ...
-  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this; no gradient beyond
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this, with a gradient that only leads back
 };
 
 /// Gradients of a loss of r: to x (n x d), the anchors (C x d) and log_scale. Not wanted unless set.
@@ -37,10 +39,10 @@ struct relative_gradients {
 
 namespace engine {
 
-/// exp(log_scale), clamped; `moves` is 0 where the clamp holds.
+/// exp(log_scale), clamped; `held` is 0 where the clamp does nothing.
 template <class Number>
 struct clamped_scale {
-  Number value, moves;
+  Number value, held;
 };
 inline void check_max_scale(const checks& check, double max_scale) {
   require<option_error>(max_scale > 0, check.verb(), ": max_scale must be positive, got ", max_scale);
@@ -145,20 +147,34 @@ class prepared_rows {
     if (normalise) {
       x_inverse_norm_ = e.template take<T>(x.n);
       y_inverse_norm_ = e.template take<T>(y.n);
-      e.normalise(x.data, x.n, x.d, x_inverse_norm_);
-      e.normalise(y.data, y.n, y.d, y_inverse_norm_);
+      if (distances) {  // unit rows share a mean too, all the more if the rows do
+        unit_mean_ = e.template take<double>(y.d);
+        T* unit = e.template take<T>(y.n * y.d);
+        e.copy(y.data, y.n * y.d, unit);
+        e.normalise(unit, y.n, y.d, y_inverse_norm_);
+        e.column_sums(unit, y.n, y.d, unit_mean_, double(y.n));
+      }
+      e.normalise(x.data, x.n, x.d, x_inverse_norm_, unit_mean_);
+      e.normalise(y.data, y.n, y.d, y_inverse_norm_, unit_mean_);
     }
   }
 
-  /// What pair functions look at; dot products alone do without.
-  void square_norms() {
+  /// What pair functions of type K look at. Throws data_error for rows whose squares T cannot hold, where it matters.
+  template <class K>
+  void square_norms(const checks& check) {
     e_.square_norms(x);
     e_.square_norms(y);
+    if (is_linear<K>::value || normalise_) return;
+    check.squarable<T>("x and anchors", e_.beyond_squares(x, y, !K::translation_invariant), x.d);
   }
 
   /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.
   /// `through_statistics` needs both. Uses up the prepared rows.
   void pull_back(T* gx, T* gy, bool through_statistics) {
+    if (unit_mean_) {
+      e_.each(x.n * x.d, add_mean_step<T>{x.data, unit_mean_, x.d});
+      e_.each(y.n * y.d, add_mean_step<T>{y.data, unit_mean_, y.d});
+    }
     if (normalise_) {
       if (gx) e_.normalise_pullback(gx, x.data, x.n, x.d, x_inverse_norm_);
       if (gy) e_.normalise_pullback(gy, y.data, y.n, y.d, y_inverse_norm_);
@@ -184,6 +200,7 @@ class prepared_rows {
   anchor_statistics statistics_;
   T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
   double* inverse_deviation_ = nullptr;
+  double* unit_mean_ = nullptr;  ///< what was subtracted from the unit rows
 };
 
 /// What map and pull-back check alike.
@@ -196,7 +213,7 @@ void check_relative(checks& check, const X& x, const A& anchors, const K& simila
   check.same_columns("x", x, "anchors", anchors);
   require<shape_error>(options.statistics != anchor_statistics::standardise || anchors.rows() >= 2, check.verb(),
                        ": standardising needs at least 2 anchors, got ", anchors.rows());
-  similarity.check();
+  check_kernel<compute_of<X>>(similarity);
   check.readable("log_scale", options.log_scale, Context::space);
   check_max_scale(check, options.max_scale);
 }
@@ -225,7 +242,7 @@ void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& si
   const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale).value;
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
-  r.square_norms();
+  r.template square_norms<Kernel>(check);
   e.map(r.x, r.y, similarity.template as<T>(), scale, to);
 }
 
@@ -256,7 +273,7 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale);
   engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
                                                        Kernel::translation_invariant);
-  r.square_norms();
+  r.template square_norms<Kernel>(check);
   const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
                        gradients.anchors.wanted();
   // The scale's own is sum_ij dout_ij r_ij; of a linear similarity also the scalar product of x with its gradient.
@@ -264,13 +281,16 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   const bool by_x = gradients.x.wanted() || through || (linear && gradients.log_scale.wanted());
   const engine::pull<T> gx = e.template take_pull<T>(n, d, by_x);
   const engine::pull<T> ga = e.template take_pull<T>(c, d, gradients.anchors.wanted());
-  double* by_scale = e.template zeros<double>(1);
+  double* by_scale = e.template zeros<double>(2);
   e.map_pullback(r.x, r.y, similarity.template as<T>(), scale.value, uv, by_scale, gx, ga);
   if (linear && gradients.log_scale.wanted()) e.dot(r.x.data, gx.gradient, n, d, by_scale);
   r.pull_back(gx.gradient, ga.gradient, through);
   e.store(gx.gradient, gradients.x, 1.0);
   e.store(ga.gradient, gradients.anchors, 1.0);
-  e.store_vector(by_scale, gradients.log_scale, scale.moves);
+  if (!gradients.log_scale.wanted()) return;
+  using number = typename Context::engine::number;
+  e.each(1, engine::clamped_scale_pullback_step<number>{by_scale, 1, 1.0, scale.held});  // dout has its upstream
+  e.store_vector(by_scale, gradients.log_scale, 1.0);
 }
 
 }  // namespace craft

@@ -42,7 +42,7 @@ struct two_sample_result {
 /// by less than rounding may cost (16 eps mean |k| / sqrt(N)), or is not a number, counts as at least as large.
 ///
 /// Throws shape_error (fewer than 2 rows, columns differ), option_error (no permutation, bandwidth_sample::x),
-/// data_error (if ctx.check_finite).
+/// data_error (NaN or infinity in x or y, whether or not the context looks for them).
 template <class Context, class X, class Y, class Kernel>
 two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, const Kernel& kernel,
                                   const two_sample_options& options = {}) {
@@ -55,12 +55,12 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   const index_t n = xv.rows(), m = yv.rows(), d = xv.cols(), total = n + m;
   typename Context::engine e(ctx);
   engine::checks check("two_sample_test");
-  check.input("x", xv, e);
-  check.input("y", yv, e);
   check.same_columns("x", xv, "y", yv);
+  check.finite_input("x", xv, e);
+  check.finite_input("y", yv, e);
   require<shape_error>(n >= 2 && m >= 2, "two_sample_test: needs at least 2 rows of each, got ", detail::shape(n, d),
                        " and ", detail::shape(m, d));
-  kernel.check();
+  check_kernel<T>(kernel);
   require<option_error>(options.permutations >= 1, "two_sample_test: expected at least 1 permutation, got ",
                         options.permutations);
   require<option_error>(options.bandwidth.sample == bandwidth_sample::pooled,
@@ -73,6 +73,7 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   double *shift = e.template zeros<double>(d), *mean = e.template take<double>(d);
   if (Kernel::translation_invariant) e.centre(z.data, total, d, shift);
   e.square_norms(z);
+  check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, !Kernel::translation_invariant), d);
   if (auto* fit = engine::fit_bandwidth(e, z, options.bandwidth.rule, shift, mean)) {
     e.scale(z.data, total, d, e.number_at(&fit->inverse_root));
     e.square_norms(z);

@@ -1,4 +1,5 @@
-// Views: how the caller's memory is described. Nothing here owns or copies anything.
+// Views: how the caller's memory is described. Nothing here copies anything, and only labels and weights that are moved in are
+// kept.
 //
 // One layout serves everybody: samples are rows, `stride` elements apart, and the d numbers of a
 // sample lie side by side. A column-major matrix with one sample per column is the same memory.
@@ -6,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <type_traits>
 #include <utility>
 
@@ -188,65 +190,116 @@ class scalar {
   memory where_ = memory::host;
 };
 
-/// A vector of numbers that is read: weights. From float or double memory; empty means "not given".
-class numbers {
- public:
-  numbers() = default;  ///< not given
-  /// `size` numbers side by side. Not copied.
-  template <class T, class = std::enable_if_t<std::is_same_v<T, float> || std::is_same_v<T, double>>>
-  numbers(const T* data, index_t size, memory where = memory::host)
-      : data_(data), size_(size), is_double_(std::is_same_v<T, double>), where_(where) {}
-  /// From std::vector, std::array, an Eigen vector: anything contiguous with data() and size().
-  template <class C, class T = std::remove_pointer_t<decltype(std::declval<const C&>().data())>,
-            class = std::enable_if_t<std::is_floating_point_v<std::remove_const_t<T>>>>
-  numbers(const C& c) : numbers(c.data(), index_t(c.size())) {}  // NOLINT: a vector is a list of numbers
+namespace detail {
 
-  bool empty() const { return size_ == 0; }      ///< whether they were not given
-  index_t size() const { return size_; }         ///< how many
-  memory where() const { return where_; }        ///< where they lie
-  const void* data() const { return data_; }     ///< the first of them
-  bool is_double() const { return is_double_; }  ///< whether they are doubles, else floats
-  /// Number i, for those in host memory; i is not checked.
-  double operator[](index_t i) const {
-    return is_double_ ? static_cast<const double*>(data_)[i] : double(static_cast<const float*>(data_)[i]);
+template <class C>
+using bare = std::remove_cv_t<std::remove_reference_t<C>>;
+template <class C>
+using element_read = std::remove_const_t<std::remove_pointer_t<decltype(std::declval<const bare<C>&>().data())>>;
+
+/// Whether a container holds its elements itself: all but Eigen's maps, blocks and references.
+template <class C>
+constexpr bool holds_its_elements() {
+  if constexpr (dense<C>)
+    return std::is_same_v<C, typename C::PlainObject>;
+  else
+    return true;
+}
+
+}  // namespace detail
+
+/// What `numbers` and `labels` share: elements of type Wide or Narrow that are read, `stride` elements apart.
+template <class Wide, class Narrow>
+class strided_list {
+ public:
+  bool empty() const { return size_ == 0; }   ///< whether they were not given
+  index_t size() const { return size_; }      ///< how many
+  index_t stride() const { return stride_; }  ///< elements from one to the next
+  memory where() const { return where_; }     ///< where they lie
+  const void* data() const { return data_; }  ///< the first of them
+  bool wide() const { return wide_; }         ///< whether they are of the wider type (double, 64-bit integers)
+  /// Element i, for those in host memory; i is not checked.
+  Wide operator[](index_t i) const {
+    return wide_ ? static_cast<const Wide*>(data_)[i * stride_] : Wide(static_cast<const Narrow*>(data_)[i * stride_]);
+  }
+
+ protected:
+  strided_list() = default;
+  template <class T>
+  strided_list(const T* data, index_t size, memory where, index_t stride)
+      : data_(data), size_(size), stride_(stride), wide_(sizeof(T) == sizeof(Wide)), where_(where) {
+    require<shape_error>(size >= 0, "view: sizes must not be negative, got ", size, " labels or weights");
+    require<shape_error>(data != nullptr || size == 0, "view: null pointer for ", size, " labels or weights");
+  }
+  template <class C>
+  static strided_list of(C&& c) {
+    using D = detail::bare<C>;
+    if constexpr (std::is_lvalue_reference_v<C> || !detail::holds_its_elements<D>()) {
+      return look_at(c);
+    } else {
+      auto owner = std::make_shared<const D>(std::forward<C>(c));
+      strided_list l = look_at(*owner);
+      l.owner_ = std::move(owner);
+      return l;
+    }
   }
 
  private:
+  template <class D>
+  static strided_list look_at(const D& c) {
+    index_t stride = 1;
+    if constexpr (detail::dense<D>) {
+      static_assert(int(D::RowsAtCompileTime) == 1 || int(D::ColsAtCompileTime) == 1,
+                    "craft: labels and weights are a vector, not a matrix: write m.col(0) or m.row(0)");
+      stride = c.innerStride();
+    }
+    return {c.data(), index_t(c.size()), memory::host, stride};
+  }
+
   const void* data_ = nullptr;
-  index_t size_ = 0;
-  bool is_double_ = true;
+  index_t size_ = 0, stride_ = 1;
+  bool wide_ = true;
   memory where_ = memory::host;
+  std::shared_ptr<const void> owner_{};  // what was moved in
+};
+
+/// A vector of numbers that is read: weights. From float or double memory; empty means "not given".
+class numbers : public strided_list<double, float> {
+ public:
+  numbers() = default;  ///< not given
+  /// `size` numbers, `stride` numbers apart. Not copied: they must stay as long as this object is used. Throws shape_error
+  /// for a negative size, or a null pointer with numbers.
+  template <class T, class = std::enable_if_t<std::is_same_v<T, float> || std::is_same_v<T, double>>>
+  numbers(const T* data, index_t size, memory where = memory::host, index_t stride = 1)
+      : strided_list(data, size, where, stride) {}
+  /// From std::vector, std::array or anything contiguous with data() and size(); from an Eigen vector, such as a row or a
+  /// column of a matrix, whatever its stride. A variable is looked at, not copied, and must stay as long as this object is
+  /// used; so must the memory of an Eigen map, block or Ref. What is moved in, or given as a temporary, is kept by this object
+  /// and its copies: `options.x_weights = std::vector<double>{1, 2}` is safe.
+  template <class C, class T = detail::element_read<C>, class = std::enable_if_t<std::is_floating_point_v<T>>>
+  numbers(C&& c) : strided_list(of(std::forward<C>(c))) {  // NOLINT: a vector is a list of numbers
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>, "craft: weights are float or double");
+  }
+
+  bool is_double() const { return wide(); }  ///< whether they are doubles, else floats
 };
 
 /// Class labels: 32- or 64-bit integers, one per row; empty means "not given".
-class labels {
+class labels : public strided_list<std::int64_t, std::int32_t> {
  public:
   labels() = default;  ///< not given
-  /// `size` labels side by side. Not copied.
+  /// `size` labels, `stride` labels apart. Not copied: they must stay as long as this object is used. Throws shape_error for
+  /// a negative size, or a null pointer with labels.
   template <class T, class = std::enable_if_t<std::is_integral_v<T> && std::is_signed_v<T> &&
                                               (sizeof(T) == 4 || sizeof(T) == 8)>>
-  labels(const T* data, index_t size, memory where = memory::host)
-      : data_(data), size_(size), wide_(sizeof(T) == 8), where_(where) {}
-  /// From std::vector, std::array, an Eigen vector of integers.
-  template <class C, class T = std::remove_pointer_t<decltype(std::declval<const C&>().data())>,
-            class = std::enable_if_t<std::is_integral_v<std::remove_const_t<T>>>>
-  labels(const C& c) : labels(c.data(), index_t(c.size())) {}  // NOLINT: a vector is a list of labels
-
-  bool empty() const { return size_ == 0; }   ///< whether they were not given
-  index_t size() const { return size_; }      ///< how many
-  memory where() const { return where_; }     ///< where they lie
-  const void* data() const { return data_; }  ///< the first of them
-  bool wide() const { return wide_; }         ///< whether they have 64 bits each, else 32
-  /// Label i, for those in host memory; i is not checked.
-  index_t operator[](index_t i) const {
-    return wide_ ? static_cast<const std::int64_t*>(data_)[i] : index_t(static_cast<const std::int32_t*>(data_)[i]);
+  labels(const T* data, index_t size, memory where = memory::host, index_t stride = 1)
+      : strided_list(data, size, where, stride) {}
+  /// From std::vector, std::array, an Eigen vector of integers: looked at or kept as `numbers` does.
+  template <class C, class T = detail::element_read<C>, class = std::enable_if_t<std::is_integral_v<T>>>
+  labels(C&& c) : strided_list(of(std::forward<C>(c))) {  // NOLINT: a vector is a list of labels
+    static_assert(std::is_signed_v<T> && (sizeof(T) == 4 || sizeof(T) == 8),
+                  "craft: labels are 32- or 64-bit signed integers; copy them into std::vector<std::int64_t>");
   }
-
- private:
-  const void* data_ = nullptr;
-  index_t size_ = 0;
-  bool wide_ = true;
-  memory where_ = memory::host;
 };
 
 // ---------------------------------------------------------------------------------------------------------
@@ -264,15 +317,18 @@ struct output {
 };
 
 namespace detail {
-template <class D>
+// G: D as it was given, an lvalue or a temporary.
+template <class G, class D>
 auto destination(D& d) {
   if constexpr (is_view<std::remove_const_t<D>>::value) {
     return output<typename std::remove_const_t<D>::scalar_type, std::remove_const_t<D>::space>{d, write::none};
   } else if constexpr (dense<D>) {
+    static_assert(outlives<G>, "craft: a gradient in a temporary would be lost");
     auto v = view(d);
     return output<typename decltype(v)::scalar_type>{v, write::none};
   } else {
     static_assert(is_storage<D>, "craft: a gradient goes into a view, a row-major Eigen matrix, or a scalar");
+    static_assert(std::is_lvalue_reference_v<G>, "craft: a gradient in a temporary would be lost");
     return output<D>{matrix_view<D>(&d, 1, 1), write::none};
   }
 }
@@ -281,7 +337,7 @@ auto destination(D& d) {
 /// The gradient replaces the contents of d: a view, a row-major Eigen matrix or vector, or a scalar variable.
 template <class D>
 auto overwrite(D&& d) {
-  auto o = detail::destination<std::remove_reference_t<D>>(d);
+  auto o = detail::destination<D>(d);
   o.mode = write::overwrite;
   return o;
 }
@@ -289,7 +345,7 @@ auto overwrite(D&& d) {
 /// The gradient is added to the contents of d.
 template <class D>
 auto accumulate(D&& d) {
-  auto o = detail::destination<std::remove_reference_t<D>>(d);
+  auto o = detail::destination<D>(d);
   o.mode = write::accumulate;
   return o;
 }

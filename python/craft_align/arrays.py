@@ -604,7 +604,8 @@ def bandwidth_scale(x: ArrayLike, y: ArrayLike, *, rule: str = "median", sample:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Alignment losses: z_ij = s cos(x_i, y_j), s = min(exp(log_scale), max_scale)
+# Alignment losses: z_ij = s cos(x_i, y_j), s = min(exp(log_scale), max_scale). At max_scale and above it the gradient by
+# log_scale, times upstream, passes if a step against it leads back inside, and is 0 else.
 
 
 def info_nce(
@@ -627,6 +628,8 @@ def info_nce(
     x: n x d, y: m x d; z_ij = s cos(x_i, y_j), s = min(exp(log_scale), max_scale); dot products if not normalise. direction: "symmetric"
     (the mean of this and of the same by columns) or "one_way". Row i belongs to row i (n = m), or rows of equal
     x_labels (n) and y_labels (m) belong together. weights (n): per row, >= 0. log_scale: a number, or an array of one.
+    At max_scale and above it (where the value is that at max_scale) its gradient, upstream included, passes if a step
+    against it leads back inside, and is 0 else: as if log_scale were clamped after each step.
     gradients: of "x", "y", "log_scale". Returns as `mmd` does. Cost: 2 n m d operations, 8 n m d with gradients.
     """
     a, b, w = as_array(x), as_array(y), _listed(weights, "float64")
@@ -673,8 +676,8 @@ def sigmoid_contrastive(
     """Sigmoid loss over all pairs, -(1/n) sum_ij log sigmoid(l_ij (z_ij + bias)); x: n x d, y: m x d.
 
     l_ij = +1 for pairs that belong together (equal rows, or equal labels), -1 otherwise; z_ij as in `info_nce`.
-    log_scale, bias: a number, or an array of one. gradients: of "x", "y", "log_scale", "bias". Cost: 2 n m d
-    operations, 6 n m d with gradients.
+    log_scale, bias: a number, or an array of one; max_scale as in `info_nce`. gradients: of "x", "y", "log_scale",
+    "bias". Cost: 2 n m d operations, 6 n m d with gradients.
     """
     a, b = as_array(x), as_array(y)
     lx, ly = _listed(x_labels), _listed(y_labels)
@@ -724,8 +727,8 @@ def anchor_cross_entropy(
 
     targets: n labels in [0, C) or ignore_label (int32 or int64, or a list), or n x C shares of the computing type
     (without a gradient). weights (n): per row, >= 0. reduction: "mean" over the weights that take part, or "sum".
-    log_scale: a number, or an array of one. gradients: of "x", "anchors", "log_scale". Cost: 2 n C d operations, 8 n C
-    d with gradients.
+    log_scale: a number, or an array of one; max_scale as in `info_nce`. gradients: of "x", "anchors", "log_scale".
+    Cost: 2 n C d operations, 8 n C d with gradients.
     """
     a, b, w = as_array(x), as_array(anchors), _listed(weights, "float64")
     t = _listed(targets)
@@ -774,7 +777,7 @@ def relative(
     log_scale: Number = 0.0,
     max_scale: float = math.inf,
 ) -> Any:
-    """exp(log_scale) k(x_i, a_c), n x C: x (n x d) described by its similarities to anchors (C x d).
+    """min(exp(log_scale), max_scale) k(x_i, a_c), n x C: x (n x d) described by its similarities to anchors (C x d).
 
     similarity: as `kernel` of `mmd`; with normalise (unit rows) the default is the cosine. statistics of the anchors,
     applied first: "none", "centre" or "standardise". Cost: n C d multiply-adds.
@@ -806,8 +809,8 @@ def relative_pullback(
     gradients: str | Sequence[str] = ("x", "anchors"),
 ) -> dict[str, Any]:
     """Pulls dout (n x C, of the computing type), the gradient of a loss by `relative`, back: a dictionary of the
-    gradients of "x", "anchors" and "log_scale" that are wanted. statistics_gradient: whether that of the anchors runs
-    through the statistics. Cost: up to 3 n C d multiply-adds, 2 n C d of dot_product.
+    gradients of "x", "anchors" and "log_scale" that are wanted; the last at max_scale as in `info_nce`.
+    statistics_gradient: whether that of the anchors runs through the statistics. Cost: up to 3 n C d multiply-adds, 2 n C d of dot_product.
     """
     a, b, c = as_array(x), as_array(anchors), as_array(dout)
     k = _kernel(similarity, bandwidths, weights, shape)
@@ -879,7 +882,8 @@ def objective(
     images: n x d, class_texts: C x d, targets: n labels in [0, C), batch_texts: n x d (by default each row's class text),
     image_anchors: C x d (without: no image term), target_images: m x d (without: no discrepancy). direction,
     same_class_positives: of the batch term. kernel and what follows it: of the discrepancy, as in `mmd`.
-    gradients: of "images", "class_texts", "batch_texts", "image_anchors", "target_images", "log_scale".
+    gradients: of "images", "class_texts", "batch_texts", "image_anchors", "target_images", "log_scale" (at max_scale as in
+    `info_nce`, of the weighted sum).
 
     Returns ObjectiveValues; with gradients, those and a dictionary. Cost: at most the sum of its parts.
     """

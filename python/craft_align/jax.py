@@ -12,6 +12,9 @@ are asked for in one call, and the backward pass multiplies them by the cotangen
 derivatives raise. jax.vmap calls once per element. The losses look at a whole batch: a vmap over rows or a mean over
 devices is another loss; under sharding gather the batch first.
 
+A scale is min(exp(log_scale), max_scale). At max_scale and above the gradient by log_scale that the caller gets, the cotangent
+included, passes if a step against it leads back inside, and is 0 else: log_scale may start at its bound.
+
 Element types: float64 (with jax_enable_x64), float32, float16, bfloat16. Values are float64 of float64, else float32;
 gradients have the types of what they belong to. Nothing is copied.
 
@@ -118,6 +121,8 @@ def _loss(verb, variables, constants):
 def _loss_forward(verb, variables, constants):
     values, constants, wanted = _split(verb, variables, constants)
     outputs = verb.value() | verb.gradients({name: values[name] for name in wanted})
+    if "log_scale" in outputs:  # of the loss, and of its negative: at max_scale not minus the first
+        outputs["log_scale"] = jax.ShapeDtypeStruct((2,), verb.dtype)
     value, *gradients = verb.call(values | constants, outputs)
     # Of the arguments only the types are needed later.
     types = {name: jnp.zeros((), x.dtype) for name, x in values.items()}
@@ -130,7 +135,11 @@ def _loss_backward(verb, residuals, cotangent):
         return None, None
     if verb.name == "objective":
         cotangent = cotangent[-1]  # of the total
-    return _cotangents({name: cotangent * g for name, g in gradients.items()}, types), None
+    products = {name: cotangent * g for name, g in gradients.items() if name != "log_scale"}
+    if "log_scale" in gradients:
+        of_loss, of_negative = gradients["log_scale"]
+        products["log_scale"] = jnp.abs(cotangent) * jnp.where(cotangent < 0, of_negative, of_loss)
+    return _cotangents(products, types), None
 
 
 _loss.defvjp(_loss_forward, _loss_backward, symbolic_zeros=True)

@@ -168,8 +168,10 @@ def anchor_cross_entropy(
     """Cross-entropy of softmax_c(s cos(x_i, a_c)): features of one modality seen through static anchors of the other; one number.
 
     x: n x d, anchors: C x d, target: n labels (int64 or int32), or n x C soft targets. s = min(exp(log_scale), max_scale),
-    by default exp(log_scale) = 100; a tensor log_scale can be learnt. normalise=False: dot products instead of cosines.
-    weights: n numbers >= 0. reduction: "mean" divides by the sum of the weights that take part.
+    by default exp(log_scale) = 100; a tensor log_scale can be learnt. At max_scale and above (where the value is that at
+    max_scale) its gradient, what comes from above included, passes if a step against it leads back inside, and is 0 else: it
+    may start at the bound. normalise=False: dot products instead of cosines. weights: n numbers >= 0. reduction: "mean"
+    divides by the sum of the weights that take part.
     Cost: 2 n C d operations, 8 n C d with gradients, memory O((n + C) d).
     """
     return _ops.anchor_cross_entropy(
@@ -219,6 +221,7 @@ def sigmoid_contrastive(
         L = -(1/n) sum_ij log sigmoid(l_ij (s cos(x_i, y_j) + bias)),    l_ij = 1 for pairs that belong together, else -1
 
     x: n x d, y: m x d, labels as in info_nce. By default exp(log_scale) = 10 and bias = -10; tensors can be learnt.
+    max_scale as in anchor_cross_entropy.
     """
     return _ops.sigmoid_contrastive(
         x, y, _number(log_scale), _number(bias), max_scale, normalise, x_labels, y_labels,
@@ -239,11 +242,13 @@ def relative(
     log_scale: Optional[Number] = None,
     max_scale: Optional[float] = None,
 ) -> Tensor:
-    """Relative representation r_ic = exp(log_scale) k(x_i, a_c): every row described by its similarities to the anchors.
+    """Relative representation r_ic = s k(x_i, a_c), s = min(exp(log_scale), max_scale): every row described by its similarities
+    to the anchors.
 
     x: n x d, anchors: C x d; n x C, in float64 for float64 and float32 else. With normalise, rows and anchors are divided by
     their norms first, so that the dot product is the cosine. statistics: "centre" subtracts the anchors' mean before that,
-    "standardise" divides by their deviation too. log_scale: 0 by default; a tensor can be learnt. Cost: n C d multiply-adds.
+    "standardise" divides by their deviation too. log_scale: 0 by default; a tensor can be learnt, at max_scale as in
+    anchor_cross_entropy. Cost: n C d multiply-adds.
     """
     return _ops.relative(
         x, anchors, similarity, bandwidths, weights, shape, normalise, statistics, statistics_gradient,
@@ -295,6 +300,8 @@ def objective(
           + image CE(s cos(batch_texts, image_anchors), targets)   texts seen through static image anchors
           + batch InfoNCE(s cos(images, batch_texts))              stochastic anchors
           + mmd   MMD^2(r(images), r(target_images)),              r = s cos(., class_texts)
+
+    s = min(exp(log_scale), max_scale), as in anchor_cross_entropy: at max_scale it counts where the gradient of L leads.
 
     images: n x d, class_texts: C x d, targets: n labels, batch_texts: n x d (default: each row's class text), image_anchors:
     C x d (default: no image term), target_images: m x d (default: no discrepancy). The arguments from `kernel` on are

@@ -258,9 +258,11 @@ def test_info_nce(direction, normalise):
 def test_scale_is_clamped_and_read_from_arrays():
     x, y = rng.normal(size=(5, 4)), rng.normal(size=(5, 4))
     expected = info_nce_of(x, y, math.log(3.0))
-    value, g = craft_align.info_nce(x, y, log_scale=math.log(7.0), max_scale=3.0, gradients="log_scale")
-    close(value, expected)
-    assert float(g["log_scale"]) == 0
+    slope = float(slopes(lambda t: info_nce_of(x, y, float(t)), math.log(3.0)))
+    for upstream in (1.0, -1.0):  # what leads back inside passes
+        value, g = craft_align.info_nce(x, y, log_scale=math.log(7.0), max_scale=3.0, upstream=upstream, gradients="log_scale")
+        close(value, expected)
+        close(g["log_scale"], max(0.0, upstream * slope), 1e-7)
     close(craft_align.info_nce(x, y), info_nce_of(x, y, math.log(100.0)))  # CLIP's by default
     for t in (np.float64(math.log(3.0)), np.array(math.log(3.0)), torch.tensor([math.log(3.0)], dtype=torch.float64)):
         close(craft_align.info_nce(x, y, log_scale=t), expected)

@@ -264,12 +264,65 @@ def test_scale_is_clamped():
     x, y = normal(32, 6, 4), normal(33, 6, 4)
     f = lambda t: craft.info_nce(x, y, log_scale=t, max_scale=3.0)
     close(f(5.0), info_nce_of(x, y, math.log(3.0)))
-    assert jax.grad(f)(5.0) == 0
     assert jax.grad(f)(1.0) != 0
     # Of another type than the rows, and of one dimension.
     narrow = x.astype("float32")
     assert jax.grad(lambda t: craft.info_nce(narrow, narrow, log_scale=t))(jnp.float64(1.0)).dtype == "float64"
     assert jax.grad(lambda t: craft.info_nce(narrow, narrow, log_scale=t))(jnp.ones(1, "bfloat16")).shape == (1,)
+
+
+CLAMPABLE = {
+    "anchor_cross_entropy": lambda x, y, **o: craft.anchor_cross_entropy(x, y[:3], labels, **o),
+    "info_nce": lambda x, y, **o: craft.info_nce(x, y, **o),
+    "sigmoid_contrastive": lambda x, y, **o: craft.sigmoid_contrastive(x, y, **o),
+    "relative": lambda x, y, **o: craft.relative(x, y[:3], **o).sum(),
+    "objective": lambda x, y, **o: craft.objective(x, y[:3], labels, target_images=y, **o).total,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", CLAMPABLE)
+def test_scale_at_its_maximum_has_the_gradient_that_leads_back(name, dtype):
+    loss, x, y = CLAMPABLE[name], normal(32, 6, 4, dtype=dtype), normal(33, 6, 4, dtype=dtype)
+    bound = math.nextafter(math.log(3.0), math.inf)  # exp of it is no less than 3
+    # The cotangent counts, in its sign too; the second sign is known only when the compiled function runs.
+    with_limit = jax.jit(jax.grad(lambda t, sign: sign * loss(x, y, log_scale=t, max_scale=3.0)))
+    without = jax.jit(jax.grad(lambda t, sign: sign * loss(x, y, log_scale=t)))
+    passed = set()
+    for sign in (1.0, -1.0, 2.5, -2.5):
+        expected = max(0.0, float(without(math.log(3.0), sign)))
+        passed.add(expected > 0)
+        for t in (bound if dtype == "float64" else bound + 1e-6, bound + 0.1, 7.0):
+            got = float(with_limit(t, sign))
+            close(got, expected, 1e-10 if dtype == "float64" else 1e-4)
+            assert (got != 0) == (expected != 0)
+        assert with_limit(1.0, sign) == without(1.0, sign) != 0
+    assert passed == {True, False}
+    several = jax.vmap(with_limit)(jnp.full(2, 2.0), jnp.array([1.0, -1.0]))
+    close(list(several), [with_limit(2.0, 1.0), with_limit(2.0, -1.0)])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["info_nce", "anchor_cross_entropy"])
+def test_scale_that_starts_at_its_maximum_learns(name, dtype):
+    """As CLIP's does; of random rows, for which a smaller one is better. Clamping the parameter does the same."""
+    loss, x, y = CLAMPABLE[name], normal(32, 6, 4, dtype=dtype), normal(33, 6, 4, dtype=dtype)
+    bound = jnp.asarray(math.log(100.0), dtype)
+
+    def trained(**options):
+        gradient = jax.jit(jax.grad(lambda t: loss(x, y, log_scale=t, **options)))
+        t, mean, square = bound, jnp.zeros((), dtype), jnp.zeros((), dtype)
+        for step in range(1, 51):  # Adam
+            g = gradient(t)
+            mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g * g
+            t = t - 0.02 * (mean / (1 - 0.9**step)) / (jnp.sqrt(square / (1 - 0.999**step)) + 1e-8)
+            if not options:
+                t = jnp.minimum(t, bound)
+        assert t.dtype == dtype
+        return t
+
+    close(trained(max_scale=100.0), trained(), 1e-10 if dtype == "float64" else 1e-4)
+    assert trained(max_scale=100.0) < bound - 0.5
 
 
 def test_rows_of_one_number():

@@ -69,6 +69,19 @@ def plain_logits(x, y, s):
     return s.exp() * F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
 
 
+class Clamped(torch.autograd.Function):
+    """s, at most `most`, with the gradient that clamping s after each step leaves: none that leads further out."""
+
+    @staticmethod
+    def forward(ctx, s, most):
+        ctx.held = s >= most
+        return s.clamp(max=most)
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.where(ctx.held & (g < 0), 0, g), None
+
+
 def plain_info_nce(x, y, s, both=True):
     z, target = plain_logits(x, y, s), torch.arange(len(x), device=x.device)
     return (F.cross_entropy(z, target) + F.cross_entropy(z.T, target)) / 2 if both else F.cross_entropy(z, target)
@@ -129,7 +142,7 @@ pairs = {
     ),
     "info_nce, clamped": (
         lambda i: craft.info_nce(i["x"], i["y"], log_scale=i["s"], max_scale=2.0, direction="one_way"),
-        lambda i: plain_info_nce(i["x"], i["y"], i["s"].clamp(max=math.log(2.0)), both=False),
+        lambda i: plain_info_nce(i["x"], i["y"], Clamped.apply(i["s"], math.log(2.0)), both=False),
         "xys",
     ),
     "sigmoid_contrastive": (
@@ -188,6 +201,74 @@ def test_gradcheck(name):
         return ours({**i, **dict(zip(depends, changed))})
 
     assert torch.autograd.gradcheck(loss, [i[key] for key in depends])
+
+
+# A loss with max_scale, and the same without, of inputs and a log_scale.
+clampable = {
+    "anchor_cross_entropy": lambda i, s, **o: craft.anchor_cross_entropy(i["x"], i["a"], labels, log_scale=s, **o),
+    "info_nce": lambda i, s, **o: craft.info_nce(i["x"], i["y"], log_scale=s, **o),
+    "sigmoid_contrastive": lambda i, s, **o: craft.sigmoid_contrastive(i["x"], i["y"], log_scale=s, **o),
+    "relative": lambda i, s, **o: craft.relative(i["x"], i["a"], log_scale=s, **o).sum(),
+    "objective": lambda i, s, **o: craft.objective(i["x"], i["a"], labels, target_images=i["z"], log_scale=s, **o).total,
+}
+
+
+@pytest.mark.parametrize("dtype", [double, torch.float32])
+@pytest.mark.parametrize("name", clampable)
+def test_scale_at_its_maximum_has_the_gradient_that_leads_back(name, dtype):
+    loss, i, most = clampable[name], inputs(dtype), 3.0
+    tolerance = dict(rtol=1e-11, atol=1e-13) if dtype == double else dict(rtol=1e-4, atol=1e-6)
+    bound = math.nextafter(math.log(most), math.inf)  # exp of it is no less than 3
+    seen = set()
+    # What comes from above counts, in its sign too.
+    for from_above in (lambda value: value, lambda value: -value, lambda value: value * -2.5, lambda value: -(value**2)):
+        free = torch.tensor(math.log(most), dtype=dtype, requires_grad=True)
+        from_above(loss(i, free)).backward()
+        expected = free.grad.clamp(min=0)
+        seen.add(bool(expected > 0))
+        for start, shape in ((bound, ()), (bound + 0.1, (1,)), (7.0, (1, 1))):
+            s = torch.full(shape, start, dtype=double, requires_grad=True)
+            from_above(loss(i, s, max_scale=most)).backward()
+            assert s.grad.shape == shape
+            torch.testing.assert_close(s.grad.reshape(()), expected.double(), **tolerance)
+            assert (s.grad != 0).item() == (expected != 0).item()
+        below = torch.tensor(1.0, dtype=dtype, requires_grad=True)
+        (g,) = torch.autograd.grad(from_above(loss(i, below, max_scale=most)), below)
+        (expected,) = torch.autograd.grad(from_above(loss(i, below)), below)
+        torch.testing.assert_close(g, expected, rtol=0, atol=0)
+        assert g != 0
+    assert seen == {True, False}
+    # In compiled code, too.
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda s: -loss(i, s, max_scale=most), backend="aot_eager", fullgraph=True)
+    for sign in (1, -1):
+        s, t = (torch.tensor(2.0, dtype=dtype, requires_grad=True) for _ in range(2))
+        (sign * compiled(s)).backward()
+        (-sign * loss(i, t, max_scale=most)).backward()
+        torch.testing.assert_close(s.grad, t.grad, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [double, torch.float32])
+@pytest.mark.parametrize("module", [craft.InfoNCELoss, craft.AnchorCrossEntropyLoss])
+def test_scale_that_starts_at_its_maximum_learns(module, dtype):
+    """As CLIP's does; of random rows, for which a smaller one is better. Clamping the parameter does the same."""
+    i = inputs(dtype)
+    rows = (i["x"], i["y"]) if module is craft.InfoNCELoss else (i["x"], i["a"], labels)
+
+    def trained(**options):
+        loss = module(log_scale=math.log(100), learn_scale=True, **options).to(dtype)
+        bound = loss.log_scale.item()
+        adam = torch.optim.Adam(loss.parameters(), lr=0.02)
+        for _ in range(50):
+            adam.zero_grad()
+            loss(*rows).backward()
+            adam.step()
+            if not options:
+                loss.log_scale.data.clamp_(max=bound)
+        return loss.log_scale.detach()
+
+    torch.testing.assert_close(trained(max_scale=100.0), trained(), **({} if dtype == double else dict(rtol=1e-4, atol=0)))
+    assert trained(max_scale=100.0) < math.log(100) - 0.5
 
 
 def test_gradcheck_of_learnt_kernels():

@@ -129,7 +129,7 @@ class cuda_engine {
   template <class S>
   index_t first_not_finite(const input<S>& x);
   template <class T>
-  void load_weights(const numbers& w, index_t n, T* to, double* shares);
+  void load_weights(const numbers& w, index_t n, T* to, double* sums);
 
   // ---- rows: by index
   index_t* indices(const labels& y);
@@ -143,6 +143,12 @@ class cuda_engine {
   void column_sums(const T* x, index_t n, index_t d, double* out, double divisor = 1);
   template <class T>
   void sum(const T* x, index_t n, double* out);
+  template <class T>
+  void largest(const T* x, index_t n, double* out);
+  /// Reports what it finds if the context was asked to look at the data. Else the host does not wait: squared norms become not
+  /// numbers, and with them all that is computed.
+  template <class T>
+  double beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row);
   template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out);
   template <class T>
@@ -164,7 +170,7 @@ class cuda_engine {
   template <class T>
   void square_norms(const rows<T>& x) const;
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const;
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus = nullptr) const;
   template <class T>
   void normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const;
   template <class T>
@@ -219,6 +225,7 @@ class cuda_engine {
   template <class T>
   void sigmoid_loss(const rows<T>& x, const rows<T>& y, const index_t* x_id, const index_t* y_id, const number& bias,
                     double scale, double* totals, const pull<T>& gx, const pull<T>& gy);
+  static constexpr bool products_depend_on_place = true;  ///< cuBLAS promises no order of its sums
   template <class T>
   void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance);
   template <class T>

@@ -29,19 +29,41 @@ struct pair_result {
   T value, second, by_row, by_column, weight;
 };
 
+/// |x_i - y_j|^2 from the rows, for a pair that is near.
+template <class T>
+__device__ inline T row_distance(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
+  const T *xi = x.data + i * x.d, *yj = y.data + j * y.d;
+  T sum(0);
+  for (index_t k = 0; k < x.d; ++k) sum += (xi[k] - yj[k]) * (xi[k] - yj[k]);
+  return sum;
+}
+/// What a pair function of the distance looks at if the pair is near, else what it looks at anyway.
+template <class K, class T>
+__device__ inline pair_scalars<T> scalars_of(const near_pairs<T>& near, const rows<T>& x, index_t i, const rows<T>& y,
+                                             index_t j, const pair_scalars<T>& at) {
+  if (K::translation_invariant && near(at.s, at.a, at.b)) return pair_scalars<T>::at_distance(row_distance(x, i, y, j));
+  return at;
+}
+/// Whether no gradient comes from a pair: equal rows, at a function of their distance.
+template <class K, class T>
+__device__ inline bool is_still(const pair_scalars<T>& at) {
+  return K::translation_invariant && at.s == T(0) && at.a == T(0) && at.b == T(0);
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Elements. row(i) and column(j) fetch what belongs to one row or column; totals: how many sums over all pairs there are.
 // The values of a row's pairs are summed first; where weighs_rows, add_row takes these sums to the totals. reads: whether it looks
 // at dot products.
 
 /// sum_ij u_ij k(z_i, z_j) over the upper triangle of panels: a pair beyond the panel's diagonal square (columns from
-/// `square_end` on) stands for its mirror image too.
+/// `square_end` on) stands for its mirror image too. A row with itself and near rows stand apart as on the CPU.
 template <class T, class K>
 struct quadratic_element {  // values within a sample and across are summed apart, see add_row
   static constexpr int totals = 1;
   static constexpr bool by_norms = true, weighs_rows = true, reads = true;
   K kernel;
-  const T* squared;
+  rows<T> z;
+  near_pairs<T> near;
   form_weights<T, device_number> weights;
   index_t split, square_end;
   bool skip_diagonal, gradient;
@@ -56,25 +78,29 @@ struct quadratic_element {  // values within a sample and across are summed apar
     bool first;
     double within, across;
   };
-  __device__ column_side column(index_t j) const { return {squared[j], weights.per_row[j], j < split}; }
+  __device__ column_side column(index_t j) const { return {z.squared[j], weights.per_row[j], j < split}; }
   __device__ row_side row(index_t i) const {
     const double x = double(weights.within_x), y = double(weights.within_y), weight = double(weights.per_row[i]);
-    return {squared[i], i < split, weight * (i < split ? x : y), weight * double(weights.across)};
+    return {z.squared[i], i < split, weight * (i < split ? x : y), weight * double(weights.across)};
   }
   __device__ bool writes() const { return gradient; }
+  __device__ pair_scalars<T> scalars(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
+    if (i == j) return {a.squared, a.squared, a.squared};  // a row with itself, known by its index
+    return scalars_of<K>(near, z, i, z, j, pair_scalars<T>{s, a.squared, b.squared});
+  }
   __device__ pair_result<T> operator()(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
-    if (i == j) {
-      if (skip_diagonal) return {};
-      s = a.squared;  // a row is at distance exactly 0 from itself; known by its index, not by its numbers
-    }
+    if (i == j && skip_diagonal) return {};
+    const pair_scalars<T> at = scalars(a, b, i, j, s);
     const bool mirrored = j >= square_end, across = a.first != b.first;
     const T count = mirrored ? b.weight + b.weight : b.weight;
     if (!gradient) {
-      const T value = count * kernel.value(s, a.squared, b.squared);
+      const T value = count * kernel.value(at.s, at.a, at.b);
       return {across ? T(0) : value, across ? value : T(0), T(0), T(0), T(0)};
     }
-    const pair_partials<T> k = kernel.partials(s, a.squared, b.squared);
-    const T value = count * k.value, u = T(2 * (across ? a.across : a.within)) * b.weight;
+    const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
+    const T value = count * k.value;
+    const T u = is_still<K>(at) ? T(0) : T(2 * (across ? a.across : a.within)) * b.weight;
+    if (i == j) return {value, T(0), T(0.5) * u * (k.ds + k.da + k.db), T(0), T(0)};  // 0 for a function of the distance
     return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds};
   }
   /// Only here do 1 / n^2 and the like come in, which would cost a float its digits.
@@ -89,7 +115,8 @@ struct map_element {
   static constexpr int totals = 0;
   static constexpr bool by_norms = false, weighs_rows = false, reads = true;
   K kernel;
-  const T *x_squared, *y_squared;
+  rows<T> x, y;
+  near_pairs<T> near;
   device_number scale;
   S* out;
   index_t stride;
@@ -99,11 +126,12 @@ struct map_element {
   };
   using row_side = side;
   using column_side = side;
-  __device__ side row(index_t i) const { return {x_squared[i]}; }
-  __device__ side column(index_t j) const { return {y_squared[j]}; }
+  __device__ side row(index_t i) const { return {x.squared[i]}; }
+  __device__ side column(index_t j) const { return {y.squared[j]}; }
   __device__ bool writes() const { return false; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
-    out[i * stride + j] = S(T(double(scale)) * kernel.value(s, a.squared, b.squared));
+    const auto at = scalars_of<K>(near, x, i, y, j, pair_scalars<T>{s, a.squared, b.squared});
+    out[i * stride + j] = S(T(double(scale)) * kernel.value(at.s, at.a, at.b));
     return {};
   }
 };
@@ -115,7 +143,8 @@ struct map_pullback_element {
   static constexpr int totals = is_linear<K>::value ? 0 : 1;
   static constexpr bool by_norms = !is_linear<K>::value, weighs_rows = false, reads = by_norms;
   K kernel;
-  const T *x_squared, *y_squared;
+  rows<T> x, y;
+  near_pairs<T> near;
   device_number scale;
   const S* dout;
   index_t stride;
@@ -125,13 +154,15 @@ struct map_pullback_element {
   };
   using row_side = side;
   using column_side = side;
-  __device__ side row(index_t i) const { return {x_squared[i]}; }
-  __device__ side column(index_t j) const { return {y_squared[j]}; }
+  __device__ side row(index_t i) const { return {x.squared[i]}; }
+  __device__ side column(index_t j) const { return {y.squared[j]}; }
   __device__ bool writes() const { return true; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
-    const T u = T(double(scale)) * T(dout[i * stride + j]);
-    const pair_partials<T> k = kernel.partials(reads ? s : T(0), a.squared, b.squared);
-    return {u * k.value, T(0), u * k.da, u * k.db, u * k.ds};
+    const T dk = T(double(scale)) * T(dout[i * stride + j]);
+    const auto at = scalars_of<K>(near, x, i, y, j, pair_scalars<T>{reads ? s : T(0), a.squared, b.squared});
+    const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
+    const T u = is_still<K>(at) ? T(0) : dk;
+    return {dk * k.value, T(0), u * k.da, u * k.db, u * k.ds};
   }
 };
 
@@ -441,9 +472,8 @@ __global__ void __launch_bounds__(block_threads, 1) parameters_kernel(panel<T> p
     if (i >= p.ni) break;
     const auto a = element.row(p.i0 + i);
     const auto b = element.column(p.j0 + j);
-    const bool same = p.i0 + i == p.j0 + j;
-    if (same && element.skip_diagonal) continue;
-    const T s = same ? a.squared : p.s[i * p.stride + j];
+    if (p.i0 + i == p.j0 + j && element.skip_diagonal) continue;
+    const auto at = element.scalars(a, b, p.i0 + i, p.j0 + j, p.s[i * p.stride + j]);
     const double u =
         (a.first != b.first ? a.across : a.within) * double(b.weight) * (p.j0 + j >= element.square_end ? 2 : 1);
     const auto add = [&](int q, T k) {
@@ -451,7 +481,7 @@ __global__ void __launch_bounds__(block_threads, 1) parameters_kernel(panel<T> p
       for (int c = 0; c < parameters_at_once; ++c)
         if (q == first + c) sums[c] += u * double(k);
     };
-    element.kernel.parameters(s, a.squared, b.squared, add, [&](int q, T k) { add(weights + q, k); });
+    element.kernel.parameters(at.s, at.a, at.b, add, [&](int q, T k) { add(weights + q, k); });
   }
 #pragma unroll
   for (int c = 0; c < parameters_at_once; ++c) {
@@ -472,7 +502,7 @@ template <class T, class K>
 void cuda_engine::quadratic_form(const rows<T>& z, index_t split, const K& k, const form_weights<T, number>& w,
                                  bool skip_diagonal, bool parameters, double* totals, const pull<T>& g) {
   using element_type = quadratic_element<T, K>;
-  const element_type element{k, z.squared, w, split, 0, skip_diagonal, g.wanted()};
+  const element_type element{k, z, near_pairs<T>(z.d), w, split, 0, skip_diagonal, g.wanted()};
   const int count = parameters ? k.weights() + k.bandwidths() : 0;
   if (count > 0) {
     const workspace::frame inner(ctx_.scratch());
@@ -497,14 +527,14 @@ void cuda_engine::quadratic_form(const rows<T>& z, index_t split, const K& k, co
 
 template <class T, class K, class S>
 void cuda_engine::map(const rows<T>& x, const rows<T>& y, const K& k, const number& scale, const place<S>& out) {
-  sweep(x, y, false, map_element<T, K, S>{k, x.squared, y.squared, scale, out.data(), out.stride()}, nullptr, pull<T>{},
+  sweep(x, y, false, map_element<T, K, S>{k, x, y, near_pairs<T>(x.d), scale, out.data(), out.stride()}, nullptr, pull<T>{},
         pull<T>{}, 0, 0);
 }
 template <class T, class K, class S>
 void cuda_engine::map_pullback(const rows<T>& x, const rows<T>& y, const K& k, const number& scale, const input<S>& dout,
                                double* totals, const pull<T>& gx, const pull<T>& gy) {
   sweep(x, y, false,
-        map_pullback_element<T, K, S>{k, x.squared, y.squared, scale, dout.data(), dout.stride()}, totals, gx, gy, 0, 0,
+        map_pullback_element<T, K, S>{k, x, y, near_pairs<T>(x.d), scale, dout.data(), dout.stride()}, totals, gx, gy, 0, 0,
         static_cast<T*>(nullptr), is_linear<K>::value);
   if (is_linear<K>::value) return;
   add_self(x, gx);
@@ -551,18 +581,20 @@ struct linear_step {
     for (int q = 0; q < 4; ++q) {
       const index_t a = pairs.first(i, q), b = pairs.second(i, q), d = z.d;
       const T *za = z.data + a * d, *zb = z.data + b * d;
-      T s(0);
-      for (index_t k = lane; k < d; k += warp_lanes) s += za[k] * zb[k];
-      s = warp_sum(s);
+      constexpr bool radial = K::translation_invariant;  // then the distance is taken from the rows, always
+      T sum(0);
+      for (index_t k = lane; k < d; k += warp_lanes) sum += radial ? (za[k] - zb[k]) * (za[k] - zb[k]) : za[k] * zb[k];
+      sum = warp_sum(sum);
+      const auto at = radial ? pair_scalars<T>::at_distance(sum) : pair_scalars<T>{sum, z.squared[a], z.squared[b]};
       const T u = pairs.template weight<T>(q);
-      const pair_partials<T> k = kernel.partials(s, z.squared[a], z.squared[b]);
+      const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
       value += double(u) * double(k.value);
       if (parameters > 0 && lane == 0) {
         const int weights = kernel.weights();
         const auto add = [&](int at, T dk) { per_item[(1 + at) * pairs.p + i] += double(u * dk); };
-        kernel.parameters(s, z.squared[a], z.squared[b], add, [&](int at, T dk) { add(weights + at, dk); });
+        kernel.parameters(at.s, at.a, at.b, add, [&](int at, T dk) { add(weights + at, dk); });
       }
-      if (g.gradient == nullptr) continue;
+      if (g.gradient == nullptr || is_still<K>(at)) continue;
       for (index_t c = lane; c < d; c += warp_lanes) {
         g.gradient[a * d + c] += u * (k.ds * zb[c] + T(2) * k.da * za[c]);
         g.gradient[b * d + c] += u * (k.ds * za[c] + T(2) * k.db * zb[c]);
@@ -764,12 +796,21 @@ struct nearest_step {
 };
 template <class T>
 struct finish_nearest_step {
-  const T* x_squared;
+  rows<T> x, y;
   T* distance;
-  index_t *index, m;
+  index_t* index;
   __device__ void operator()(index_t i) const {
-    distance[i] = math::max(T(0), distance[i] + x_squared[i]);
-    if (index[i] >= m) index[i] = 0;  // where no distance is a number, any row will do
+    if (index[i] >= y.n) index[i] = 0;  // where no distance is a number, any row will do
+    const index_t j = index[i];
+    T found = distance[i] + x.squared[i];
+    if (is_near(found, x.squared[i], y.squared[j], x.d)) {
+      found = T(0);
+      for (index_t k = 0; k < x.d; ++k) {
+        const T c = x.data[i * x.d + k] - y.data[j * x.d + k];
+        found += c * c;
+      }
+    }
+    distance[i] = found;
   }
 };
 template <class T>
@@ -781,7 +822,7 @@ void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T*
     launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
            nearest_step<T>{p, y.squared, distance, index});
   });
-  each(x.n, finish_nearest_step<T>{x.squared, distance, index, y.n});
+  each(x.n, finish_nearest_step<T>{x, y, distance, index});
 }
 
 // The bits of a number >= 0, whose order as integers is that of the numbers, digit by digit from the top.
@@ -807,9 +848,15 @@ struct rank_state {
   std::uint64_t prefix;
   unsigned long long rank;
 };
+/// |x_i - x_j|^2, given x_i . x_j.
+template <class T>
+__device__ inline T ranked(const rows<T>& x, index_t i, index_t j, T s) {
+  const T a = x.squared[i], b = x.squared[j];
+  return near_pairs<T>(x.d)(s, a, b) ? row_distance(x, i, x, j) : math::max(a + b - (s + s), T(0));
+}
 /// Counts the next digit of all distances with the known prefix. Whole numbers: their order changes nothing.
 template <class T>
-__global__ void __launch_bounds__(block_threads) rank_digit_kernel(panel<T> p, const T* squared, int shift, int width,
+__global__ void __launch_bounds__(block_threads) rank_digit_kernel(panel<T> p, rows<T> x, int shift, int width,
                                                                    const rank_state* state, unsigned long long* counts) {
   unsigned* in_block = shared<unsigned>();
   for (int b = int(threadIdx.x); b < rank_bins; b += block_threads) in_block[b] = 0;
@@ -818,8 +865,7 @@ __global__ void __launch_bounds__(block_threads) rank_digit_kernel(panel<T> p, c
     const cell c = cell_of(at, p.nj);
     const index_t i = p.i0 + c.row, j = p.j0 + c.column;
     if (i >= j) continue;
-    const T s = p.s[(i - p.i0) * p.stride + (j - p.j0)];
-    const std::uint64_t key = distance_bits(math::max(squared[i] + squared[j] - (s + s), T(0)));
+    const std::uint64_t key = distance_bits(ranked(x, i, j, p.s[(i - p.i0) * p.stride + (j - p.j0)]));
     if (shift + width < 64 && (key >> (shift + width)) != state->prefix) continue;
     atomicAdd(&in_block[(key >> shift) & ((1u << width) - 1)], 1u);
   }
@@ -841,17 +887,15 @@ struct rank_digit_step {
 template <class T>
 struct ranked_pair_step {
   panel<T> p;
-  const T* squared;
-  index_t n;
+  rows<T> x;
   const rank_state* state;
   lowest_index* first;
   __device__ void operator()(index_t at) const {
     const cell c = cell_of(at, p.nj);
     const index_t i = p.i0 + c.row, j = p.j0 + c.column;
     if (i >= j) return;
-    const T s = p.s[(i - p.i0) * p.stride + (j - p.j0)];
-    if (distance_bits(math::max(squared[i] + squared[j] - (s + s), T(0))) == state->prefix)
-      atomicMin(first, lowest_index(i * n + j));
+    if (distance_bits(ranked(x, i, j, p.s[(i - p.i0) * p.stride + (j - p.j0)])) == state->prefix)
+      atomicMin(first, lowest_index(i * x.n + j));
   }
 };
 template <class T>
@@ -876,14 +920,14 @@ void cuda_engine::distance_of_rank(const rows<T>& x, index_t rank, ranked_distan
     clear(counts, rank_bins * sizeof *counts);
     panels(x, x, true, [&](const panel<T>& p) {
       launch("rank_digit", rank_digit_kernel<T>, std::min<index_t>(blocks_for(p.ni * p.nj), 8 * ctx_.processors()), 1,
-             block_threads, rank_bins * sizeof(unsigned), p, x.squared, shift, width, state, counts);
+             block_threads, rank_bins * sizeof(unsigned), p, x, shift, width, state, counts);
     });
     each(1, rank_digit_step{counts, width, state});
     known = shift;
   }
   fill(first, 1, nowhere);
   panels(x, x, true,
-         [&](const panel<T>& p) { each(p.ni * p.nj, ranked_pair_step<T>{p, x.squared, x.n, state, first}); });
+         [&](const panel<T>& p) { each(p.ni * p.nj, ranked_pair_step<T>{p, x, state, first}); });
   each(1, ranked_distance_step<T>{state, first, x.n, out});
 }
 

@@ -200,8 +200,9 @@ index_t cuda_engine::first_not_finite(const input<S>& x) {
 template <class T, class F>
 struct convert_step {
   const F* from;
+  index_t stride;
   T* to;
-  __device__ void operator()(index_t i) const { to[i] = T(from[i]); }
+  __device__ void operator()(index_t i) const { to[i] = T(from[i * stride]); }
 };
 inline index_t* cuda_engine::indices(const labels& y) {
   index_t* to = take<index_t>(y.size());
@@ -210,9 +211,9 @@ inline index_t* cuda_engine::indices(const labels& y) {
     for (index_t i = 0; i < y.size(); ++i) host[std::size_t(i)] = y[i];
     from_host(host.data(), y.size(), to);
   } else if (y.wide()) {
-    each(y.size(), convert_step<index_t, std::int64_t>{static_cast<const std::int64_t*>(y.data()), to});
+    each(y.size(), convert_step<index_t, std::int64_t>{static_cast<const std::int64_t*>(y.data()), y.stride(), to});
   } else {
-    each(y.size(), convert_step<index_t, std::int32_t>{static_cast<const std::int32_t*>(y.data()), to});
+    each(y.size(), convert_step<index_t, std::int32_t>{static_cast<const std::int32_t*>(y.data()), y.stride(), to});
   }
   return to;
 }
@@ -303,6 +304,96 @@ void cuda_engine::spread(const T* x, index_t n, index_t d, const double* mean, d
   ordered_sum<T>(n * d, spread_term<T>{x, mean, d}, out);
 }
 
+/// bits = the largest |x_i| as the bits of a double: their order is that of the numbers, with what is not a number above all.
+using double_bits = unsigned long long;
+template <class T>
+__global__ void __launch_bounds__(block_threads) magnitude_kernel(const T* x, index_t n, double_bits* bits) {
+  double_bits most = 0;
+  for (index_t i = grid_thread(); i < n; i += grid_threads()) {
+    const double wide = double(x[i]);
+    double_bits b;
+    std::memcpy(&b, &wide, sizeof b);
+    b &= ~double_bits(0) >> 1;  // without the sign
+    if (b > most) most = b;
+  }
+  for (int o = warp_lanes / 2; o > 0; o /= 2) {
+    const double_bits other = __shfl_xor_sync(all_lanes, most, o);
+    if (other > most) most = other;
+  }
+  if (int(threadIdx.x) % warp_lanes == 0) atomicMax(bits, most);
+}
+struct double_of_bits_step {
+  const double_bits* bits;
+  double* out;
+  __device__ void operator()(index_t) const { std::memcpy(out, bits, sizeof *out); }
+};
+template <class T>
+void cuda_engine::largest(const T* x, index_t n, double* out) {
+  const workspace::frame inner(ctx_.scratch());
+  double_bits* bits = zeros<double_bits>(1);
+  launch("largest magnitude", magnitude_kernel<T>, blocks_for(n), 1, block_threads, 0, x, n, bits);
+  each(1, double_of_bits_step{bits, out});
+}
+
+/// Whether `mine` holds for any thread of the block; scratch: a number for each warp.
+__device__ inline bool block_any(bool mine, int* scratch) {
+  const bool in_warp = __any_sync(all_lanes, mine);
+  __syncthreads();
+  if (int(threadIdx.x) % warp_lanes == 0) scratch[int(threadIdx.x) / warp_lanes] = in_warp ? 1 : 0;
+  __syncthreads();
+  int any = 0;
+  for (int w = 0; w < block_warps; ++w) any |= scratch[w];
+  return any != 0;
+}
+/// By one block: if all numbers are too small for their squares, but not all 0, the squared norms become not numbers. Squares that
+/// are too large become infinite by themselves.
+template <class T>
+__global__ void __launch_bounds__(block_threads) vanishing_kernel(rows<T> x, rows<T> y, double least_square) {
+  bool enough = false, nonzero = false;
+  const rows<T> both[2] = {x, y};
+  for (const rows<T>& r : both)
+    for (index_t i = index_t(threadIdx.x); i < r.n; i += block_threads) enough = enough || !(double(r.squared[i]) < least_square);
+  if (block_any(enough, shared<int>())) return;
+  for (const rows<T>& r : both)
+    for (index_t at = index_t(threadIdx.x); at < r.n * r.d; at += block_threads) nonzero = nonzero || r.data[at] != T(0);
+  if (!block_any(nonzero, shared<int>())) return;
+  for (const rows<T>& r : both)
+    for (index_t i = index_t(threadIdx.x); i < r.n; i += block_threads) r.squared[i] = math::limits<T>::not_a_number;
+}
+/// The same of each row by itself.
+template <class T>
+struct vanishing_row_step {
+  rows<T> x;
+  double least_square;
+  __device__ void operator()(index_t i, int lane) const {
+    if (!(double(x.squared[i]) < least_square)) return;  // the whole warp
+    T most(0);
+    for (index_t k = lane; k < x.d; k += warp_lanes) most = math::max(most, math::max(x.data[i * x.d + k], -x.data[i * x.d + k]));
+    most = warp_max(most);
+    if (lane == 0 && most > T(0)) x.squared[i] = math::limits<T>::not_a_number;
+  }
+};
+template <class T>
+double cuda_engine::beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row) {
+  const square_limits<T> limits(x.d);
+  const double least = limits.least * limits.least;
+  for (const rows<T>& r : {x, y})
+    if (each_row && r.n > 0)
+      launch("vanishing rows", row_kernel<vanishing_row_step<T>>, blocks_for(r.n, block_warps), 1, block_threads, 0, r.n,
+             vanishing_row_step<T>{r, least});
+  if (!each_row) launch("vanishing", vanishing_kernel<T>, 1, 1, block_threads, block_warps * sizeof(int), x, y, least);
+  if (!ctx_.check_finite()) return 0;
+  double found = 0;
+  for (const rows<T>& r : {x, y}) {
+    if (r.n == 0) continue;
+    double* out = take<double>(1);
+    largest(r.data, r.n * r.d, out);
+    const double here = rehearses() ? 0 : *on_host(out, 1);
+    found = here > found ? here : found;
+  }
+  return found >= limits.least && found <= limits.most ? 0 : found;
+}
+
 // A thread per group and column, through all rows in their order.
 template <class T>
 struct group_means_step {
@@ -314,14 +405,15 @@ struct group_means_step {
   __device__ void operator()(index_t at) const {
     const cell to = cell_of(at, d);
     const index_t c = to.row, k = to.column;
-    double s = 0;
+    double first = 0, s = 0;  // the mean of equal rows is that row to the last bit; of none it stays
     index_t count = 0;
     for (index_t i = 0; i < n; ++i) {
       if (group[i] != c) continue;
-      s += double(x[i * d + k]);
+      if (count == 0) first = double(x[i * d + k]);
+      s += double(x[i * d + k]) - first;
       ++count;
     }
-    means[at] = T(s / double(count > 0 ? count : 1));
+    if (count > 0) means[at] = T(first + s / double(count));
     if (k == 0) counts[c] = count;
   }
 };
@@ -441,7 +533,8 @@ struct square_norms_step {
     if (lane == 0) squared[i] = s;
   }
 };
-/// to = rows of `from` divided by their norm, times scale; `from` may be `to`.
+/// to = rows of `from` divided by their norm, times scale; or, if `minus` is given (d numbers), less that, in double before
+/// it is rounded. `from` may be `to`.
 template <class T, class S>
 struct normalise_step {
   const S* from;
@@ -450,6 +543,8 @@ struct normalise_step {
   index_t d;
   T* inverse_norm;
   device_number scale;
+  const double* minus;
+  __device__ T less(double unit, index_t k) const { return T(minus ? unit - minus[k] : unit); }
   __device__ void operator()(index_t i, int lane) const {
     const S* x = from + i * stride;
     T* r = to + i * d;
@@ -460,8 +555,8 @@ struct normalise_step {
     if (!(largest > T(0))) {  // a zero row stays zero; a row of NaN stays NaN, since nothing is larger than another
       T s(0);
       for (index_t k = lane; k < d; k += warp_lanes) {
-        r[k] = T(x[k]);
-        s += r[k];
+        s += T(x[k]);
+        r[k] = less(double(T(x[k])), k);
       }
       s = warp_sum(s);
       if (lane == 0) inverse_norm[i] = s;
@@ -470,7 +565,8 @@ struct normalise_step {
     T s(0);
     for (index_t k = lane; k < d; k += warp_lanes) s += (T(x[k]) / largest) * (T(x[k]) / largest);
     const T norm = largest * std::sqrt(warp_sum(s)), by = T(double(scale));
-    for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(x[k]) / norm * by;  // in this order: by / norm may be beyond T
+    for (index_t k = lane; k < d; k += warp_lanes)  // in this order: by / norm may be beyond T
+      r[k] = minus ? less(double(T(x[k])) / double(norm), k) : T(x[k]) / norm * by;
     if (lane == 0) inverse_norm[i] = T(1) / norm;
   }
 };
@@ -554,9 +650,23 @@ struct both_term {
   }
 };
 
+// The first row plus the mean difference from it: equal numbers have that number for their mean.
+template <class T>
+struct difference_term {
+  const T* x;
+  index_t d;
+  __device__ double operator()(index_t i, index_t k) const { return double(x[i * d + k]) - double(x[k]); }
+};
+template <class T>
+struct add_first_row_step {
+  const T* x;
+  double* mean;
+  __device__ void operator()(index_t k) const { mean[k] += double(x[k]); }
+};
 template <class T>
 void cuda_engine::centre(T* x, index_t n, index_t d, double* mean) {
-  column_sums(x, n, d, mean, double(n));
+  sum_columns(n, d, difference_term<T>{x, d}, mean, double(n));
+  each(d, add_first_row_step<T>{x, mean});
   subtract(x, n, d, mean);
 }
 template <class T>
@@ -576,13 +686,14 @@ void cuda_engine::square_norms(const rows<T>& x) const {
          square_norms_step<T>{x.data, x.d, x.squared});
 }
 template <class T>
-void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
-  load_normalised(input<T>(x, n, d), x, inverse_norm, 1);
+void cuda_engine::normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus) const {
+  launch("normalise", row_kernel<normalise_step<T, T>>, blocks_for(n, block_warps), 1, block_threads, 0, n,
+         normalise_step<T, T>{x, d, x, d, inverse_norm, 1, minus});
 }
 template <class T, class S>
 void cuda_engine::load_normalised(const input<S>& x, T* to, T* inverse_norm, const number& scale) const {
   launch("normalise", row_kernel<normalise_step<T, S>>, blocks_for(x.rows(), block_warps), 1, block_threads, 0, x.rows(),
-         normalise_step<T, S>{x.data(), x.stride(), to, x.cols(), inverse_norm, scale});
+         normalise_step<T, S>{x.data(), x.stride(), to, x.cols(), inverse_norm, scale, nullptr});
 }
 template <class T>
 void cuda_engine::normalise_pullback(T* g, const T* unit, index_t n, index_t d, const T* inverse_norm) const {
@@ -721,9 +832,9 @@ T* cuda_engine::device_weights(const numbers& w) {
     for (index_t i = 0; i < w.size(); ++i) host[std::size_t(i)] = T(w[i]);
     from_host(host.data(), w.size(), to);
   } else if (w.is_double()) {
-    each(w.size(), convert_step<T, double>{static_cast<const double*>(w.data()), to});
+    each(w.size(), convert_step<T, double>{static_cast<const double*>(w.data()), w.stride(), to});
   } else {
-    each(w.size(), convert_step<T, float>{static_cast<const float*>(w.data()), to});
+    each(w.size(), convert_step<T, float>{static_cast<const float*>(w.data()), w.stride(), to});
   }
   return to;
 }
@@ -732,23 +843,34 @@ struct share_weights_step {
   const double *w, *sum;
   index_t n;
   T* to;
-  __device__ void operator()(index_t i) const { to[i] = T(w[i] * double(n) / *sum); }
+  __device__ void operator()(index_t i) const { to[i] = T(w[i] / *sum * double(n)); }
 };
-struct square_share_term {
+/// By one warp; pairs of a lane's own weights first, then those between lanes.
+struct pair_weights_step {
   const double *w, *sum;
-  __device__ double operator()(index_t i) const { return (w[i] / *sum) * (w[i] / *sum); }
+  index_t n;
+  double* pairs;
+  __device__ void operator()(index_t, int lane) const {
+    weight_sums mine;
+    for (index_t i = lane; i < n; i += warp_lanes) mine.add(w[i] / *sum, 0);
+    for (int o = warp_lanes / 2; o > 0; o /= 2)
+      mine.add(__shfl_xor_sync(all_lanes, mine.sum, o), __shfl_xor_sync(all_lanes, mine.pairs, o));
+    if (lane == 0) *pairs = mine.pairs;
+  }
 };
 template <class T>
-void cuda_engine::load_weights(const numbers& w, index_t n, T* to, double* shares) {
+void cuda_engine::load_weights(const numbers& w, index_t n, T* to, double* sums) {
   if (w.empty()) {
     fill(to, n, T(1));
-    fill(shares, 1, 1 / double(n));
+    fill(sums, 1, double(n - 1) / double(n));
+    fill(sums + 1, 1, double(n));
     return;
   }
   const double* given = device_weights<double>(w);
-  double* total = take<double>(1);
+  double* total = sums + 1;
   ordered_sum<double>(n, term_of<double>{given}, total);
-  ordered_sum<double>(n, square_share_term{given, total}, shares);
+  launch("pair_weights", row_kernel<pair_weights_step>, 1, 1, block_threads, 0, index_t(1),
+         pair_weights_step{given, total, n, sums});
   each(n, share_weights_step<T>{given, total, n, to});
 }
 
@@ -791,7 +913,7 @@ struct share_targets_step {
   __device__ void operator()(index_t i) const {
     const index_t count = matches[i];
     hit[i] = count > 0 ? T((1 - smoothing) / double(count)) : T(0);
-    mass[i] = T(1);
+    mass[i] = T(count > 0 ? 1 : 0);
   }
 };
 /// Row i belongs to column i.
@@ -852,7 +974,7 @@ struct label_targets_step {
     const bool out = id[i] == ignore, wrong = !out && (id[i] < 0 || id[i] >= classes);
     if (out) id[i] = classes;
     hit[i] = T(1 - smoothing);
-    mass[i] = wrong ? math::limits<T>::not_a_number : T(1);
+    mass[i] = wrong ? math::limits<T>::not_a_number : T(out ? 0 : 1);
   }
 };
 template <class T>
@@ -908,8 +1030,8 @@ struct scaled_weight_step {
   double share;
   T* to;
   __device__ void operator()(index_t i) const {
-    const double factor = sum == nullptr ? share : *sum != 0 ? share / *sum : 0.0;  // no row takes part: no loss
-    to[i] = T(w[i] * factor);
+    const double by = sum == nullptr ? 1 : *sum != 0 ? *sum : math::limits<double>::infinity;  // no row takes part: no loss
+    to[i] = T(w[i] / by * share);
   }
 };
 template <class T>
@@ -922,6 +1044,7 @@ void cuda_engine::row_weights(index_t n, const numbers& w, const labels* y, inde
   each(n, row_weight_step{w.empty() ? nullptr : device_weights<double>(w), y ? indices(*y) : nullptr, positives, ignore, all});
   if (mean) ordered_sum<double>(n, term_of<double>{all}, sum);
   each(n, scaled_weight_step<T>{all, mean ? sum : nullptr, share, weight});
+  s.weight_sum = sum;
 }
 
 }  // namespace craft::engine

@@ -71,7 +71,8 @@ struct mmd_options {
   double factor = 1, offset = 0;                       ///< value = factor * MMD^2 + offset
 };
 
-/// What the following options begin with. The scale is min(exp(log_scale), max_scale).
+/// What the following options begin with. The scale is min(exp(log_scale), max_scale); at max_scale log_scale has a gradient
+/// only if it leads back inside (craft/alignment.hpp), what comes from above included.
 struct scale_options {
   Tensor log_scale{};            ///< one number, with gradient; by default log 100, log 10 of sigmoid_contrastive, 0 of relative
   optional<double> max_scale{};  ///< none: no limit

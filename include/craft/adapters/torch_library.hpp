@@ -46,6 +46,15 @@ class results {
     TORCH_CHECK_VALUE(t && t->defined(), "craft: a gradient is wanted of a tensor that is not given");
     return at::empty_like(*t, t->options().dtype(options_.dtype()), at::MemoryFormat::Contiguous);
   }
+  /// A gradient of log_scale, if it is wanted. Of a scale that may be clamped there are two, of the loss and of its negative:
+  /// which one counts is known when another gradient comes from above.
+  Tensor scale_gradient(const optional<Tensor>& t, const optional<double>& max_scale, bool wanted) const {
+    const Tensor one = gradient(t, wanted);
+    if (!wanted || !max_scale) return one;
+    std::vector<c10::SymInt> shape = one.sym_sizes().vec();
+    shape.insert(shape.begin(), 2);
+    return at::empty_symint(shape, one.options());
+  }
 
  private:
   at::TensorOptions options_;
@@ -141,7 +150,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients
     const optional<Tensor>& weights, text reduction, std::array<bool, 3> wanted) {
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), da = to.gradient(anchors, wanted[1]),
-               ds = to.gradient(log_scale, wanted[2]);
+               ds = to.scale_gradient(log_scale, max_scale, wanted[2]);
   if (x.is_meta()) return {value, dx, da, ds};
 
   call c("anchor_cross_entropy", x);
@@ -172,7 +181,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_gradients(
     const optional<Tensor>& weights, std::array<bool, 3> wanted) {
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]),
-               ds = to.gradient(log_scale, wanted[2]);
+               ds = to.scale_gradient(log_scale, max_scale, wanted[2]);
   if (x.is_meta()) return {value, dx, dy, ds};
 
   call c("info_nce", x);
@@ -198,7 +207,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sigmoid_contrastive_gr
     std::array<bool, 4> wanted) {
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]),
-               ds = to.gradient(log_scale, wanted[2]), db = to.gradient(bias, wanted[3]);
+               ds = to.scale_gradient(log_scale, max_scale, wanted[2]), db = to.gradient(bias, wanted[3]);
   if (x.is_meta()) return {value, dx, dy, ds, db};
 
   call c("sigmoid_contrastive", x);
@@ -228,7 +237,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
   const Tensor total = to.number(), terms = to.numbers({4});
   const Tensor d_images = to.gradient(images, wanted[0]), d_class_texts = to.gradient(class_texts, wanted[1]),
                d_batch_texts = to.gradient(batch_texts, wanted[2]), d_image_anchors = to.gradient(image_anchors, wanted[3]),
-               d_target_images = to.gradient(target_images, wanted[4]), ds = to.gradient(log_scale, wanted[5]);
+               d_target_images = to.gradient(target_images, wanted[4]),
+               ds = to.scale_gradient(log_scale, max_scale, wanted[5]);
   if (!images.is_meta()) {
     call c("objective", images);
     const Tensor values = to.numbers({5});
@@ -433,15 +443,25 @@ inline void without_derivative(const c10::OperatorHandle& op, Stack* stack) {
 /// The backward of a value whose gradients are there already. Not a torch::autograd::Function, which takes microseconds.
 struct times_gradients : torch::autograd::Node {
   std::vector<torch::autograd::SavedVariable> gradients;
+  std::vector<bool> in_pairs;  // of the loss and of its negative
 
-  times_gradients(torch::autograd::edge_list inputs, const tensors& computed) : Node(std::move(inputs)) {
-    for (const Tensor& t : computed) gradients.emplace_back(t, false);
+  times_gradients(torch::autograd::edge_list edges, const tensors& inputs, const tensors& computed) : Node(std::move(edges)) {
+    for (std::size_t i = 0; i < computed.size(); ++i) {
+      gradients.emplace_back(computed[i], false);
+      in_pairs.push_back(computed[i].dim() > inputs[i].dim());
+    }
   }
   tensors apply(tensors&& upstream) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     tensors results(gradients.size());
-    for (std::size_t i = 0; i < results.size(); ++i)
-      if (upstream[0].defined() && task_should_compute_output(i)) results[i] = upstream[0] * gradients[i].unpack();
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      if (!upstream[0].defined() || !task_should_compute_output(i)) continue;
+      const Tensor g = gradients[i].unpack();
+      if (!in_pairs[i])
+        results[i] = upstream[0] * g;
+      else
+        results[i] = upstream[0].abs() * at::where(upstream[0] < 0, g.select(0, 1), g.select(0, 0));
+    }
     return results;
   }
   void release_variables() override {
@@ -491,7 +511,7 @@ struct loss_with_gradients : c10::OperatorKernel {
     torch::jit::drop(*stack, arguments.size());
     const auto edges = torch::autograd::collect_next_edges(inputs);
     set_history(new underivable(edges, gradients), computed);
-    set_history(new times_gradients(edges, computed), {torch::jit::peek(*stack, 0, values).toTensor()});
+    set_history(new times_gradients(edges, inputs, computed), {torch::jit::peek(*stack, 0, values).toTensor()});
   }
 };
 

@@ -11,9 +11,10 @@
 //
 // Buffers have no names in XLA, so two attributes say what they are: `inputs` and `outputs`, in the order of the call.
 // Outputs are "value" and the gradients by the names of the inputs, as many as are wanted; they are computed in one
-// call. All other attributes are options of the verb, by the names in its options struct, with the same defaults:
-// strings for enumerators and the kernel's family, booleans, int64, float64, and arrays of float64 for bandwidths and
-// weights. Scales and biases that are learned are inputs, read when the handler runs, or attributes.
+// call. A loss's output "log_scale" may hold two numbers: its gradient, and that of -value (see alignment_gradients). All
+// other attributes are options of the verb, by the names in its options struct, with the same defaults: strings for
+// enumerators and the kernel's family, booleans, int64, float64, and arrays of float64 for bandwidths and weights. Scales
+// and biases that are learned are inputs, read when the handler runs, or attributes.
 //
 // Element types are those of the buffers; values and gradients have the computing type. Buffers are dense, so nothing
 // is copied. Errors are INVALID_ARGUMENT with craft's text; an unknown name is one too. Nothing is kept between calls,

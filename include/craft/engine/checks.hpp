@@ -4,9 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <limits>
+#include <string>
 #include <type_traits>
 
 #include "craft/context.hpp"
+#include "craft/engine/contract.hpp"
 #include "craft/view.hpp"
 
 namespace craft::engine {
@@ -30,11 +34,43 @@ class checks {
   /// A non-empty input; if the engine's context asks for it, one of finite numbers only.
   template <class S, memory M, class Engine>
   void input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
+    if (engine.context().check_finite()) return finite_input(name, x, engine);
     readable_input(region_of(name, x, false));
-    if (!engine.context().check_finite()) return;
+  }
+  /// A non-empty input of finite numbers, whatever the context asks for: where a number that is none would pass for a result
+  /// (a chosen row, a centre, a p-value), and one more look costs little.
+  template <class S, memory M, class Engine>
+  void finite_input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
+    readable_input(region_of(name, x, false));
     const index_t at = engine.first_not_finite(matrix_view<const std::remove_const_t<S>, M>(x));
     require<data_error>(at < 0, verb_, ": ", name, " has a number that is not finite at row ", at / x.cols(), ", column ",
                         at % x.cols());
+  }
+  /// The rows of d numbers in x (n numbers in all), which lie in the engine's memory and are prepared (centred) as distances
+  /// see them: T must hold their squared distances.
+  template <class T, class Engine>
+  void squarable(const char* name, const T* x, index_t n, index_t d, Engine& engine) const {
+    double* largest = engine.template take<double>(1);
+    engine.largest(x, n, largest);
+    squarable<T>(name, *engine.on_host(largest, 1), d);
+  }
+  /// The same, of the largest magnitude among them, which must be 0 or within square_limits. Not a number is refused as well:
+  /// of finite input it means that the mean is beyond T.
+  template <class T>
+  [[gnu::noinline]] void squarable(const char* name, double largest, index_t d) const {
+    const square_limits<T> limits(d);
+    if (largest == 0 || (largest >= limits.least && largest <= limits.most)) return;
+    const auto text = [](double x) {
+      if (std::isnan(x)) return std::string("not a number");
+      char digits[32];
+      std::snprintf(digits, sizeof digits, "%.3g", x);
+      return std::string(digits);
+    };
+    constexpr bool narrow = sizeof(T) < sizeof(double);
+    fail<data_error>(verb_, ": ", name, ": the largest number (less its column's mean, where rows are centred) is ",
+                     text(largest), "; squared distances are computed in ", narrow ? "float" : "double",
+                     ", which wants it 0 or from ", text(limits.least), " to ", text(limits.most),
+                     "; multiply the rows by a power of two", narrow ? ", or use double" : "");
   }
   /// Two inputs whose rows have the same length.
   template <class A, class B>
@@ -63,6 +99,11 @@ class checks {
   void vector_gradient(const char* name, const output<S, M>& out, index_t count) {
     if (out.wanted()) written_vector(region_of(name, out.to, true), count);
   }
+  /// A gradient by log_scale: one number, or two.
+  template <class S, memory M>
+  void scale_gradient(const output<S, M>& out) {
+    vector_gradient("gradient of log_scale", out, out.to.rows() * out.to.cols() == 2 ? 2 : 1);
+  }
   /// The place of the value.
   template <class T, memory M>
   void value(const scalar_out<T, M>& to) {
@@ -89,16 +130,17 @@ class checks {
     require<shape_error>(y.size() == rows, verb_, ": ", name, " must be ", rows, " labels, got ", y.size());
     reachable(name, y, engine);
   }
-  /// Weights: none, or one per row, finite, not negative; `some_positive`: not all zero.
+  /// Weights: none, or one per row, finite, not negative, and not all zero. One rule for all verbs: rows that a label leaves
+  /// out are another matter.
   template <class Engine>
-  void weights(const char* name, const numbers& given, index_t rows, bool some_positive, Engine& engine) const {
+  void weights(const char* name, const numbers& given, index_t rows, Engine& engine) const {
     if (given.empty()) return;
     require<shape_error>(given.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", given.size());
     reachable(name, given, engine);
-    each_weight(name, engine.seen(given), some_positive);
+    each_weight(name, engine.seen(given));
   }
   /// Weights in host memory.
-  [[gnu::noinline]] void each_weight(const char* name, const numbers& w, bool some_positive) const {
+  [[gnu::noinline]] void each_weight(const char* name, const numbers& w) const {
     if (w.empty()) return;
     double sum = 0;
     for (index_t i = 0; i < w.size(); ++i) {
@@ -106,19 +148,23 @@ class checks {
                             "] must be finite and not negative, got ", w[i]);
       sum += w[i];
     }
-    require<option_error>(!some_positive || sum > 0, verb_, ": ", name, " must not all be zero");
+    require<option_error>(sum > 0, verb_, ": ", name, " must not all be zero");
+    constexpr double least = std::numeric_limits<double>::min();
+    require<option_error>(sum >= least && std::isfinite(sum), verb_, ": ", name, " sum to ", sum, ", expected ", least, " to ",
+                          std::numeric_limits<double>::max(), ": divide them by the largest");
   }
-  /// Whether weights (that have been checked) are more than one row's, as far as the host can tell.
+  /// Whether weights (that have been checked) are more than one row's, and not by next to nothing, as far as the host can tell.
   template <class Engine>
   bool shared_weights(const numbers& given, Engine& engine) const {
     return shared(engine.seen(given));
   }
   [[gnu::noinline]] static bool shared(const numbers& w) {
     if (w.empty()) return true;
-    double sum = 0, shares = 0;
+    double sum = 0;
     for (index_t i = 0; i < w.size(); ++i) sum += w[i];
-    for (index_t i = 0; i < w.size(); ++i) shares += (w[i] / sum) * (w[i] / sum);
-    return shares < 1;
+    weight_sums shares;
+    for (index_t i = 0; i < w.size(); ++i) shares.add(w[i] / sum, 0);
+    return shares.pairs >= 1e-30;  // beyond that a float cannot hold the weights beside their factor
   }
   [[gnu::noinline]] void readable(const char* name, const scalar& s, memory m) const {
     require<device_error>(s.readable_in(m), verb_, ": ", name, " lies in memory this context cannot read");

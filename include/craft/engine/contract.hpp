@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -85,8 +86,46 @@ struct softmax {
   T base = 0, keep = 1;
   const T* soft = nullptr;
   index_t soft_stride = 0;
-  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij
+  const T *weight = nullptr, *mass = nullptr;  ///< w_i (0: left out) and mass_i = sum_j t_ij (0 too where a label leaves a row out)
+  const double* weight_sum = nullptr;          ///< what the weights given were divided by; null: n
   T *lse = nullptr, *sum = nullptr, *target_dot = nullptr;
+};
+
+// ---------------------------------------------------------------------------------------------------------
+// Squared distances
+
+/// Between which magnitudes the largest number of rows of d numbers must lie, if it is not 0, for their squared distances to be
+/// right in T. A difference is at most 2 `most`, so that d of its squares stay below the largest T; and the square of
+/// `least`, times epsilon, is still a normal number: what vanishes then is below the rounding of the largest square.
+template <class T>
+struct square_limits {
+  double least, most;
+  explicit square_limits(index_t d)
+      : least(std::sqrt(double(std::numeric_limits<T>::min()) / double(std::numeric_limits<T>::epsilon()))),
+        most(std::sqrt(double(std::numeric_limits<T>::max()) / (4 * double(d)))) {}
+};
+
+
+/// Which pairs of rows of d numbers have a distance D = a + b - 2 s of little more than its own rounding: no more than
+/// 16 (d + 4) eps (a + b), sixteen times its bound (docs/math.md, "Precision"). Theirs is taken from the difference of the rows.
+template <class T>
+struct near_pairs {
+  T half;
+  CRAFT_HOST_DEVICE explicit near_pairs(index_t d) {
+    const T share = T(16) * T(d + 4) * math::limits<T>::epsilon;
+    half = (T(1) - (share < T(0.0625) ? share : T(0.0625))) / T(2);
+  }
+  /// By the dot product.
+  CRAFT_HOST_DEVICE bool operator()(T s, T a, T b) const { return s - half * b > half * a; }
+  /// By the distance.
+  CRAFT_HOST_DEVICE bool at(T D, T a, T b) const { return D <= (T(1) - half - half) * (a + b); }
+};
+
+/// What a pair function looks at. Of a function of the distance also: of a pair at distance D, wherever it lies.
+template <class T>
+struct pair_scalars {
+  T s, a, b;
+  CRAFT_HOST_DEVICE static pair_scalars at_distance(T D) { return {T(-0.5) * D, T(0), T(0)}; }
 };
 
 /// Whether a pair function says `static constexpr bool linear = true`: it is a multiple of s, and looks at no norms.
@@ -115,7 +154,7 @@ struct add_mean_step {
   CRAFT_HOST_DEVICE void operator()(index_t i) const { x[i] = T(double(x[i]) + mean[i % d]); }
 };
 
-/// s = exp(log_scale), clamped: out = {s, whether s moves with log_scale}.
+/// s = exp(log_scale), clamped: out = {s, whether the clamp holds it}.
 template <class Number>
 struct clamped_scale_step {
   Number log_scale;
@@ -124,20 +163,55 @@ struct clamped_scale_step {
   CRAFT_HOST_DEVICE void operator()(index_t) const {
     const double s = std::exp(double(log_scale));
     out[0] = s < max_scale ? s : max_scale;
-    out[1] = s < max_scale ? 1 : 0;
+    out[1] = s < max_scale ? 0 : 1;
     if (s != s) out[0] = s;  // a scale that is not a number must not pass for the largest one
   }
 };
 
-/// The gradient by the scale is the sum of its parts, which the first one becomes; none where the clamp holds.
+/// parts (2 of them at least) become {g, the same for -upstream}, where g is the gradient by log_scale that the caller gets:
+/// upstream times the sum of the first `count`, as if nothing were clamped; but 0 where the clamp holds and a step against g
+/// would lead further out. So the scale stays at its bound until it is to shrink, as if log_scale itself were clamped.
 template <class Number>
 struct clamped_scale_pullback_step {
   double* parts;
   index_t count;
-  Number moves;
+  Number upstream, held;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    for (index_t q = 1; q < count; ++q) parts[0] += parts[q];
-    if (double(moves) == 0) parts[0] = 0;
+    double g = parts[0];
+    for (index_t q = 1; q < count; ++q) g += parts[q];
+    g *= double(upstream);
+    const bool clamped = double(held) != 0;
+    parts[0] = clamped && g < 0 ? 0 : g;  // what is not a number stays that
+    parts[1] = clamped && g > 0 ? 0 : -g;
+  }
+};
+
+/// out_i += dL/dw_i of one direction, L = share sum_i w_i l_i / sum w (or share sum_i w_i l_i, with `divided` false): by the
+/// rows' own losses l_i = mass_i lse_i - target_dot_i. Rows without a part in it have none; `loss` is L.
+template <class Softmax>
+struct row_weight_pullback_step {
+  Softmax s;
+  const double* loss;
+  double share;
+  bool divided;
+  double* out;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    const double mass = double(s.mass[i]), sum = s.weight_sum ? *s.weight_sum : double(s.n);
+    if ((mass == 0 && s.soft == nullptr) || (divided && sum == 0)) return;
+    const double row = share * (mass * double(s.lse[i]) - double(s.target_dot[i]));
+    out[i] += divided ? (row - *loss) / sum : row;
+  }
+};
+
+/// z_ij = dL/dt_ij = w_i keep (lse_i - z_ij), the gradient by soft targets, n x m.
+template <class T, class Softmax>
+struct target_pullback_step {
+  Softmax s;
+  index_t m;
+  T* z;
+  CRAFT_HOST_DEVICE void operator()(index_t at) const {
+    const index_t i = at / m;
+    z[at] = s.weight[i] * s.keep * (s.lse[i] - z[at]);
   }
 };
 
@@ -208,24 +282,75 @@ struct bandwidth_pullback_step {
   }
 };
 
-/// Factors {within_x, within_y} of a quadratic form whose weights are w_i n / sum w, given sum_i (w_i / sum w)^2 of both
-/// sides. Without the diagonal, sum_(i != j) a_i a_j = 1 - sum a_i^2.
+/// Of some weights: their sum, and the sum over pairs of different ones, sum_(i != j) a_i a_j. Nothing is subtracted, as in
+/// 1 - sum a_i^2, which leaves no digits where one weight is nearly all.
+struct weight_sums {
+  double sum = 0, pairs = 0;
+  /// These and others together.
+  CRAFT_HOST_DEVICE void add(double other_sum, double other_pairs) {
+    pairs += other_pairs + 2 * sum * other_sum;
+    sum += other_sum;
+  }
+};
+
+/// Factors {within_x, within_y} of a quadratic form whose weights are a_i n with sum a = 1, given sum_(i != j) a_i a_j of both
+/// sides: what is divided by without the diagonal.
 struct form_factors_step {
   index_t n, m;
   bool without_diagonal;
-  const double *x_squares, *y_squares;
+  const double *x_pairs, *y_pairs;
   double* out;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    out[0] = 1 / (double(n) * double(n) * (without_diagonal ? 1 - *x_squares : 1));
-    out[1] = 1 / (double(m) * double(m) * (without_diagonal ? 1 - *y_squares : 1));
+    out[0] = 1 / (double(n) * double(n) * (without_diagonal ? *x_pairs : 1));
+    out[1] = 1 / (double(m) * double(m) * (without_diagonal ? *y_pairs : 1));
+  }
+};
+
+/// x in other words: 64 bits that look random, and differ for different x.
+///
+/// G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+CRAFT_HOST_DEVICE inline std::uint64_t mixed_bits(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/// key_i: a number that is the same for equal rows, and hardly ever for others.
+template <class T>
+struct row_key_step {
+  const T* x;
+  index_t d;
+  index_t* key;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    std::uint64_t all = 0;
+    for (index_t k = 0; k < d; ++k) {
+      const double value = double(x[i * d + k]) + 0.0;  // which makes -0 a 0
+      std::uint64_t bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      all = mixed_bits(all + bits + 0x9e3779b97f4a7c15u);
+    }
+    key[i] = index_t(all);
+  }
+};
+
+/// first_i = i, unless row first_i is equal to row i.
+template <class T>
+struct equal_row_step {
+  const T* x;
+  index_t d;
+  index_t* first;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    const T *row = x + i * d, *other = x + first[i] * d;
+    for (index_t k = 0; k < d; ++k)
+      if (row[k] != other[k]) first[i] = i;
   }
 };
 
 /// Labels w_i = 1 - offset for the rows that count as x's, -offset for the others. Vector 0 is all ones, 1 has the labels as
 /// they are, from 2 on they are permuted. In blocks of `side` rows of the sample: `count` vectors, one after another.
 ///
-/// n of N rows in one pass: C. Fan, M. Muller and I. Rezucha, J. Am. Stat. Assoc. 57 (1962). The random bits, the same on
-/// every device: G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+/// n of N rows in one pass: C. Fan, M. Muller and I. Rezucha, J. Am. Stat. Assoc. 57 (1962). The random bits are the same on
+/// every device.
 template <class T>
 struct label_step {
   std::uint64_t seed;
@@ -233,14 +358,9 @@ struct label_step {
   T offset;
   T* labels;
 
-  CRAFT_HOST_DEVICE static std::uint64_t mixed(std::uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  }
   CRAFT_HOST_DEVICE void operator()(index_t b) const {
     constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
-    std::uint64_t state = mixed(seed + step) + mixed(std::uint64_t(b) * step);
+    std::uint64_t state = mixed_bits(seed + step) + mixed_bits(std::uint64_t(b) * step);
     index_t wanted = n;
     for (index_t begin = 0; begin < total; begin += side) {
       const index_t length = total - begin < side ? total - begin : side;
@@ -249,7 +369,7 @@ struct label_step {
         bool chosen = i < n;
         if (b > 1) {  // each row with probability (still wanted) / (still left)
           state += step;
-          chosen = double(mixed(state) >> 11) * 0x1.0p-53 * double(total - i) < double(wanted);
+          chosen = double(mixed_bits(state) >> 11) * 0x1.0p-53 * double(total - i) < double(wanted);
           if (chosen) --wanted;
         }
         to[i - begin] = b == 0 ? T(1) : chosen ? T(1) - offset : -offset;

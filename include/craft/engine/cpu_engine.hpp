@@ -99,7 +99,9 @@ class cpu_engine : public cpu_sweeps {
   index_t first_not_finite(const matrix_view<const S>& x) const {
     std::atomic<index_t> first{std::numeric_limits<index_t>::max()};
     pieces(x.rows(), x.cols(), [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i)
+      for (index_t i = begin; i < end; ++i) {
+        if constexpr (std::is_same_v<S, compute_t<S>>)
+          if (all_finite(x.row(i), x.cols())) continue;
         for (index_t k = 0; k < x.cols(); ++k)
           if (!std::isfinite(compute_t<S>(x.row(i)[k]))) {
             const index_t at = i * x.cols() + k;
@@ -108,6 +110,7 @@ class cpu_engine : public cpu_sweeps {
             }
             return;
           }
+      }
     });
     return first == std::numeric_limits<index_t>::max() ? -1 : first.load();
   }
@@ -159,6 +162,43 @@ class cpu_engine : public cpu_sweeps {
       return s;
     });
   }
+  /// out = the largest |x_i| of n numbers; not a number if any is.
+  template <class T>
+  void largest(const T* x, index_t n, double* out) const {
+    std::atomic<T> most{T(0)};
+    pieces(n, 1, [&](index_t begin, index_t end) {
+      const T here = largest_magnitude(x + begin, end - begin);
+      for (T seen = most; (here != here || here > seen) && !most.compare_exchange_weak(seen, here);) {
+      }
+    });
+    *out = double(most.load());
+  }
+  /// A magnitude that square_limits forbid, or 0: the largest of all numbers of x and y, or if `each_row` of a row that is not
+  /// zero. The norms tell nearly always. Not of what is not finite: that stays so by itself.
+  template <class T>
+  double beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row) const {
+    const square_limits<T> limits(x.d);
+    const auto forbidden = [&](double magnitude) {
+      return std::isfinite(magnitude) && magnitude != 0 && !(magnitude >= limits.least && magnitude <= limits.most);
+    };
+    const double least = limits.least * limits.least * (each_row ? 1 : double(x.d)), most = limits.most * limits.most;
+    double highest = 0, found = 0;
+    for (const rows<T>& r : {x, y})
+      for (index_t i = 0; i < r.n; ++i) {
+        const double squared = double(r.squared[i]);
+        highest = std::max(highest, squared);
+        if (!each_row || (squared >= least && squared <= most)) continue;
+        const double magnitude = double(largest_magnitude(r.data + i * r.d, r.d));
+        if (forbidden(magnitude)) return magnitude;
+      }
+    if (each_row || (highest >= least && highest <= most)) return 0;
+    for (const rows<T>& r : {x, y}) {
+      double here = 0;
+      largest(r.data, r.n * r.d, &here);
+      found = here > found || here != here ? here : found;
+    }
+    return forbidden(found) ? found : 0;
+  }
   /// out = sum_ik x_ik y_ik
   template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out) {
@@ -182,7 +222,8 @@ class cpu_engine : public cpu_sweeps {
     });
   }
 
-  /// means_c = mean of the rows with group_i = c (0 for none), k x d, and how many there are.
+  /// means_c = mean of the rows with group_i = c, k x d, and how many there are; where there is none, means_c stays. A mean is
+  /// the group's first row plus the mean difference from it, so that the mean of equal rows is that row to the last bit.
   template <class T>
   void group_means(const rows<T>& x, const index_t* group, index_t k, T* means, index_t* counts) {
     const workspace::frame inner(ctx_.scratch());
@@ -193,12 +234,14 @@ class cpu_engine : public cpu_sweeps {
     for (index_t i = 0; i < x.n; ++i) sorted[begin[group[i]]++] = i;  // and begin_c becomes the end of c
     double* sums = zeros<double>(k * x.d);
     parallel(k, threads_for(4 * double(x.n) * double(x.d)), [&](index_t, index_t c) {
+      if (counts[c] == 0) return;
       double* sum = sums + c * x.d;
-      for (index_t q = begin[c] - counts[c]; q < begin[c]; ++q) {
+      const T* first = x.data + sorted[begin[c] - counts[c]] * x.d;
+      for (index_t q = begin[c] - counts[c] + 1; q < begin[c]; ++q) {
         const T* from = x.data + sorted[q] * x.d;
-        for (index_t j = 0; j < x.d; ++j) sum[j] += double(from[j]);
+        for (index_t j = 0; j < x.d; ++j) sum[j] += double(from[j]) - double(first[j]);
       }
-      for (index_t j = 0; j < x.d; ++j) means[c * x.d + j] = T(sum[j] / double(std::max<index_t>(counts[c], 1)));
+      for (index_t j = 0; j < x.d; ++j) means[c * x.d + j] = T(double(first[j]) + sum[j] / double(counts[c]));
     });
   }
   /// distance_i = min(distance_i, |x_i - x_p|^2)
@@ -223,10 +266,16 @@ class cpu_engine : public cpu_sweeps {
   }
 
   // ---- rows: transformations
-  /// x_i -= mean of all rows, which is left in `mean`.
+  /// x_i -= mean of all rows, which is left in `mean`. It is the first row plus the mean difference from it: the mean of equal
+  /// numbers is then that number, and what remains of them 0, where a sum of many divided by n would be rounded.
   template <class T>
   void centre(T* x, index_t n, index_t d, double* mean) const {
-    column_sums(x, n, d, mean, double(n));
+    columns(n, d, [&](index_t begin, index_t end) {
+      std::fill(mean + begin, mean + end, 0.0);
+      for (index_t i = 1; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) mean[k] += double(x[i * d + k]) - double(x[k]);
+      for (index_t k = begin; k < end; ++k) mean[k] = double(x[k]) + mean[k] / double(n);
+    });
     subtract(x, n, d, mean);
   }
   /// x_i -= m
@@ -250,11 +299,21 @@ class cpu_engine : public cpu_sweeps {
       for (index_t i = begin; i < end; ++i) x.squared[i] = engine::dot(x.data + i * x.d, x.data + i * x.d, x.d);
     });
   }
-  /// x_i /= |x_i|, inverse_norm_i = 1 / |x_i|; a zero row stays zero, with inverse norm 0.
+  /// x_i = x_i / |x_i| - minus (d numbers, or null), inverse_norm_i = 1 / |x_i|; a zero row is not divided, and has inverse
+  /// norm 0. What is left of unit rows that are nearly the same is rounded once, and not before it is subtracted.
   template <class T>
-  void normalise(T* x, index_t n, index_t d, T* inverse_norm) const {
+  void normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus = nullptr) const {
     pieces(n, d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) inverse_norm[i] = engine::normalise(x + i * d, d, T(1));
+      for (index_t i = begin; i < end; ++i) {
+        T* xi = x + i * d;
+        if (minus == nullptr) {
+          inverse_norm[i] = engine::normalise(xi, d, T(1));
+          continue;
+        }
+        const T length = norm(xi, d);
+        inverse_norm[i] = length > T(0) ? T(1) / length : T(0);
+        for (index_t k = 0; k < d; ++k) xi[k] = T((length > T(0) ? double(xi[k]) / double(length) : double(xi[k])) - minus[k]);
+      }
     });
   }
   /// g_i = (g_i - (g_i . u_i) u_i) / |x_i| with unit rows u: the gradient through normalise.
@@ -366,7 +425,7 @@ class cpu_engine : public cpu_sweeps {
   template <class T, class K>
   void quadratic_form(const rows<T>& z, index_t split, const K& k, const form_weights<T>& w, bool skip_diagonal,
                       bool parameters, double* totals, const pull<T>& g) {
-    const quadratic_form_tile<T, K> epilogue{k, z.squared, w, split, skip_diagonal, g.wanted(), parameters};
+    const quadratic_form_tile<T, K> epilogue{k, z, w, split, skip_diagonal, g.wanted(), parameters};
     sweep_triangle<T>(z, split, epilogue, 1 + (parameters ? k.weights() + k.bandwidths() : 0), totals, g, w.pull_x, w.pull_y);
   }
 
@@ -394,14 +453,14 @@ class cpu_engine : public cpu_sweeps {
   /// out_ij = scale * k(x_i, y_j)
   template <class T, class K, class S>
   void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<S>& out) {
-    sweep_rectangle<T>(x, y, map_tile<T, K, S>{k, x.squared, y.squared, T(scale), out}, 0, nullptr, pull<T>{},
+    sweep_rectangle<T>(x, y, map_tile<T, K, S>{k, x, y, T(scale), out}, 0, nullptr, pull<T>{},
                     pull<T>{});
   }
   /// Its pull-back for dL/dout; totals[0] += sum dout_ij out_ij, but of a linear kernel, which gives no total.
   template <class T, class K, class S>
   void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale, const matrix_view<const S>& dout,
                     double* totals, const pull<T>& gx, const pull<T>& gy) {
-    const map_pullback_tile<T, K, S> epilogue{k, x.squared, y.squared, T(scale), dout};
+    const map_pullback_tile<T, K, S> epilogue{k, x, y, T(scale), dout};
     constexpr bool linear = is_linear<K>::value;
     sweep_rectangle<T>(x, y, epilogue, linear ? 0 : 1, totals, gx, gy, dots<T>{nullptr, linear});
   }
@@ -449,13 +508,23 @@ class cpu_engine : public cpu_sweeps {
     sweep_rectangle<T>(x, y, epilogue, 2, totals, gx, gy);
   }
 
-  /// index_i = the nearest row of y to x_i (lowest index on ties), distance_i = its squared distance.
+  /// Whether a dot product may have other last bits where its rows stand elsewhere: here it is the same sum in the same order.
+  static constexpr bool products_depend_on_place = false;
+  /// index_i = the nearest row of y to x_i (lowest index on ties), distance_i = its squared distance; exactly 0 of equal
+  /// rows. A row of y takes no part if its squared norm is said to be infinite.
   template <class T>
   void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
     std::fill_n(distance, x.n, std::numeric_limits<T>::infinity());
     std::fill_n(index, x.n, y.n);
     sweep_rectangle<T>(x, y, nearest_tile<T>{y.squared, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
-    for (index_t i = 0; i < x.n; ++i) distance[i] = std::max(T(0), distance[i] + x.squared[i]);
+    pieces(x.n, x.d, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        const T* to = y.data + index[i] * x.d;
+        distance[i] = is_near(distance[i] + x.squared[i], x.squared[i], y.squared[index[i]], x.d)
+                          ? squared_distance(x.data + i * x.d, to, x.d)
+                          : distance[i] + x.squared[i];
+      }
+    });
   }
 
   /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but
@@ -531,21 +600,22 @@ class cpu_engine : public cpu_sweeps {
       to = T((out.mode == write::accumulate ? double(to) : 0.0) + factor * values[q]);
     }
   }
-  /// to_i = w_i * n / sum w (empty: 1), shares = sum_i (w_i / sum w)^2.
+  /// to_i = a_i n with a_i = w_i / sum w (empty: 1); sums = {sum_(i != j) a_i a_j, sum w}.
   template <class T>
-  void load_weights(const numbers& w, index_t n, T* to, double* shares) const {
+  void load_weights(const numbers& w, index_t n, T* to, double* sums) const {
     if (w.empty()) {
       std::fill_n(to, n, T(1));
-      *shares = 1 / double(n);
+      sums[0] = double(n - 1) / double(n), sums[1] = double(n);
       return;
     }
-    double sum = 0, squares = 0;
+    double sum = 0;
     for (index_t i = 0; i < n; ++i) sum += w[i];
+    weight_sums shares;
     for (index_t i = 0; i < n; ++i) {
-      to[i] = T(w[i] * double(n) / sum);
-      squares += (w[i] / sum) * (w[i] / sum);
+      to[i] = T(w[i] / sum * double(n));
+      shares.add(w[i] / sum, 0);
     }
-    *shares = squares;
+    sums[0] = shares.pairs, sums[1] = sum;
   }
   template <class T>
   static void fill(T* to, index_t n, T value) {
@@ -589,7 +659,7 @@ class cpu_engine : public cpu_sweeps {
     index_t* matches = take<index_t>(s.n);
     for (index_t i = 0; i < s.n; ++i) {
       id[i] = exact_id<T>(y[i] == ignore ? classes : y[i]);
-      matches[i] = 1;
+      matches[i] = y[i] == ignore ? 0 : 1;
     }
     for (index_t c = 0; c < classes; ++c) other[c] = exact_id<T>(c);
     share_targets(id, other, matches, s.n, classes, smoothing, s);
@@ -615,15 +685,16 @@ class cpu_engine : public cpu_sweeps {
   void row_weights(index_t n, const numbers& w, const labels* y, index_t ignore, const index_t* positives, bool mean,
                    double share, softmax<T>& s) {
     T* weight = take<T>(n);
-    double sum = 0;
+    double *total = take<double>(1), &sum = *total = 0;
     const auto of = [&](index_t i) {
       const bool out = (y && (*y)[i] == ignore) || (positives && positives[i] == 0);
       return out ? 0.0 : w.empty() ? 1.0 : w[i];
     };
     for (index_t i = 0; i < n; ++i) sum += of(i);
-    const double factor = !mean ? share : sum > 0 ? share / sum : 0.0;
-    for (index_t i = 0; i < n; ++i) weight[i] = T(of(i) * factor);
+    const double by = !mean ? 1 : sum > 0 ? sum : std::numeric_limits<double>::infinity();
+    for (index_t i = 0; i < n; ++i) weight[i] = T(of(i) / by * share);
     s.weight = weight;
+    s.weight_sum = total;
   }
 
  private:
@@ -679,7 +750,7 @@ class cpu_engine : public cpu_sweeps {
     T *hit = take<T>(n), *mass = take<T>(n);
     for (index_t i = 0; i < n; ++i) {
       hit[i] = matches[i] > 0 ? T((1 - smoothing) / double(matches[i])) : T(0);
-      mass[i] = T(1);
+      mass[i] = T(matches[i] > 0 ? 1 : 0);
     }
     s.id = id;
     s.other_id = other_id;
@@ -691,15 +762,19 @@ class cpu_engine : public cpu_sweeps {
 
   template <class T, class F>
   void sweep_distances(const rows<T>& x, const F& f) {
-    sweep_triangle<T>(x, x.n, each_distance<T, F>{x.squared, f}, 0, nullptr, pull<T>{});
+    sweep_triangle<T>(x, x.n, each_distance<T, F>{x, f}, 0, nullptr, pull<T>{});
   }
 
-  // One pair of the linear-time form, weight u: value, parameter sums and gradients of both rows.
+  // One pair of the linear-time form, weight u: value, parameter sums and gradients of both rows. A distance is taken from the
+  // rows here, always.
   template <class T, class K>
   void add_pair(const rows<T>& z, index_t i, index_t j, const K& k, T u, bool parameters, double* totals,
                 const pull<T>& g) const {
     const T *zi = z.data + i * z.d, *zj = z.data + j * z.d;
-    const T s = engine::dot(zi, zj, z.d), a = z.squared[i], b = z.squared[j];
+    constexpr bool radial = K::translation_invariant;
+    const T D = radial ? squared_distance(zi, zj, z.d) : T(0);
+    const auto [s, a, b] = radial ? pair_scalars<T>::at_distance(D)
+                                  : pair_scalars<T>{engine::dot(zi, zj, z.d), z.squared[i], z.squared[j]};
     const pair_partials<T> p = k.partials(s, a, b);
     totals[0] += double(u) * double(p.value);
     if (parameters) {
@@ -708,7 +783,7 @@ class cpu_engine : public cpu_sweeps {
           s, a, b, [&](int q, T dk) { totals[1 + q] += double(u * dk); },
           [&](int q, T dk) { by_bandwidth[q] += double(u * dk); });
     }
-    if (g.gradient == nullptr) return;
+    if (g.gradient == nullptr || (radial && D == T(0))) return;
     add_multiple(u * p.ds, zj, z.d, g.gradient + i * z.d);
     add_multiple(u * p.ds, zi, z.d, g.gradient + j * z.d);
     g.self[i] += double(u * p.da);

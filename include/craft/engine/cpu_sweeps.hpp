@@ -38,6 +38,7 @@ class cpu_sweeps : public cpu_threads {
     T* tile;
     T* column;  ///< one number per column of the tile, for the epilogue's use
     T *row_sums, *col_sums;
+    index_t* near;
     product<T> products;
   };
 
@@ -175,7 +176,7 @@ class cpu_sweeps : public cpu_threads {
     const index_t d = x.d;
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
     t.s = kept.tiles ? kept.tiles : m.tile, t.stride = product<T>::padded(most_columns);
-    t.row_sums = m.row_sums, t.col_sums = m.col_sums;
+    t.row_sums = m.row_sums, t.col_sums = m.col_sums, t.near = m.near;
     std::fill_n(m.row_sums, t.ni, T(0));
     std::fill_n(m.col_sums, t.nj, T(0));
     if (!kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
@@ -234,8 +235,9 @@ class cpu_sweeps : public cpu_threads {
     for (index_t s = 0; s < count; ++s) {
       T* tile = take<T>(height * product<T>::padded(width));
       T *column = take<T>(width), *row_sums = take<T>(height), *col_sums = take<T>(width);
+      index_t* near = take<index_t>(width);
       T* scratch = take<T>(product<T>::scratch_size(height, width, d));
-      new (slots + s) slot_memory<T>{tile, column, row_sums, col_sums, product<T>(scratch)};
+      new (slots + s) slot_memory<T>{tile, column, row_sums, col_sums, near, product<T>(scratch)};
     }
     return slots;
   }

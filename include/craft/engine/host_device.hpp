@@ -18,6 +18,7 @@ template <class T>
 struct limits {
   static constexpr T infinity = std::numeric_limits<T>::infinity(), not_a_number = std::numeric_limits<T>::quiet_NaN();
   static constexpr T epsilon = std::numeric_limits<T>::epsilon(), smallest = std::numeric_limits<T>::min();
+  static constexpr T largest = std::numeric_limits<T>::max();
 };
 
 // Elementary functions of a number, or of a register of numbers (engine/pack.hpp), which brings them as members.

@@ -15,6 +15,7 @@ struct tile {
   index_t stride;
   T* row_sums;       ///< ni numbers of this tile, 0 at first
   T* col_sums;       ///< nj numbers of this tile, 0 at first
+  index_t* near;     ///< room for nj indices
   double* totals;
   index_t slot;      ///< which of the concurrent workers this is
   T* row(index_t i) const { return s + i * stride; }

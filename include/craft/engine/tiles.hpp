@@ -16,6 +16,7 @@
 #include "craft/engine/contract.hpp"
 #include "craft/engine/pack.hpp"
 #include "craft/engine/tile.hpp"
+#include "craft/engine/vectors.hpp"
 #include "craft/kernels.hpp"
 
 namespace craft::engine {
@@ -35,37 +36,62 @@ T exact_id(index_t id) {
 }
 constexpr index_t largest_id = 0x3fffffff;
 
+/// Which columns are near a row with these dot products and squared norms (near_pairs); how many there are. Mostly none, which
+/// two operations a register tell.
+template <class T>
+[[gnu::noinline]] index_t find_near(const near_pairs<T>& near, const T* s, T a, const T* b, index_t n, index_t* at) {
+  T highest = -std::numeric_limits<T>::infinity();
+  pack<T> high(highest);
+  for_each_pack<T>(0, n, [&](index_t j, auto tag) {
+    using V = decltype(tag);
+    if constexpr (std::is_same_v<V, T>)
+      highest = math::max(highest, s[j] - near.half * b[j]);
+    else
+      high = high.max(load<V>(b + j).times_plus(V(-near.half), load<V>(s + j)));
+  });
+  index_t count = 0;
+  if (math::max(highest, largest(high)) > near.half * a)
+    for (index_t j = 0; j < n; ++j)
+      if (near(s[j], a, b[j])) at[count++] = j;
+  return count;
+}
+
 /// Weighted sum of k over all pairs, sum_ij u_ij k(z_i, z_j), on a stacked sample whose first `split` rows are x.
 /// Optionally the sums of the kernel's parameter derivatives.
+///
+/// Two kinds of pairs stand apart from the others of their row, so that what is small there keeps its digits. A row with itself:
+/// nothing moves the distance 0, so its slope must not come into sums where others would be lost beside it. And near
+/// rows, whose distance is taken from the rows; equal ones have no slope either.
 template <class T, class K>
 struct quadratic_form_tile {
   static constexpr bool columns_depend = false, by_norms = true;
   K kernel;
-  const T* squared;
+  rows<T> z;
   form_weights<T> weights;
   index_t split;
   bool skip_diagonal, gradient, parameters;
 
   bool operator()(tile<T>& t, T* column_weight) const {
     const K k = kernel;  // a copy of its own: the numbers written below are not its parameters
+    const near_pairs<T> near(z.d);
     const bool first = t.i0 < split, second = t.j0 < split;
     // A tile off the diagonal stands for its mirror image too.
     const double factor = 2 * (first == second ? (first ? weights.within_x : weights.within_y) : weights.across);
-    const T* b = squared + t.j0;
+    const T* b = z.squared + t.j0;
     T* col_sums = t.col_sums;
     std::copy_n(weights.per_row + t.j0, t.nj, column_weight);
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
-      const T a = squared[t.i0 + i];
-      const double row_weight = factor * double(weights.per_row[t.i0 + i]);
-      if (t.diagonal) {
-        s[i] = a;  // a row is at distance exactly 0 from itself; known by its index, not by its numbers
-        if (skip_diagonal) column_weight[i] = T(0);
-      }
-      if (parameters) add_parameters(t, s, a, b, (t.diagonal ? 0.5 : 1) * row_weight, column_weight);
+      const T a = z.squared[t.i0 + i];
+      const double row_weight = factor * double(weights.per_row[t.i0 + i]), by_pair = (t.diagonal ? 0.5 : 1) * row_weight;
+      if (t.diagonal) s[i] = T(0);  // known by its index
+      const index_t apart = K::translation_invariant ? find_near(near, s, a, b, t.nj, t.near) : 0;
+      for (index_t q = 0; q < apart; ++q) s[t.near[q]] = (a + b[t.near[q]]) / T(2), column_weight[t.near[q]] = T(0);
+      if (t.diagonal) s[i] = a, column_weight[i] = T(0);
+      if (parameters) add_parameters(t, s, a, b, by_pair, column_weight);
       T value(0), row_sum(0);
+      const T scale = T(row_weight);
       if (gradient) {
-        const T scale = T(row_weight);
         each(t.nj, value, row_sum, [&](index_t j, auto& v, auto& r) {
           using V = std::decay_t<decltype(v)>;
           const V w = load<V>(column_weight + j), u = V(scale) * w;
@@ -75,15 +101,37 @@ struct quadratic_form_tile {
           store(col_sums + j, load<V>(col_sums + j) + u * p.db);
           store(s + j, u * p.ds);
         });
-        t.row_sums[i] += row_sum;
       } else {
         each(t.nj, value, row_sum, [&](index_t j, auto& v, auto&) {
           using V = std::decay_t<decltype(v)>;
           v = v + load<V>(column_weight + j) * k.value(load<V>(s + j), V(a), load<V>(b + j));
         });
       }
-      t.totals[0] += (t.diagonal ? 0.5 : 1) * row_weight * double(value);
-      if (t.diagonal && skip_diagonal) column_weight[i] = weights.per_row[t.j0 + i];
+      const auto add_apart = [&](index_t j, const pair_scalars<T>& at) {
+        const T w = column_weight[j] = weights.per_row[t.j0 + j];
+        if (parameters) add_parameters<T>(at, by_pair * double(w), t.totals);
+        const pair_partials<T> p = k.partials(at.s, at.a, at.b);
+        value += w * p.value;
+        return p;
+      };
+      for (index_t q = 0; q < apart; ++q) {
+        const index_t j = t.near[q];
+        const T D = squared_distance(z.data + (t.i0 + i) * z.d, z.data + (t.j0 + j) * z.d, z.d);
+        const pair_partials<T> p = add_apart(j, pair_scalars<T>::at_distance(D));
+        if (!gradient || D == T(0)) continue;
+        const T u = scale * column_weight[j];
+        row_sum += u * p.da;
+        col_sums[j] += u * p.db;
+        s[j] = u * p.ds;
+      }
+      if (t.diagonal && skip_diagonal) {
+        column_weight[i] = weights.per_row[t.j0 + i];
+      } else if (t.diagonal) {
+        const pair_partials<T> p = add_apart(i, {a, a, a});
+        row_sum += T(0.5) * scale * column_weight[i] * (p.ds + p.da + p.db);  // exactly 0 for a function of the distance
+      }
+      t.row_sums[i] += row_sum;
+      t.totals[0] += by_pair * double(value);
     }
     return gradient;
   }
@@ -99,15 +147,18 @@ struct quadratic_form_tile {
     second = sum(r);
     for (; j < n; ++j) f(j, first, second);
   }
+  // The kernel's parameters' share of pairs at s, a, b, times w and then in double times `weight`.
+  template <class V>
+  void add_parameters(const pair_scalars<V>& at, double weight, double* totals, V w = V(T(1))) const {
+    double *by_weight = totals + 1, *by_bandwidth = by_weight + kernel.weights();
+    kernel.parameters(
+        at.s, at.a, at.b, [&](int q, V k) { by_weight[q] += weight * double(sum(w * k)); },
+        [&](int q, V k) { by_bandwidth[q] += weight * double(sum(w * k)); });
+  }
   void add_parameters(const tile<T>& t, const T* s, T a, const T* b, double row_weight, const T* column_weight) const {
-    double* by_weight = t.totals + 1;
-    double* by_bandwidth = by_weight + kernel.weights();
     for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
       using V = decltype(tag);
-      const V w = load<V>(column_weight + j);
-      kernel.parameters(
-          load<V>(s + j), V(a), load<V>(b + j), [&](int q, V k) { by_weight[q] += row_weight * double(sum(w * k)); },
-          [&](int q, V k) { by_bandwidth[q] += row_weight * double(sum(w * k)); });
+      add_parameters<V>({load<V>(s + j), V(a), load<V>(b + j)}, row_weight, t.totals, load<V>(column_weight + j));
     });
   }
 };
@@ -117,18 +168,27 @@ template <class T, class K, class S>
 struct map_tile {
   static constexpr bool columns_depend = false, by_norms = false;
   K kernel;
-  const T *x_squared, *y_squared;
+  rows<T> x, y;
   T scale;
   matrix_view<S> out;
 
   bool operator()(tile<T>& t, T*) const {
+    const near_pairs<T> near(x.d);
+    const T* b = y.squared + t.j0;
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
-      const T a = x_squared[t.i0 + i];
+      const T a = x.squared[t.i0 + i];
+      const index_t apart = K::translation_invariant ? find_near(near, s, a, b, t.nj, t.near) : 0;
       for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
         using V = decltype(tag);
-        store(s + j, V(scale) * kernel.value(load<V>(s + j), V(a), load<V>(y_squared + t.j0 + j)));
+        store(s + j, V(scale) * kernel.value(load<V>(s + j), V(a), load<V>(b + j)));
       });
+      for (index_t q = 0; q < apart; ++q) {
+        const index_t j = t.near[q];
+        const T D = squared_distance(x.data + (t.i0 + i) * x.d, y.data + (t.j0 + j) * y.d, x.d);
+        const auto at = pair_scalars<T>::at_distance(D);
+        s[j] = scale * kernel.value(at.s, at.a, at.b);
+      }
       S* to = out.row(t.i0 + i) + t.j0;
       for (index_t j = 0; j < t.nj; ++j) to[j] = S(s[j]);
     }
@@ -137,21 +197,25 @@ struct map_tile {
 };
 
 /// Weights of the pull-back of map_tile for a given dL/dout; totals[0] += sum dout_ij out_ij. A linear kernel looks at no dot
-/// products, and gives no total.
+/// products, and gives no total. Near rows stand apart as in quadratic_form_tile.
 template <class T, class K, class S>
 struct map_pullback_tile {
   static constexpr bool columns_depend = false, by_norms = !is_linear<K>::value;
   K kernel;
-  const T *x_squared, *y_squared;
+  rows<T> x, y;
   T scale;
   matrix_view<const S> dout;
 
   bool operator()(tile<T>& t, T* u) const {
+    const near_pairs<T> near(x.d);
+    const T* b = y.squared + t.j0;
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
       const S* from = dout.row(t.i0 + i) + t.j0;
       for (index_t j = 0; j < t.nj; ++j) u[j] = scale * T(from[j]);
-      const T a = x_squared[t.i0 + i];
+      const T a = x.squared[t.i0 + i];
+      const index_t apart = K::translation_invariant ? find_near(near, s, a, b, t.nj, t.near) : 0;
+      for (index_t q = 0; q < apart; ++q) s[t.near[q]] = (a + b[t.near[q]]) / T(2), u[t.near[q]] = T(0);
       double by_scale = 0;
       T row_sum(0);
       for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
@@ -160,13 +224,24 @@ struct map_pullback_tile {
         if constexpr (!by_norms) {
           store(s + j, w * kernel.partials(V(T(0)), V(T(0)), V(T(0))).ds);
         } else {
-          const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(y_squared + t.j0 + j));
+          const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(b + j));
           by_scale += double(sum(w * k.value));
           row_sum += sum(w * k.da);
           store(t.col_sums + j, load<V>(t.col_sums + j) + w * k.db);
           store(s + j, w * k.ds);
         }
       });
+      for (index_t q = 0; q < apart; ++q) {
+        const index_t j = t.near[q];
+        const T w = scale * T(from[j]), D = squared_distance(x.data + (t.i0 + i) * x.d, y.data + (t.j0 + j) * y.d, x.d);
+        const auto at = pair_scalars<T>::at_distance(D);
+        const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
+        by_scale += double(w * k.value);
+        if (D == T(0)) continue;
+        row_sum += w * k.da;
+        t.col_sums[j] += w * k.db;
+        s[j] = w * k.ds;
+      }
       if constexpr (by_norms) {
         t.row_sums[i] += row_sum;
         t.totals[0] += by_scale;
@@ -391,15 +466,19 @@ T from_bits(std::uint64_t bits) {
 template <class T, class F>
 struct each_distance {
   static constexpr bool columns_depend = false, by_norms = false;
-  const T* squared;
+  rows<T> x;
   F f;
 
   bool operator()(tile<T>& t, T*) const {
+    const near_pairs<T> near(x.d);
+    const T* b = x.squared + t.j0;
     for (index_t i = 0; i < t.ni; ++i) {
-      const T* s = t.row(i);
-      const T a = squared[t.i0 + i];
-      for (index_t j = t.diagonal ? i + 1 : 0; j < t.nj; ++j)
-        f(t.slot, order_bits(math::max(a + squared[t.j0 + j] - (s[j] + s[j]), T(0))), t.i0 + i, t.j0 + j);
+      const T *s = t.row(i), *row = x.data + (t.i0 + i) * x.d;
+      const T a = x.squared[t.i0 + i];
+      for (index_t j = t.diagonal ? i + 1 : 0; j < t.nj; ++j) {
+        const T D = near(s[j], a, b[j]) ? squared_distance(row, x.data + (t.j0 + j) * x.d, x.d) : a + b[j] - (s[j] + s[j]);
+        f(t.slot, order_bits(math::max(D, T(0))), t.i0 + i, t.j0 + j);
+      }
     }
     return false;
   }

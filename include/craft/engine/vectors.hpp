@@ -44,6 +44,41 @@ T squared_distance(const T* x, const T* y, index_t n) {
   for (; k < n; ++k) total += (x[k] - y[k]) * (x[k] - y[k]);
   return total;
 }
+/// Whether all are finite: x - x is 0 then, and otherwise not a number, as is every sum with it.
+template <class T>
+[[gnu::noinline]] bool all_finite(const T* x, index_t n) {
+  pack<T> some(T(0));
+  T left(0);
+  for_each_pack<T>(0, n, [&](index_t k, auto tag) {
+    using V = decltype(tag);
+    const V xk = load<V>(x + k);
+    if constexpr (std::is_same_v<V, T>)
+      left += xk - xk;
+    else
+      some += xk - xk;
+  });
+  return sum(some) + left == T(0);
+}
+/// The largest |x_k|; not a number if any is.
+template <class T>
+[[gnu::noinline]] T largest_magnitude(const T* x, index_t n) {
+  T most(0);
+  if (!all_finite(x, n)) {
+    for (index_t k = 0; k < n; ++k)
+      if (x[k] != x[k] || std::abs(x[k]) > most) most = std::abs(x[k]);  // nothing is larger than what is not a number
+    return most;
+  }
+  pack<T> mosts(T(0));
+  for_each_pack<T>(0, n, [&](index_t k, auto tag) {
+    using V = decltype(tag);
+    const V xk = load<V>(x + k);
+    if constexpr (std::is_same_v<V, T>)
+      most = math::max(most, math::max(xk, -xk));
+    else
+      mosts = mosts.max(xk.max(-xk));
+  });
+  return math::max(most, largest(mosts));
+}
 /// y += a x
 template <class T>
 [[gnu::noinline]] void add_multiple(T a, const T* x, index_t n, T* y) {
