@@ -67,7 +67,7 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     const radial low = error > 0 ? one(m, std::max(D - error, 0.0L)) : here, high = error > 0 ? one(m, D + error) : here;
     // A series of p-th powers multiplies the rounding of the widest member; a few times are allowed.
     const real powers = c.series > 1 ? std::min(square(widest / m.bandwidth), 16.0L) : 0;
-    const real rounding = error > 0 || D > 0 ? 2 * p.u * (1 + 1.5L * here.t + powers) : p.u * (1 + std::sqrt(real(c.members.size())) / 2), w = m.weight;
+    const real rounding = error > 0 || D > 0 ? p.u * (2 + 3 * here.t + 2 * powers) : p.u * (1 + std::sqrt(real(c.members.size())) / 2), w = m.weight;
     const bool apart = error > 0 || D > 0;
     const real tiny = apart ? p.smallest : 0, w_size = std::abs(w);  // where exp underflows
     add(sum.k, w, here.k, low.k, high.k, rounding, tiny);
@@ -83,12 +83,13 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     } else {
       add(sum.slope, w, here.slope(), low.slope(), high.slope(), rounding, tiny * std::abs(here.slope_of_k));
     }
+    if (apart) sum.slope.e += 4 * p.least;
     if (!parameters) continue;
     if (weight_at[q] >= 0) add(sum.by_weight[std::size_t(weight_at[q])], 1, here.k, low.k, high.k, rounding, tiny);
     const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
     for (int b = 0; b < count; ++b)
       add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), low.by(b), high.by(b),
-          2 * p.u * (1 + 1.5L * here.t), tiny * (1 + std::abs(here.by_of_k[b])));
+          p.u * (5 + 3 * here.t), tiny * (1 + std::abs(here.by_of_k[b])));
   }
   return sum;
 }
@@ -97,7 +98,7 @@ uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int 
   if (equal) return {};
   real D = 0, moved = 0, second = 0;
   for (int k = 0; k < x.d; ++k) {
-    const real delta = x.at(i, k) - y.at(j, k), e = square(x.error(i, k)) + square(y.error(j, k));
+    const real delta = x.at(i, k) - y.at(j, k), e = square(x.error(i, k) + y.error(j, k));
     D += delta * delta, moved += delta * delta * e, second += e;
   }
   const real norms = x.squared(i) + y.squared(j), r = growth(x.d);
