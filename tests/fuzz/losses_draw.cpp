@@ -37,12 +37,12 @@ void copy_row(const table& from, int i, table& to, int j) {
   for (int k = 0; k < to.cols; ++k) to.at(j, k) = from.at(i, k);
 }
 
-/// Two samples with what makes distances hard: offsets, clusters, duplicates, near duplicates, constant columns.
-void draw_rows(source& r, test_case& c, double scale) {
+/// Two samples with what makes distances hard: offsets, clusters (if `apart`), duplicates, near duplicates, constant columns.
+void draw_rows(source& r, test_case& c, double scale, bool apart) {
   table &x = c.x, &y = c.y;
   const int d = x.cols;
-  const bool clustered = r.chance(0.2), equal = r.chance(0.03), constant = r.chance(0.2);
-  const double spread = r.power(0, 2), offset = r.chance(0.35) ? r.power(0, 4) : 0, shift = r.chance(0.5) ? r.unit() : 0;
+  const bool clustered = apart && r.chance(0.2), equal = r.chance(0.03), constant = r.chance(0.2);
+  const double spread = r.power(0, 2), offset = apart && r.chance(0.35) ? r.power(0, 4) : 0, shift = r.chance(0.5) ? r.unit() : 0;
   std::vector<double> centre(std::size_t(3 * d));
   for (double& v : centre) v = clustered ? spread * r.normal() : 0;
   for (table* t : {&x, &y})
@@ -75,7 +75,7 @@ void draw_rows(source& r, test_case& c, double scale) {
     }
   }
   for (table* t : {&x, &y})
-    for (double& v : t->v) v = stored(c.type, v);
+    for (double& v : t->v) v = stored(c.type, c.type == scalar_type::f16 ? std::max(-6e4, std::min(6e4, v)) : v);
 }
 
 void draw_kernel(source& r, test_case& c, double scale) {
@@ -220,7 +220,7 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   c.want_x = draw_want(r), c.want_y = draw_want(r), c.want_first = draw_want(r), c.want_second = draw_want(r);
   if (r.chance(0.3)) c.upstream = r.normal() * r.power(-2, 2);
 
-  double scale = r.chance(0.6) ? 1 : c.type == scalar_type::f16 ? r.power(-2, 2) : r.power(-20, 20);
+  double scale = r.chance(0.6) ? 1 : c.type == scalar_type::f16 ? r.power(-2, 2) : r.chance(0.3) ? r.power(-20, 20) : r.power(-13, 13);
   if (c.verb == verb::mmd) draw_mmd(r, c);
   if (c.verb == verb::bandwidth_scale) c.rule = r.below(5), c.sample = r.chance(0.3), c.normalise = false;
   if (c.verb == verb::relative || c.verb == verb::relative_pullback) {
@@ -242,7 +242,7 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   }
   if (c.verb >= verb::relative && r.chance(0.3))
     c.max_scale = r.chance(0.3) ? std::exp(c.log_scale) : std::exp(c.log_scale + r.normal());
-  draw_rows(r, c, scale);
+  draw_rows(r, c, scale, !alignment || c.normalise);
   return c;
 }
 

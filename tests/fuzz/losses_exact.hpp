@@ -4,24 +4,26 @@
 //
 //   sum of d terms t_k      u r(d) (|t|_2 + |sum t|), r(d) = 1 + sqrt(d) / 2: the roundings of partial sums have random signs
 //   row entry z_ik          dz_ik = u |z_ik|, one rounding each time it is stored (centred, divided by a norm, by sqrt(M), ...)
-//   D, from dot products    2 |delta_k sqrt(dz_ik^2 + dz_jk^2)|_2 + u (2 + r(d)) (a + b),   delta = z_i - z_j, a = |z_i|^2, b = |z_j|^2
+//   D, from dot products    2 |delta_k e_k|_2 + |e|_2^2 + 2 u (1 + r(d)) (a + b),   delta = z_i - z_j, e_k = dz_ik + dz_jk
 //      from differences,    the same with 2 u r(d) D in the place of the last term
 //      where D < 16 (d + 4) eps (a + b);   0 for a row with itself and for equal rows
-//   kernel k(D)             max |k(D +- dD) - k(D)| + 2 u (1 + t) |k|, t = -log k: exp errs by its argument's rounding
-//   slope k'(D)             the same with k'; likewise the derivatives by the kernel's parameters
-//   sum over pairs          |c_p| dk_p added up: pairs share rows, and clusters share distances, so their errors have one sign
-//   gradient, pair's share  |c_p| (dk' |delta_k| + |k'| (sqrt(dz_ik^2 + dz_jk^2) + 2 u (|z_ik| + |z_jk|)));  0 for equal rows
+//   kernel k(D)             max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
+//   slope k'(D)             the same with k'; the derivatives by the kernel's parameters, products of more factors, with 5 for 2
+//   sum over pairs          |c_p| (dk_p + u h |k_p|) added up: pairs share rows, and clusters share distances, so their errors have
+//                           one sign; h = sqrt(N) / 2 for the roundings of a sum over N rows; of all N^2 pairs in one type, or equal ones: N / 2
+//   gradient, pair's share  |c_p| (dk' |delta_k| + |k'| (sqrt(dz_ik^2 + dz_jk^2) + (2 + h) u (|z_ik| + |z_jk|)));  0 for equal rows
 //   bandwidth rules         D / M errs by D dM / M more; dM = 4 u M + (4 / N) |z dz|_2, or for a median the largest dD near it
 //   unit row x / |x|        dz_k = 2 u |z_k|; its gradient (g - (g.z) z) / |x| errs by
 //                           (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
 //   softmax                 logit: dz = the dot product's, + 2 u |z|; loss of a row: sum_j |mass p_j - t_j| dz_j + 2 u (|lse| + |z|)
 //                           p_j errs by p_j (dz_j + sum_l p_l dz_l + 2 u (1 + |z_j| + |lse|))
-//   number on its way out   + v |number|, and the least positive number of the type
+//   number on its way out   + v |number|, and the least positive number of the type, as where exp or a slope underflows
 //
 // Sums over pairs are linear and those over columns are not: with few rows both are sharp, and the run's table of the worst
 // error / bound (losses_fuzz.cpp) shows how sharp.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "losses_case.hpp"
@@ -31,6 +33,9 @@ namespace fuzz {
 inline real square(real v) { return v * v; }
 /// Growth of rounding in a sum of d numbers.
 inline real growth(int d) { return 1 + std::sqrt(real(d)) / 2; }
+
+/// Of a sum over n rows: the roundings of its partial sums, in units of its terms.
+inline real sum_growth(int n) { return std::sqrt(real(n)) / 2; }
 
 /// Rows, and by how much each number may be off. `source` tells which rows are made alike: equal ones stay equal.
 struct uncertain_rows {
@@ -51,6 +56,13 @@ struct uncertain_rows {
     for (std::size_t i = 0; i < z.size(); ++i) dz[i] = std::hypot(dz[i], u * z[i]);
   }
 };
+
+/// Mean of a column's first `rows` numbers, exact where they are equal.
+inline real column_mean(const uncertain_rows& x, int k, int rows) {
+  real sum = 0;
+  for (int i = 0; i < rows; ++i) sum += x.at(i, k) - x.at(0, k);
+  return x.at(0, k) + sum / rows;
+}
 
 /// A number and its error.
 struct uncertain {
@@ -110,6 +122,40 @@ inline void add_output(exact_answer& a, const char* kind, const std::vector<real
     o.bound.push_back((e[i] + u * std::abs(v[i])) * std::abs(factor) + out.u * std::abs(v[i] * factor) + out.least);
   }
   a.outputs.push_back(o);
+}
+
+inline uncertain_rows load(const table& t) {
+  uncertain_rows r(t.rows, t.cols);
+  for (std::size_t i = 0; i < r.z.size(); ++i) r.z[i] = t.v[i];
+  return r;
+}
+
+/// s = min(exp(log_scale), max_scale).
+struct scale_of_logits {
+  real s;
+  bool clamped, at_the_bound;
+};
+inline scale_of_logits logit_scale(const test_case& c) {
+  const real s = std::exp(real(c.log_scale)), most = c.max_scale > 0 ? real(c.max_scale) : HUGE_VALL;
+  return {std::min(s, most), s >= most, std::abs(s - most) <= 1e-14L * s};
+}
+/// Gradient by log_scale: where the clamp holds it passes if a step against it would leave the bound.
+inline void add_log_scale(const test_case& c, const scale_of_logits& scale, uncertain g, exact_answer& answer) {
+  if (c.want_first == want::none) return;
+  const real upstream = c.verb == verb::relative_pullback ? 1 : real(c.upstream), p = g.v * upstream;
+  const bool passes = !scale.clamped || p > 0;
+  add_output(answer, "log_scale", {passes ? g.v : 0}, {passes ? g.e : 0}, upstream, of_computing(c.type).u,
+             of_computing(c.type));
+  exact_output& o = answer.outputs.back();
+  o.or_zero = scale.at_the_bound || (scale.clamped && std::abs(g.v) <= g.e);
+  if (o.or_zero && !passes) o.value[0] = p, o.bound[0] += g.e * std::abs(upstream) + 2 * of_computing(c.type).u * std::abs(p);
+}
+
+/// How far the scalar product of rows and their gradients may be off.
+inline real inner(const uncertain_rows& x, const uncertain_rows& g) {
+  real s = 0;
+  for (std::size_t i = 0; i < x.z.size(); ++i) s += std::abs(x.z[i]) * g.dz[i];
+  return s;
 }
 
 /// What a kernel of the distance is at one D, with errors; parameters' derivatives if asked for.

@@ -6,32 +6,34 @@
 namespace fuzz {
 namespace {
 
-/// Value and derivatives of one member without its weight; t = -log k, what exp's argument is.
+/// Value of one member without its weight, its derivatives in units of it, and t = -log k, what exp's argument is.
 struct radial {
-  real k, slope, by[2], t;
+  real k, slope_of_k, by_of_k[2], t = 0;
+  real slope() const { return k * slope_of_k; }
+  real by(int q) const { return k * by_of_k[q]; }
 };
 radial one(const member& m, real D) {
   const real s = m.bandwidth, floor = m.shape, far = std::max(D, floor), r = std::sqrt(far);
   switch (m.family) {
     case family::gaussian: {
       const real k = std::exp(-D / (2 * s * s));
-      return {k, -k / (2 * s * s), {k * D / (s * s * s), 0}, D / (2 * s * s)};
+      return {k, -1 / (2 * s * s), {D / (s * s * s), 0}, D / (2 * s * s)};
     }
     case family::laplacian: {
       const real k = std::exp(-r / s);
-      return {k, D > floor ? -k / (2 * s * r) : 0, {k * r / (s * s), 0}, r / s};
+      return {k, D > floor ? -1 / (2 * s * r) : 0, {r / (s * s), 0}, r / s};
     }
     case family::inverse_multiquadric: {
       const real sum = s * s + D + floor;
-      return {s * s / sum, -s * s / (sum * sum), {2 * s * (D + floor) / (sum * sum), 0}, 0};
+      return {s * s / sum, -1 / sum, {2 * (D + floor) / (s * sum), 0}, 0};
     }
     case family::rational_quadratic: {
       const real x = D / (2 * m.shape * s * s), t = m.shape * std::log1p(x), k = std::exp(-t);
       // x / (1 + x) - log(1 + x), by its series where the two cancel
       const real difference = x < 1e-4L ? x * x * (-0.5L + x * (2 / 3.0L - x * (0.75L - x * 0.8L))) : x / (1 + x) - std::log1p(x);
-      return {k, -k / (2 * s * s * (1 + x)), {k * D / (s * s * s * (1 + x)), k * difference}, t};
+      return {k, -1 / (2 * s * s * (1 + x)), {D / (s * s * s * (1 + x)), difference}, t};
     }
-    case family::energy: return {-r, D > floor ? -0.5L / r : 0, {0, 0}, 0};
+    case family::energy: return {-r, D > floor ? 0.5L / far : 0, {0, 0}, 0};
   }
   return {};
 }
@@ -65,26 +67,29 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     const radial low = error > 0 ? one(m, std::max(D - error, 0.0L)) : here, high = error > 0 ? one(m, D + error) : here;
     // A series of p-th powers multiplies the rounding of the widest member; a few times are allowed.
     const real powers = c.series > 1 ? std::min(square(widest / m.bandwidth), 16.0L) : 0;
-    const real rounding = error > 0 || D > 0 ? 2 * p.u * (1 + here.t + powers) : p.u, w = m.weight;
-    const real tiny = rounding > p.u ? p.smallest : 0;  // where exp underflows
+    const real rounding = error > 0 || D > 0 ? p.u * (2 + 3 * here.t + 2 * powers) : p.u * (1 + std::sqrt(real(c.members.size())) / 2), w = m.weight;
+    const bool apart = error > 0 || D > 0;
+    const real tiny = apart ? p.smallest : 0, w_size = std::abs(w);  // where exp underflows
     add(sum.k, w, here.k, low.k, high.k, rounding, tiny);
     const real slope_at_most = m.family == family::laplacian ? 0.5L / m.bandwidth : m.family == family::energy ? 0.5L : 0;
     if (slope_at_most > 0) {
       // Its length |k'| sqrt(D) cannot err by more than itself and its bound, however small D is.
-      sum.slope.v += w * here.slope;
-      const real r = std::sqrt(D), near = D - error > m.shape ? std::abs(low.slope - here.slope) : HUGE_VALL;
-      const real e = std::max(near, std::abs(high.slope - here.slope)) + rounding * std::abs(here.slope);
-      if (r > 0 && e * r <= 2 * slope_at_most) sum.slope.e += std::abs(w) * (e + tiny);
-      else sum.steepest += 2 * std::abs(w) * slope_at_most;
+      sum.slope.v += w * here.slope();
+      const real r = std::sqrt(D), near = D - error > m.shape ? std::abs(low.slope() - here.slope()) : HUGE_VALL;
+      const real e = std::max(near, std::abs(high.slope() - here.slope())) + rounding * std::abs(here.slope()) +
+                     tiny * std::abs(here.slope_of_k);
+      if (r > 0 && e * r <= 2 * slope_at_most) sum.slope.e += w_size * e;
+      else sum.steepest += 2 * w_size * slope_at_most;
     } else {
-      add(sum.slope, w, here.slope, low.slope, high.slope, rounding, p.smallest / square(real(m.bandwidth)) * (rounding > p.u));
+      add(sum.slope, w, here.slope(), low.slope(), high.slope(), rounding, tiny * std::abs(here.slope_of_k));
     }
+    if (apart) sum.slope.e += 4 * p.least;
     if (!parameters) continue;
     if (weight_at[q] >= 0) add(sum.by_weight[std::size_t(weight_at[q])], 1, here.k, low.k, high.k, rounding, tiny);
     const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
     for (int b = 0; b < count; ++b)
-      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by[b], low.by[b], high.by[b],
-          here.by[b] != 0 ? 2 * p.u * (1 + here.t + powers) : 0, tiny);
+      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), low.by(b), high.by(b),
+          p.u * (5 + 3 * here.t), tiny * (1 + std::abs(here.by_of_k[b])));
   }
   return sum;
 }
@@ -93,12 +98,12 @@ uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int 
   if (equal) return {};
   real D = 0, moved = 0, second = 0;
   for (int k = 0; k < x.d; ++k) {
-    const real delta = x.at(i, k) - y.at(j, k), e = square(x.error(i, k)) + square(y.error(j, k));
+    const real delta = x.at(i, k) - y.at(j, k), e = square(x.error(i, k) + y.error(j, k));
     D += delta * delta, moved += delta * delta * e, second += e;
   }
   const real norms = x.squared(i) + y.squared(j), r = growth(x.d);
   const bool far = D > 8 * (x.d + 4) * 2 * u * norms;  // half the threshold: rounding may decide it
-  return {D, 2 * std::sqrt(moved) + second + (far ? u * (2 + r) * norms : 2 * u * r * D)};
+  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (1 + r) * norms : 2 * u * r * D)};
 }
 
 bool out_of_range(real largest, int d, const precision& p) {
@@ -108,8 +113,10 @@ bool out_of_range(real largest, int d, const precision& p) {
 bool parameters_out_of_range(const test_case& c, const precision& p) {
   bool out = false;
   for (const member& m : c.members)
-    for (const real v : {real(m.bandwidth), m.family == family::rational_quadratic ? real(m.shape) : 1.0L})
-      out = out || v * v > 0.99L * p.largest || v * v < 1.01L * p.smallest;
+    for (const real v : {real(m.bandwidth), m.family == family::rational_quadratic ? real(m.shape) : 1.0L}) {
+      const real least = 1.01L * std::sqrt(p.smallest / (2 * p.u));  // squares and their inverses keep all digits
+      out = out || v < least || v > 1 / least;
+    }
   return of_distance(c) && out;
 }
 
