@@ -374,7 +374,8 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   static constexpr int capacity = 64;       ///< the most members
   static constexpr int highest_power = 16;  ///< of an exponential
   int count = 0;                            ///< members
-  int ratio = 0;                       ///< of successive inverse variances if integer and constant, else 0
+  int ratio = 0;                            ///< of successive inverse variances if integer and constant, else 0
+  int run = 1;                              ///< members that share an exponential
   T gamma[capacity],                   ///< 1 / (2 sigma^2)
       beta[capacity],                  ///< weights
       beta_gamma[capacity],            ///< their products
@@ -403,7 +404,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
       beta_gamma[q] = beta[q] * gamma[q];
     }
     check();
-    ratio = series_ratio();
+    find_series();
   }
   /// Sum: every weight 1.
   explicit gaussians(const std::vector<T>& sigmas) : gaussians(sigmas, std::vector<T>(sigmas.size(), T(1))) {}
@@ -416,7 +417,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    return ratio == 2 ? sum<2>(D) : sum<1>(D);
+    return ratio == 2 && count <= run ? squares(D) : powers(D);
   }
   CRAFT_HOST_DEVICE int weights() const { return count; }
   CRAFT_HOST_DEVICE int bandwidths() const { return count; }
@@ -441,7 +442,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
       other.beta_gamma[q] = other.beta[q] * other.gamma[q];
       other.order[q] = order[q];
     }
-    other.ratio = other.series_ratio();
+    other.find_series();
     return other;
   }
   void check() const {
@@ -456,26 +457,41 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   friend struct gaussians;
   gaussians() = default;  // for as()
 
-  /// From the widest to the narrowest. Ratio 2: a series of squares; 1: `ratio` says.
-  template <int Ratio, class V>
-  CRAFT_HOST_DEVICE detail::radial<V> sum(V D) const {
+  /// From the widest to the narrowest, each the square of the one before.
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> squares(V D) const {
     V value(T(0)), slope(T(0)), k = math::exp(D * V(-gamma[0]));
-    for (int q = 0, power = 1;;) {
-      value = value + k * V(beta[q]);
-      slope = slope - k * V(beta_gamma[q]);
+    for (int q = 0;;) {
+      add(k, q, value, slope);
       if (++q == count) return {value, slope};
-      power *= Ratio == 2 ? 2 : ratio;
-      if (power == 0 || power > highest_power) {
-        k = math::exp(D * V(-gamma[q]));
-        power = 1;
-      } else if (Ratio == 2) {
-        k = k * k;
-      } else {
-        V next = k;
-        for (int p = 1; p < ratio; ++p) next = next * k;
-        k = next;
-      }
+      k = k * k;
     }
+  }
+  /// The same by powers of `ratio`, and with a new exponential after every run of them.
+  template <class V>
+  CRAFT_HOST_DEVICE detail::radial<V> powers(V D) const {
+    V value(T(0)), slope(T(0)), k(T(0));
+    for (int q = 0, left = 0; q < count; ++q, --left) {
+      if (left == 0) {
+        k = math::exp(D * V(-gamma[q]));
+        left = run;
+      } else {
+        const V base = k;
+        for (int p = 1; p < ratio; ++p) k = k * base;
+      }
+      add(k, q, value, slope);
+    }
+    return {value, slope};
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE void add(V k, int q, V& value, V& slope) const {
+    value = value + k * V(beta[q]);
+    slope = slope - k * V(beta_gamma[q]);
+  }
+  void find_series() {
+    ratio = series_ratio();
+    run = 1;
+    for (int power = ratio; power > 0 && power <= highest_power; power *= ratio) ++run;
   }
   int series_ratio() const {
     if (count < 2) return 0;

@@ -383,15 +383,27 @@ double cuda_engine::beyond_squares(const rows<T>& x, const rows<T>& y, bool each
              vanishing_row_step<T>{r, least});
   if (!each_row) launch("vanishing", vanishing_kernel<T>, 1, 1, block_threads, block_warps * sizeof(int), x, y, least);
   if (!ctx_.check_finite()) return 0;
+  double* out = take<double>(1);
+  const auto magnitude = [&](const T* data, index_t count) {
+    largest(data, count, out);
+    return rehearses() ? 0.0 : *on_host(out, 1);
+  };
+  const auto forbidden = [&](double m) { return m != 0 && !(m >= limits.least && m <= limits.most); };
   double found = 0;
   for (const rows<T>& r : {x, y}) {
     if (r.n == 0) continue;
-    double* out = take<double>(1);
-    largest(r.data, r.n * r.d, out);
-    const double here = rehearses() ? 0 : *on_host(out, 1);
-    found = here > found ? here : found;
+    if (!each_row) {
+      found = std::max(found, magnitude(r.data, r.n * r.d));
+      continue;
+    }
+    const T* squared = on_host(r.squared, r.n);
+    for (index_t i = 0; i < r.n && !rehearses(); ++i) {
+      if (squared[i] - squared[i] == T(0)) continue;
+      const double here = magnitude(r.data + i * r.d, r.d);
+      if (forbidden(here)) return here;
+    }
   }
-  return found >= limits.least && found <= limits.most ? 0 : found;
+  return forbidden(found) ? found : 0;
 }
 
 // A thread per group and column, through all rows in their order.

@@ -115,10 +115,12 @@ struct near_pairs {
     const T share = T(16) * T(d + 4) * math::limits<T>::epsilon;
     half = (T(1) - (share < T(0.0625) ? share : T(0.0625))) / T(2);
   }
+  /// Of a + b.
+  CRAFT_HOST_DEVICE T share() const { return T(1) - half - half; }
   /// By the dot product.
   CRAFT_HOST_DEVICE bool operator()(T s, T a, T b) const { return s - half * b > half * a; }
   /// By the distance.
-  CRAFT_HOST_DEVICE bool at(T D, T a, T b) const { return D <= (T(1) - half - half) * (a + b); }
+  CRAFT_HOST_DEVICE bool at(T D, T a, T b) const { return D <= share() * (a + b); }
 };
 
 /// What a pair function looks at. Of a function of the distance also: of a pair at distance D, wherever it lies.

@@ -266,10 +266,15 @@ class cpu_engine : public cpu_sweeps {
   }
 
   // ---- rows: transformations
-  /// x_i -= mean of all rows, which is left in `mean`. It is the first row plus the mean difference from it: the mean of equal
-  /// numbers is then that number, and what remains of them 0, where a sum of many divided by n would be rounded.
+  /// x_i -= mean of all rows, which is left in `mean`. Of doubles it is the first row plus the mean difference from it: the mean
+  /// of equal numbers is then that number, and what remains of them 0, where a sum of many divided by n would be rounded
+  /// (that of floats, in double, is not).
   template <class T>
   void centre(T* x, index_t n, index_t d, double* mean) const {
+    if constexpr (sizeof(T) < sizeof(double)) {
+      column_sums(x, n, d, mean, double(n));
+      return subtract(x, n, d, mean);
+    }
     columns(n, d, [&](index_t begin, index_t end) {
       std::fill(mean + begin, mean + end, 0.0);
       for (index_t i = 1; i < n; ++i)

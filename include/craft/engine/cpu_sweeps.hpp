@@ -177,10 +177,14 @@ class cpu_sweeps : public cpu_threads {
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
     t.s = kept.tiles ? kept.tiles : m.tile, t.stride = product<T>::padded(most_columns);
     t.row_sums = m.row_sums, t.col_sums = m.col_sums, t.near = m.near;
-    std::fill_n(m.row_sums, t.ni, T(0));
-    std::fill_n(m.col_sums, t.nj, T(0));
-    if (!kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
-    if (!epilogue.call(t, m.column)) return;
+    tile_state state = tile_state::again;
+    for (t.careful = false; state == tile_state::again; t.careful = true) {
+      std::fill_n(m.row_sums, t.ni, T(0));
+      std::fill_n(m.col_sums, t.nj, T(0));
+      if (!kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
+      state = epilogue.call(t, m.column);
+    }
+    if (state == tile_state::done) return;
     if (epilogue.by_norms) {
       for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += double(t.row_sums[i]);
       for (index_t j = 0; j < t.nj && !t.diagonal; ++j) gy.self[t.j0 + j] += double(t.col_sums[j]);

@@ -51,6 +51,14 @@ CRAFT_HOST_DEVICE inline V max(V x, V y) {
   else
     return x.max(y);
 }
+/// The smaller; y where they cannot be compared.
+template <class V>
+CRAFT_HOST_DEVICE inline V min(V x, V y) {
+  if constexpr (std::is_floating_point_v<V>)
+    return x < y ? x : y;
+  else
+    return x.min(y);
+}
 /// value where x > 0, else 0: how a derivative is defined where a square root meets zero.
 template <class V>
 CRAFT_HOST_DEVICE inline V where_positive(V x, V value) {

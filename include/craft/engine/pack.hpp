@@ -44,6 +44,7 @@ struct pack {
   pack log() const { return Eigen::internal::plog(v); }
   pack sqrt() const { return Eigen::internal::psqrt(v); }
   pack max(pack o) const { return Eigen::internal::pmax(v, o.v); }
+  pack min(pack o) const { return Eigen::internal::pmin(v, o.v); }
   pack where_equal(pack o, pack value) const {
     return Eigen::internal::pand(Eigen::internal::pcmp_eq(v, o.v), value.v);
   }
@@ -61,6 +62,10 @@ template <class T>
 T largest(const pack<T>& a) {
   return Eigen::internal::predux_max(a.v);
 }
+template <class T>
+T smallest(const pack<T>& a) {
+  return Eigen::internal::predux_min(a.v);
+}
 // A single number is a pack of one, for what is left over at the end of a row.
 template <class T>
 T sum(const T& a) {
@@ -68,6 +73,10 @@ T sum(const T& a) {
 }
 template <class T>
 T largest(const T& a) {
+  return a;
+}
+template <class T>
+T smallest(const T& a) {
   return a;
 }
 

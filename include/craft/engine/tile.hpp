@@ -11,6 +11,7 @@ template <class T>
 struct tile {
   index_t i0, ni, j0, nj;
   bool diagonal;     ///< the two blocks are the same rows
+  bool careful;      ///< the epilogue wanted the dot products again, for a second look at near rows
   T* s;              ///< ni x nj, overwritten by the weights if the epilogue returns true
   index_t stride;
   T* row_sums;       ///< ni numbers of this tile, 0 at first
@@ -21,10 +22,14 @@ struct tile {
   T* row(index_t i) const { return s + i * stride; }
 };
 
+/// What an epilogue has left: nothing to pull back; weights in the place of the dot products; or no result yet, because it wants the
+/// dot products again, with `careful` set.
+enum class tile_state { done, weights, again };
+
 /// What a sweep does with each tile, and what it has to know of that: a sweep is compiled once for all epilogues.
 template <class T>
 struct tile_epilogue {
-  function_ref<bool(tile<T>&, T*)> call;  ///< a tile, and room for one number per column; whether there are weights now
+  function_ref<tile_state(tile<T>&, T*)> call;  ///< a tile, and room for one number per column
   bool columns_depend,                    ///< whether tiles that share columns must not run at once, even without gradients
       by_norms;                           ///< whether it fills the sums of rows and columns
   template <class Epilogue>

@@ -1,5 +1,5 @@
 // What happens inside one tile on the CPU: loops over registers that turn dot products into values, sums and weights.
-// Each epilogue is called once per tile; it may overwrite the tile with the weights W of the pull-back
+// Each epilogue is called once per tile, or twice if it asks for that (tile_state); it may overwrite the tile with the weights W of the pull-back
 //
 //     dX_I += W Y_J + 2 diag(row_sums) X_I        dY_J += W' X_I + 2 diag(col_sums) Y_J
 //
@@ -36,24 +36,42 @@ T exact_id(index_t id) {
 }
 constexpr index_t largest_id = 0x3fffffff;
 
-/// Which columns are near a row with these dot products and squared norms (near_pairs); how many there are. Mostly none, which
-/// two operations a register tell.
+/// No pair of a tile whose computed D is at least this is near: a bound from the largest norms, which one operation a register tells.
+template <class T>
+[[gnu::noinline]] T far_enough(const near_pairs<T>& near, const T* a, index_t ni, const T* b, index_t nj) {
+  const auto most = [](const T* x, index_t n) {
+    pack<T> some(T(0));
+    T one(0);
+    index_t k = 0;
+    for (; k + pack<T>::width <= n; k += pack<T>::width) some = some.max(pack<T>::load(x + k));
+    for (; k < n; ++k) one = math::max(one, x[k]);
+    return math::max(one, largest(some));
+  };
+  return near.share() * (most(a, ni) + most(b, nj));
+}
+/// Which columns are near a row with these dot products and squared norms; how many there are.
 template <class T>
 [[gnu::noinline]] index_t find_near(const near_pairs<T>& near, const T* s, T a, const T* b, index_t n, index_t* at) {
-  T highest = -std::numeric_limits<T>::infinity();
-  pack<T> high(highest);
-  for_each_pack<T>(0, n, [&](index_t j, auto tag) {
-    using V = decltype(tag);
-    if constexpr (std::is_same_v<V, T>)
-      highest = math::max(highest, s[j] - near.half * b[j]);
-    else
-      high = high.max(load<V>(b + j).times_plus(V(-near.half), load<V>(s + j)));
-  });
   index_t count = 0;
-  if (math::max(highest, largest(high)) > near.half * a)
-    for (index_t j = 0; j < n; ++j)
-      if (near(s[j], a, b[j])) at[count++] = j;
+  for (index_t j = 0; j < n; ++j)
+    if (near(s[j], a, b[j])) at[count++] = j;
   return count;
+}
+/// The least number that was seen, in registers and one by one.
+template <class T>
+struct running_least {
+  pack<T> some{std::numeric_limits<T>::infinity()};
+  T one = std::numeric_limits<T>::infinity();
+  bool below(T x) const { return smallest(some) < x || one < x; }
+};
+/// f(j, least) over n columns.
+template <class T, class F>
+void each_with_least(index_t n, running_least<T>& least, F&& f) {
+  pack<T> l = least.some;
+  index_t j = 0;
+  for (; j + pack<T>::width <= n; j += pack<T>::width) f(j, l);
+  least.some = l;
+  for (; j < n; ++j) f(j, least.one);
 }
 
 /// Weighted sum of k over all pairs, sum_ij u_ij k(z_i, z_j), on a stacked sample whose first `split` rows are x.
@@ -61,91 +79,104 @@ template <class T>
 ///
 /// Two kinds of pairs stand apart from the others of their row, so that what is small there keeps its digits. A row with itself:
 /// nothing moves the distance 0, so its slope must not come into sums where others would be lost beside it. And near
-/// rows, whose distance is taken from the rows; equal ones have no slope either.
+/// rows, whose distance is taken from the rows; equal ones have no slope either. They are rare: a tile is gone through as if
+/// there were none, and once more if there may be some.
 template <class T, class K>
 struct quadratic_form_tile {
-  static constexpr bool columns_depend = false, by_norms = true;
+  static constexpr bool columns_depend = false, by_norms = true, radial = K::translation_invariant;
   K kernel;
   rows<T> z;
   form_weights<T> weights;
   index_t split;
   bool skip_diagonal, gradient, parameters;
 
-  bool operator()(tile<T>& t, T* column_weight) const {
+  tile_state operator()(tile<T>& t, T* column_weight) const {
     const K k = kernel;  // a copy of its own: the numbers written below are not its parameters
     const near_pairs<T> near(z.d);
-    const bool first = t.i0 < split, second = t.j0 < split;
+    const bool first = t.i0 < split, second = t.j0 < split, careful = radial && (t.careful || parameters);
     // A tile off the diagonal stands for its mirror image too.
     const double factor = 2 * (first == second ? (first ? weights.within_x : weights.within_y) : weights.across);
-    const T* b = z.squared + t.j0;
-    T* col_sums = t.col_sums;
+    const T *a_of = z.squared + t.i0, *b = z.squared + t.j0;
+    const T far = radial ? far_enough(near, a_of, t.ni, b, t.nj) : T(0);
+    const pair_partials<T> itself = radial && t.diagonal ? k.partials(T(0), T(0), T(0)) : pair_partials<T>{};
+    running_least<T> least;
+    double total = 0;
     std::copy_n(weights.per_row + t.j0, t.nj, column_weight);
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
-      const T a = z.squared[t.i0 + i];
+      const T a = a_of[i];
       const double row_weight = factor * double(weights.per_row[t.i0 + i]), by_pair = (t.diagonal ? 0.5 : 1) * row_weight;
-      if (t.diagonal) s[i] = T(0);  // known by its index
-      const index_t apart = K::translation_invariant ? find_near(near, s, a, b, t.nj, t.near) : 0;
-      for (index_t q = 0; q < apart; ++q) s[t.near[q]] = (a + b[t.near[q]]) / T(2), column_weight[t.near[q]] = T(0);
-      if (t.diagonal) s[i] = a, column_weight[i] = T(0);
+      const auto put_apart = [&](index_t j) { s[j] = radial ? -far : a, column_weight[j] = T(0); };
+      const auto add_apart = [&](index_t j, const pair_scalars<T>& at, T value, T& sum) {
+        const T w = column_weight[j] = weights.per_row[t.j0 + j];
+        if (parameters) add_parameters<T>(at, by_pair * double(w), t.totals);
+        sum += w * value;
+      };
+      const index_t apart = careful ? find_near(near, s, a, b, t.nj, t.near) : 0;
+      for (index_t q = 0; q < apart; ++q) put_apart(t.near[q]);
+      if (t.diagonal) put_apart(i);  // known by its index, not by its numbers
       if (parameters) add_parameters(t, s, a, b, by_pair, column_weight);
       T value(0), row_sum(0);
       const T scale = T(row_weight);
+      T* const col_sums = t.col_sums;
       if (gradient) {
-        each(t.nj, value, row_sum, [&](index_t j, auto& v, auto& r) {
+        each(t.nj, value, row_sum, least, [&](index_t j, auto& v, auto& r, auto& l) {
           using V = std::decay_t<decltype(v)>;
-          const V w = load<V>(column_weight + j), u = V(scale) * w;
-          const pair_partials<V> p = k.partials(load<V>(s + j), V(a), load<V>(b + j));
+          const V w = load<V>(column_weight + j), u = V(scale) * w, sj = load<V>(s + j), bj = load<V>(b + j);
+          if (radial) l = math::min(l, V(a) + bj - (sj + sj));
+          const pair_partials<V> p = k.partials(sj, V(a), bj);
           v = v + w * p.value;
           r = r + u * p.da;
           store(col_sums + j, load<V>(col_sums + j) + u * p.db);
           store(s + j, u * p.ds);
         });
       } else {
-        each(t.nj, value, row_sum, [&](index_t j, auto& v, auto&) {
+        each(t.nj, value, row_sum, least, [&](index_t j, auto& v, auto&, auto& l) {
           using V = std::decay_t<decltype(v)>;
-          v = v + load<V>(column_weight + j) * k.value(load<V>(s + j), V(a), load<V>(b + j));
+          const V sj = load<V>(s + j), bj = load<V>(b + j);
+          if (radial) l = math::min(l, V(a) + bj - (sj + sj));
+          v = v + load<V>(column_weight + j) * k.value(sj, V(a), bj);
         });
       }
-      const auto add_apart = [&](index_t j, const pair_scalars<T>& at) {
-        const T w = column_weight[j] = weights.per_row[t.j0 + j];
-        if (parameters) add_parameters<T>(at, by_pair * double(w), t.totals);
-        const pair_partials<T> p = k.partials(at.s, at.a, at.b);
-        value += w * p.value;
-        return p;
-      };
       for (index_t q = 0; q < apart; ++q) {
         const index_t j = t.near[q];
+        if (t.diagonal && j == i) continue;
         const T D = squared_distance(z.data + (t.i0 + i) * z.d, z.data + (t.j0 + j) * z.d, z.d);
-        const pair_partials<T> p = add_apart(j, pair_scalars<T>::at_distance(D));
+        const auto at = pair_scalars<T>::at_distance(D);
+        const pair_partials<T> p = k.partials(at.s, at.a, at.b);
+        add_apart(j, at, p.value, value);
         if (!gradient || D == T(0)) continue;
         const T u = scale * column_weight[j];
         row_sum += u * p.da;
-        col_sums[j] += u * p.db;
+        t.col_sums[j] += u * p.db;
         s[j] = u * p.ds;
       }
       if (t.diagonal && skip_diagonal) {
         column_weight[i] = weights.per_row[t.j0 + i];
       } else if (t.diagonal) {
-        const pair_partials<T> p = add_apart(i, {a, a, a});
+        const pair_partials<T> p = radial ? itself : k.partials(a, a, a);
+        add_apart(i, {a, a, a}, p.value, value);
         row_sum += T(0.5) * scale * column_weight[i] * (p.ds + p.da + p.db);  // exactly 0 for a function of the distance
       }
       t.row_sums[i] += row_sum;
-      t.totals[0] += by_pair * double(value);
+      total += by_pair * double(value);
     }
-    return gradient;
+    if (radial && !careful && least.below(far)) return tile_state::again;
+    t.totals[0] += total;
+    return gradient ? tile_state::weights : tile_state::done;
   }
 
  private:
-  // Two running sums over the columns, in registers and then one by one.
+  // Two running sums over the columns and the least distance, in registers and then one by one.
   template <class F>
-  static void each(index_t n, T& first, T& second, F&& f) {
-    pack<T> v(T(0)), r(T(0));
+  static void each(index_t n, T& first, T& second, running_least<T>& least, F&& f) {
+    pack<T> v(T(0)), r(T(0)), l = least.some;
     index_t j = 0;
-    for (; j + pack<T>::width <= n; j += pack<T>::width) f(j, v, r);
+    for (; j + pack<T>::width <= n; j += pack<T>::width) f(j, v, r, l);
     first = sum(v);
     second = sum(r);
-    for (; j < n; ++j) f(j, first, second);
+    least.some = l;
+    for (; j < n; ++j) f(j, first, second, least.one);
   }
   // The kernel's parameters' share of pairs at s, a, b, times w and then in double times `weight`.
   template <class V>
@@ -163,25 +194,29 @@ struct quadratic_form_tile {
   }
 };
 
-/// out_ij = scale * k(x_i, a_j)
+/// out_ij = scale * k(x_i, a_j). Near rows stand apart as in quadratic_form_tile.
 template <class T, class K, class S>
 struct map_tile {
-  static constexpr bool columns_depend = false, by_norms = false;
+  static constexpr bool columns_depend = false, by_norms = false, radial = K::translation_invariant;
   K kernel;
   rows<T> x, y;
   T scale;
   matrix_view<S> out;
 
-  bool operator()(tile<T>& t, T*) const {
+  tile_state operator()(tile<T>& t, T*) const {
     const near_pairs<T> near(x.d);
-    const T* b = y.squared + t.j0;
+    const T *a_of = x.squared + t.i0, *b = y.squared + t.j0;
+    const T far = radial ? far_enough(near, a_of, t.ni, b, t.nj) : T(0);
+    running_least<T> least;
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
-      const T a = x.squared[t.i0 + i];
-      const index_t apart = K::translation_invariant ? find_near(near, s, a, b, t.nj, t.near) : 0;
-      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
-        using V = decltype(tag);
-        store(s + j, V(scale) * kernel.value(load<V>(s + j), V(a), load<V>(b + j)));
+      const T a = a_of[i];
+      const index_t apart = t.careful ? find_near(near, s, a, b, t.nj, t.near) : 0;
+      each_with_least(t.nj, least, [&](index_t j, auto& l) {
+        using V = std::decay_t<decltype(l)>;
+        const V sj = load<V>(s + j), bj = load<V>(b + j);
+        if (radial) l = math::min(l, V(a) + bj - (sj + sj));
+        store(s + j, V(scale) * kernel.value(sj, V(a), bj));
       });
       for (index_t q = 0; q < apart; ++q) {
         const index_t j = t.near[q];
@@ -192,40 +227,44 @@ struct map_tile {
       S* to = out.row(t.i0 + i) + t.j0;
       for (index_t j = 0; j < t.nj; ++j) to[j] = S(s[j]);
     }
-    return false;
+    return radial && !t.careful && least.below(far) ? tile_state::again : tile_state::done;
   }
 };
 
 /// Weights of the pull-back of map_tile for a given dL/dout; totals[0] += sum dout_ij out_ij. A linear kernel looks at no dot
-/// products, and gives no total. Near rows stand apart as in quadratic_form_tile.
+/// products, and gives no total.
 template <class T, class K, class S>
 struct map_pullback_tile {
-  static constexpr bool columns_depend = false, by_norms = !is_linear<K>::value;
+  static constexpr bool columns_depend = false, by_norms = !is_linear<K>::value, radial = K::translation_invariant;
   K kernel;
   rows<T> x, y;
   T scale;
   matrix_view<const S> dout;
 
-  bool operator()(tile<T>& t, T* u) const {
+  tile_state operator()(tile<T>& t, T* u) const {
     const near_pairs<T> near(x.d);
-    const T* b = y.squared + t.j0;
+    const T *a_of = x.squared + t.i0, *b = y.squared + t.j0;
+    const T far = radial ? far_enough(near, a_of, t.ni, b, t.nj) : T(0);
+    running_least<T> least;
+    double total = 0;
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
       const S* from = dout.row(t.i0 + i) + t.j0;
       for (index_t j = 0; j < t.nj; ++j) u[j] = scale * T(from[j]);
-      const T a = x.squared[t.i0 + i];
-      const index_t apart = K::translation_invariant ? find_near(near, s, a, b, t.nj, t.near) : 0;
-      for (index_t q = 0; q < apart; ++q) s[t.near[q]] = (a + b[t.near[q]]) / T(2), u[t.near[q]] = T(0);
-      double by_scale = 0;
+      const T a = a_of[i];
+      const index_t apart = t.careful ? find_near(near, s, a, b, t.nj, t.near) : 0;
+      for (index_t q = 0; q < apart; ++q) s[t.near[q]] = -far, u[t.near[q]] = T(0);
       T row_sum(0);
-      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
-        using V = decltype(tag);
+      each_with_least(t.nj, least, [&](index_t j, auto& l) {
+        using V = std::decay_t<decltype(l)>;
         const V w = load<V>(u + j);
         if constexpr (!by_norms) {
           store(s + j, w * kernel.partials(V(T(0)), V(T(0)), V(T(0))).ds);
         } else {
-          const pair_partials<V> k = kernel.partials(load<V>(s + j), V(a), load<V>(b + j));
-          by_scale += double(sum(w * k.value));
+          const V sj = load<V>(s + j), bj = load<V>(b + j);
+          if (radial) l = math::min(l, V(a) + bj - (sj + sj));
+          const pair_partials<V> k = kernel.partials(sj, V(a), bj);
+          total += double(sum(w * k.value));
           row_sum += sum(w * k.da);
           store(t.col_sums + j, load<V>(t.col_sums + j) + w * k.db);
           store(s + j, w * k.ds);
@@ -236,18 +275,17 @@ struct map_pullback_tile {
         const T w = scale * T(from[j]), D = squared_distance(x.data + (t.i0 + i) * x.d, y.data + (t.j0 + j) * y.d, x.d);
         const auto at = pair_scalars<T>::at_distance(D);
         const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
-        by_scale += double(w * k.value);
+        total += double(w * k.value);
         if (D == T(0)) continue;
         row_sum += w * k.da;
         t.col_sums[j] += w * k.db;
         s[j] = w * k.ds;
       }
-      if constexpr (by_norms) {
-        t.row_sums[i] += row_sum;
-        t.totals[0] += by_scale;
-      }
+      if constexpr (by_norms) t.row_sums[i] += row_sum;
     }
-    return true;
+    if (radial && !t.careful && least.below(far)) return tile_state::again;
+    if constexpr (by_norms) t.totals[0] += total;
+    return tile_state::weights;
   }
 };
 
@@ -279,10 +317,10 @@ struct log_sum_exp_tile {
   softmax<T> by_row, by_col;
   bool columns_depend;  ///< whether the columns are wanted too
 
-  bool operator()(tile<T>& t, T*) const {
+  tile_state operator()(tile<T>& t, T*) const {
     for (index_t i = 0; i < t.ni; ++i) reduce_row(t, i);
     if (columns_depend) reduce_columns(t);
-    return false;
+    return tile_state::done;
   }
 
  private:
@@ -352,7 +390,7 @@ struct softmax_pullback_tile {
   softmax<T> by_row, by_col;
   bool by_column;
 
-  bool operator()(tile<T>& t, T*) const {
+  tile_state operator()(tile<T>& t, T*) const {
     for (index_t i = 0; i < t.ni; ++i) {
       const index_t row = t.i0 + i;
       T* z = t.row(i);
@@ -369,7 +407,7 @@ struct softmax_pullback_tile {
         store(z + j, u);
       });
     }
-    return true;
+    return tile_state::weights;
   }
 };
 
@@ -382,7 +420,7 @@ struct sigmoid_tile {
   T bias, scale;
   bool gradient;
 
-  bool operator()(tile<T>& t, T*) const {
+  tile_state operator()(tile<T>& t, T*) const {
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
       const T id = row_id[t.i0 + i];
@@ -404,7 +442,7 @@ struct sigmoid_tile {
       t.totals[0] += value * double(scale);
       t.totals[1] += by_bias;
     }
-    return gradient;
+    return gradient ? tile_state::weights : tile_state::done;
   }
 };
 
@@ -416,7 +454,7 @@ struct nearest_tile {
   T* distance;      ///< without the row's own |x|^2, which changes no comparison
   index_t* index;
 
-  bool operator()(tile<T>& t, T*) const {
+  tile_state operator()(tile<T>& t, T*) const {
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
       T lowest = std::numeric_limits<T>::infinity();
@@ -442,7 +480,7 @@ struct nearest_tile {
         at = t.j0 + j;
       }
     }
-    return false;
+    return tile_state::done;
   }
 };
 
@@ -469,7 +507,7 @@ struct each_distance {
   rows<T> x;
   F f;
 
-  bool operator()(tile<T>& t, T*) const {
+  tile_state operator()(tile<T>& t, T*) const {
     const near_pairs<T> near(x.d);
     const T* b = x.squared + t.j0;
     for (index_t i = 0; i < t.ni; ++i) {
@@ -480,7 +518,7 @@ struct each_distance {
         f(t.slot, order_bits(math::max(D, T(0))), t.i0 + i, t.j0 + j);
       }
     }
-    return false;
+    return tile_state::done;
   }
 };
 
