@@ -164,6 +164,27 @@ TEMPLATE_LIST_TEST_CASE("class means are the means of each class's rows", "[anch
   CHECK(relative_distance(got, want) <= 100 * roundoff<typename D::scalar>);
 }
 
+TEMPLATE_LIST_TEST_CASE("the mean of a class without rows, where nobody looks at the labels, is not a number", "[anchors]",
+                        devices) {
+  using D = TestType;
+  const reals x = random_reals(6, 3, 171);
+  const label_array<D> no_one({0, 2, 2, 0, 0, 2});
+  const array<D> xd(x);
+  array<D> out(3, 3);
+  for (const bool normalise : {false, true}) {
+    craft::class_means_options o;
+    o.normalise = normalise;
+    CHECK_THROWS_AS(craft::class_means(D::make_checking(), xd.in(), no_one.in(), o, out.out()), craft::label_error);
+    if (D::space == craft::memory::host) continue;
+    const auto ctx = D::make();
+    craft::class_means(ctx, xd.in(), no_one.in(), o, out.out());
+    const reals got = out.get();
+    CHECK(got.row(0).allFinite());
+    CHECK(got.row(2).allFinite());
+    CHECK(got.row(1).array().isNaN().all());
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // k-means
 

@@ -86,3 +86,27 @@ TEMPLATE_TEST_CASE("products deeper than one pass", "[product]", float, double) 
   for (const index_t k : {511, 512, 513, 1030})
     for (const index_t n : {3, 16, 40}) check_products<TestType>(11, n, k);
 }
+
+// k-means keeps equal rows together because of this (cpu_engine::products_depend_on_place).
+TEMPLATE_TEST_CASE("a dot product has the same bits wherever its rows stand in a tile", "[product]", double, float) {
+  using T = TestType;
+  using craft::engine::product;
+  for (const index_t k : {3, 40, 1100}) {
+    const reals x = random_reals(1, k, 4), y = random_reals(1, k, 5);
+    std::vector<T> scratch(std::size_t(product<T>::scratch_size(40, 40, k)));
+    T first(0);
+    for (const index_t m : {1, 2, 5, 8, 15, 29})
+      for (const index_t n : {1, 3, 8, 16, 21, 33}) {
+        INFO("m " << m << ", n " << n << ", k " << k);
+        const strided<T> a(x.replicate(m, 1), 3), b(y.replicate(n, 1), 5);
+        const index_t ld = product<T>::padded(n);
+        std::vector<T> c(std::size_t(m * ld), T(not_a_number));
+        product<T>(scratch.data()).dots(a.data.data(), a.stride, b.data.data(), b.stride, c.data(), ld, m, n, k);
+        if (m == 1 && n == 1) first = c[0];
+        index_t different = 0;
+        for (index_t i = 0; i < m; ++i)
+          for (index_t j = 0; j < n; ++j) different += c[std::size_t(i * ld + j)] != first;
+        CHECK(different == 0);
+      }
+  }
+}

@@ -344,7 +344,10 @@ struct equal_row_step {
   CRAFT_HOST_DEVICE void operator()(index_t i) const {
     const T *row = x + i * d, *other = x + first[i] * d;
     for (index_t k = 0; k < d; ++k)
-      if (row[k] != other[k]) first[i] = i;
+      if (row[k] != other[k]) {
+        first[i] = i;
+        return;
+      }
   }
 };
 
