@@ -117,7 +117,7 @@ struct prepared {
 /// Adds U k's derivatives by row i of x and row j of y.
 void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j, uncertain U, uncertain& k, uncertain_rows& gx,
                uncertain_rows& gy) {
-  const real u = r.p.u, size = std::abs(U.v) + r.p.least, h = (2 + sum_growth(std::max(r.n, r.C))) * r.p.u;
+  const real u = r.p.u, size = std::abs(U.v) + r.p.least, h = (3 + sum_growth(std::max(r.n, r.C))) * r.p.u;
   if (!of_distance(r.c)) {
     const linear_terms t = cosine_or_dot(r.c.kernel, r.x, i, r.y, j, u);
     k = t.k;
