@@ -513,8 +513,10 @@ TEMPLATE_LIST_TEST_CASE("anchors refuse magnitudes whose squares the type does n
     CHECK_THROWS_WITH(craft::kmeans_per_class(ctx, bad.in(), labels.in(), 3, {}, out.out()),
                       of("kmeans_per_class: x") && computed && advice);
     CHECK_THROWS_WITH(craft::farthest_point_anchors(ctx, bad.in(), 3), of("farthest_point_anchors: x") && computed && advice);
-    if (scale > 1) CHECK_THROWS_WITH(craft::medoids(ctx, bad.in(), centres.in()), of("medoids: x and centres") && computed && advice);
-    if (scale > 1) CHECK_THROWS_WITH(craft::medoids(ctx, centres.in(), bad.in()), of("medoids: x and centres") && computed && advice);
+    if (scale > 1)
+      CHECK_THROWS_WITH(craft::medoids(ctx, bad.in(), centres.in()), of("medoids: x and centres") && computed && advice);
+    if (scale > 1)
+      CHECK_THROWS_WITH(craft::medoids(ctx, centres.in(), bad.in()), of("medoids: x and centres") && computed && advice);
     CHECK_THROWS_WITH(craft::medoids(ctx, bad.in(), bad.in()), of("medoids: x and centres") && computed && advice);
     CHECK(out.bits() == untouched);
     // Directions have no magnitude.

@@ -634,6 +634,7 @@ struct anchors_call {
   index_t start_count;
   double inertia;      // out
   index_t iterations;  // out
+  index_t distinct;    // out
   array* results[2];   // rows of numbers, row numbers
 };
 CRAFT_ENTRY failure* craft_class_means(anchors_call* a) {
@@ -672,6 +673,7 @@ CRAFT_ENTRY failure* craft_kmeans(anchors_call* a) {
     });
     a->inertia = r.inertia;
     a->iterations = r.iterations;
+    a->distinct = r.distinct;
   });
 }
 CRAFT_ENTRY failure* craft_medoids(anchors_call* a) {

@@ -473,6 +473,7 @@ class _AnchorsCall(Structure):
         ("start_count", c_int64),
         ("inertia", c_double),
         ("iterations", c_int64),
+        ("distinct", c_int64),
         ("results", c_void_p * 2),
     ]
 
@@ -595,7 +596,7 @@ def mmd_preset(
 
 def bandwidth_scale(x: ArrayLike, y: ArrayLike, *, rule: str = "median", sample: str = "pooled") -> float:
     """The scale M of squared distances that `mmd` finds by this rule, as a number: to fix it once on a reference
-    sample. In squared units of x; a kernel's own bandwidth is then sigma * sqrt(M).
+    sample. In squared units of x; a kernel's own bandwidth is then sigma * sqrt(M). ValueError for NaN or infinity.
     """
     a, b = as_array(x), as_array(y)
     call = _BandwidthScaleCall(a._address, b._address, _text(rule), _text(sample))
@@ -936,8 +937,11 @@ def objective(
 # ----------------------------------------------------------------------------------------------------------------------
 # Anchors
 
-KMeans = namedtuple("KMeans", ("centres", "assignment", "inertia", "iterations"))
-KMeans.__doc__ = "Centres (k x d), the centre of each row, the sum of squared distances to it, and the iterations of the best run."
+KMeans = namedtuple("KMeans", ("centres", "assignment", "inertia", "iterations", "distinct"))
+KMeans.__doc__ = """Centres (k x d), the centre of each row, the sum of squared distances to it, the iterations of the best run, and
+how many distinct centres there are: fewer than k only if x has fewer than k different rows. Equal rows share a centre; the
+centres that are left over have no rows, and are copies of a row.
+"""
 
 
 def class_means(x: ArrayLike, labels: ArrayLike, classes: int, *, normalise: bool = False) -> Any:
@@ -981,12 +985,13 @@ def kmeans(
 ) -> KMeans:
     """k-means of x (n x d) by Lloyd's iteration from k-means++ seeds, or from the rows `start`: KMeans.
 
-    The best of `restarts` runs, each until no row changes its centre, inertia falls by less than the share `tolerance`,
-    or max_iterations. The same seed gives the same bits. spherical: unit rows and centres.
+    The best of `restarts` runs, each until no row changes its centre, inertia falls by no more than the share `tolerance`,
+    or max_iterations. The same seed gives the same bits. spherical: unit rows and centres. ValueError for NaN or infinity
+    in x, and, unless spherical, for numbers whose squared distances are not in the range of the type.
     """
     a = as_array(x)
     call = _kmeans_call(a, None, 1, k, seed, restarts, max_iterations, tolerance, spherical, start)
-    return KMeans(*_deliver(a, call.results), call.inertia, call.iterations)
+    return KMeans(*_deliver(a, call.results), call.inertia, call.iterations, call.distinct)
 
 
 def kmeans_per_class(
@@ -1001,16 +1006,17 @@ def kmeans_per_class(
     tolerance: float = 0.0,
     spherical: bool = False,
 ) -> KMeans:
-    """k-means within every class: rows [c p, (c + 1) p) of the centres are the p = per_class of class c; KMeans."""
+    """k-means within every class: rows [c p, (c + 1) p) of the centres are the p = per_class of class c; KMeans.
+    ValueError as kmeans."""
     a, y = as_array(x), _listed(labels)
     if y is None:
         raise TypeError("kmeans_per_class: labels are missing")
     call = _kmeans_call(a, y, classes, per_class, seed, restarts, max_iterations, tolerance, spherical, ())
-    return KMeans(*_deliver(a, call.results), call.inertia, call.iterations)
+    return KMeans(*_deliver(a, call.results), call.inertia, call.iterations, call.distinct)
 
 
 def medoids(x: ArrayLike, centres: ArrayLike) -> Any:
-    """The row of x (n x d) nearest to each centre (k x d): k row numbers."""
+    """The row of x (n x d) nearest to each centre (k x d): k row numbers. ValueError as kmeans."""
     a, b = as_array(x), as_array(centres)
     call = _AnchorsCall(x=a._address, centres=b._address)
     _check(_medoids(call))
@@ -1019,7 +1025,7 @@ def medoids(x: ArrayLike, centres: ArrayLike) -> Any:
 
 def farthest_point_anchors(x: ArrayLike, count: int, *, start: int = 0, metric: str = "euclidean") -> Any:
     """`count` row numbers of x (n x d): from row `start` on, always the row whose nearest chosen one is farthest.
-    metric: "euclidean" or "cosine".
+    metric: "euclidean" or "cosine". ValueError as kmeans (cosine: as spherical).
     """
     a = as_array(x)
     call = _AnchorsCall(x=a._address, count=count, start=start, metric=_text(metric))

@@ -327,6 +327,9 @@ class KMeans(NamedTuple):
     """Centre of each row: n, int64."""
     inertia: Tensor
     """Sum of squared distances to it, one float64."""
+    distinct: Tensor
+    """How many distinct centres there are, one int64: fewer than count only if x (or a class) has fewer different rows. Equal rows
+    share a centre; the centres that are left over have no rows, and are copies of a row."""
 
 
 def kmeans(
@@ -344,7 +347,8 @@ def kmeans(
     """Static anchors: `count` centres of the rows of x (n x d), or of those of each class where labels (n) and classes are given.
 
     k-means++ and Lloyd's iteration, the best of `restarts`; the same centres for any number of threads. spherical: rows and centres of
-    unit norm. On a GPU the call waits. Constants: pass x.detach()."""
+    unit norm. On a GPU the call waits. Constants: pass x.detach(). ValueError for NaN or infinity in x, and, unless spherical, for
+    numbers whose squared distances are not in the range of the type."""
     return KMeans(
         *_ops.kmeans(
             x,
@@ -361,7 +365,8 @@ def kmeans(
 
 
 def farthest_point_anchors(x: Tensor, count: int, *, start: int = 0, metric: Metric = "euclidean") -> Tensor:
-    """Indices (int64) of `count` rows of x (n x d), each the farthest from those before it, from row `start` on."""
+    """Indices (int64) of `count` rows of x (n x d), each the farthest from those before it, from row `start` on. ValueError as kmeans
+    (metric "cosine": as spherical)."""
     return _ops.farthest_point_anchors(x, count, start=start, metric=metric)
 
 

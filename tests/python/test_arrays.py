@@ -425,12 +425,44 @@ def test_kmeans(library):
         craft_align.kmeans_per_class(x, y, 3, 1).centres, [x[10:20].mean(axis=0), x[:10].mean(axis=0), x[20:].mean(axis=0)]
     )
     assert (np.asarray(craft_align.medoids(library["asarray"](x), found.centres)) == distances.argmin(axis=0)).all()
+    assert found.distinct == 3 and per_class.distinct == 6
     with pytest.raises(ValueError, match="expected 1 to 30 centres"):
         craft_align.kmeans(x, 31)
     with pytest.raises(ValueError, match="expected 1 to 30 centres"):
         craft_align.kmeans(x, -1)
     with pytest.raises(ValueError, match="class 0 has 10 rows, expected at least 11"):
         craft_align.kmeans_per_class(x, y, 3, 11)
+
+
+@LIBRARIES
+def test_kmeans_of_few_different_rows(library):
+    x = np.array([[0.1], [0.1], [1.0], [2.0]])
+    found = craft_align.kmeans(library["asarray"](x), 4)
+    assignment = np.asarray(found.assignment)
+    assert found.distinct == 3 and found.inertia == 0
+    assert assignment[0] == assignment[1] and len(set(assignment)) == 3
+    assert set(np.asarray(found.centres).ravel()) == {0.1, 1, 2}
+    per_class = craft_align.kmeans_per_class(library["asarray"](x), [0, 0, 1, 1], 2, 2)
+    assert per_class.distinct == 3
+    assert list(np.asarray(per_class.centres)[:2].ravel()) == [0.1, 0.1]
+
+
+def test_anchors_refuse_numbers():
+    x = rng.normal(size=(9, 2))
+    bad, y = x.copy(), np.arange(9) % 3
+    bad[5, 1] = np.nan
+    for call in (
+        lambda z: craft_align.kmeans(z, 3),
+        lambda z: craft_align.kmeans_per_class(z, y, 3, 2),
+        lambda z: craft_align.medoids(z, x),
+        lambda z: craft_align.farthest_point_anchors(z, 3),
+    ):
+        with pytest.raises(ValueError, match="not finite at row 5, column 1"):
+            call(bad)
+        with pytest.raises(ValueError, match="largest number.*e[+]200; .* in double.*power of two"):
+            call(1e200 * x)
+    with pytest.raises(ValueError, match="y has a number that is not finite at row 5, column 1"):
+        craft_align.bandwidth_scale(x, bad)
 
 
 def test_chosen_rows():

@@ -644,6 +644,9 @@ def test_anchors():
     per_class = craft.kmeans(i["x"], 1, labels=labels, classes=4)
     torch.testing.assert_close(per_class.centres, means)
     assert torch.equal(per_class.assignment, labels)
+    assert found.distinct == 3 and found.distinct.dtype == torch.int64
+    few = craft.kmeans(i["x"][:2].repeat(3, 1), 4)
+    assert few.distinct == 2 and few.inertia == 0 and len(set(few.assignment.tolist())) == 2
     rows = craft.farthest_point_anchors(i["x"], 3, start=2)
     assert rows[0] == 2 and rows[1] == (i["x"] - i["x"][2]).norm(dim=1).argmax()
 

@@ -473,7 +473,7 @@ __global__ void __launch_bounds__(block_threads, 1) parameters_kernel(panel<T> p
     const auto a = element.row(p.i0 + i);
     const auto b = element.column(p.j0 + j);
     if (p.i0 + i == p.j0 + j && element.skip_diagonal) continue;
-    const auto at = element.scalars(a, b, p.i0 + i, p.j0 + j, p.s[i * p.stride + j]);
+    const auto pair = element.scalars(a, b, p.i0 + i, p.j0 + j, p.s[i * p.stride + j]);
     const double u =
         (a.first != b.first ? a.across : a.within) * double(b.weight) * (p.j0 + j >= element.square_end ? 2 : 1);
     const auto add = [&](int q, T k) {
@@ -481,7 +481,7 @@ __global__ void __launch_bounds__(block_threads, 1) parameters_kernel(panel<T> p
       for (int c = 0; c < parameters_at_once; ++c)
         if (q == first + c) sums[c] += u * double(k);
     };
-    element.kernel.parameters(at.s, at.a, at.b, add, [&](int q, T k) { add(weights + q, k); });
+    element.kernel.parameters(pair.s, pair.a, pair.b, add, [&](int q, T k) { add(weights + q, k); });
   }
 #pragma unroll
   for (int c = 0; c < parameters_at_once; ++c) {
@@ -802,15 +802,8 @@ struct finish_nearest_step {
   __device__ void operator()(index_t i) const {
     if (index[i] >= y.n) index[i] = 0;  // where no distance is a number, any row will do
     const index_t j = index[i];
-    T found = distance[i] + x.squared[i];
-    if (is_near(found, x.squared[i], y.squared[j], x.d)) {
-      found = T(0);
-      for (index_t k = 0; k < x.d; ++k) {
-        const T c = x.data[i * x.d + k] - y.data[j * x.d + k];
-        found += c * c;
-      }
-    }
-    distance[i] = found;
+    const T found = distance[i] + x.squared[i];
+    distance[i] = near_pairs<T>(x.d).at(found, x.squared[i], y.squared[j]) ? row_distance(x, i, y, j) : found;
   }
 };
 template <class T>

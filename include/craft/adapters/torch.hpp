@@ -136,6 +136,7 @@ struct kmeans_centres {
   Tensor centres;     ///< count x d, or classes * count x d
   Tensor assignment;  ///< the centre of each row: n indices
   Tensor inertia;     ///< the sum of squared distances to it
+  Tensor distinct;    ///< how many distinct centres there are, as in craft::kmeans_result
 };
 
 namespace detail {
@@ -220,7 +221,7 @@ inline kmeans_centres kmeans(const Tensor& x, int64_t count, const kmeans_option
   const auto results =
       detail::call_operator("craft::kmeans", x, count, labels, classes, int64_t(o.seed), int64_t(o.restarts),
                             int64_t(o.max_iterations), o.tolerance, o.spherical);
-  return {results[0].toTensor(), results[1].toTensor(), results[2].toTensor()};
+  return {results[0].toTensor(), results[1].toTensor(), results[2].toTensor(), results[3].toTensor()};
 }
 /// Indices of `count` rows of x, each the farthest from those before it. metric: "euclidean" or "cosine". On a GPU the call waits.
 inline Tensor farthest_point_anchors(const Tensor& x, int64_t count, int64_t start = 0,

@@ -330,15 +330,15 @@ inline Tensor indices(const std::vector<index_t>& rows, const Tensor& like) {
   return at::tensor(c10::ArrayRef<int64_t>(rows), at::TensorOptions(at::kLong)).to(like.device());
 }
 
-inline std::tuple<Tensor, Tensor, Tensor> kmeans(const Tensor& x, int64_t count, const optional<Tensor>& labels,
-                                                 int64_t classes, int64_t seed, int64_t restarts, int64_t max_iterations,
-                                                 double tolerance, bool spherical) {
+inline std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans(const Tensor& x, int64_t count, const optional<Tensor>& labels,
+                                                         int64_t classes, int64_t seed, int64_t restarts,
+                                                         int64_t max_iterations, double tolerance, bool spherical) {
   const results to(x);
   const bool per_class = labels && labels->defined();
   const Tensor centres = to.numbers({per_class ? count * classes : count, x.sym_size(1)});
   if (x.is_meta())
     return {centres, at::empty_symint({x.sym_size(0)}, x.options().dtype(at::kLong)),
-            at::empty({}, x.options().dtype(at::kDouble))};
+            at::empty({}, x.options().dtype(at::kDouble)), at::empty({}, x.options().dtype(at::kLong))};
   call c("kmeans", x);
   const kmeans_result found = c.run([&](const any_device& device) {
     kmeans_options o;
@@ -350,7 +350,8 @@ inline std::tuple<Tensor, Tensor, Tensor> kmeans(const Tensor& x, int64_t count,
     if (!per_class) return runtime::kmeans(device, c.matrix("x", x), o, c.place(centres));
     return runtime::kmeans_per_class(device, c.matrix("x", x), c.labels("labels", labels), classes, o, c.place(centres));
   });
-  return {centres, indices(found.assignment, x), at::full({}, found.inertia, x.options().dtype(at::kDouble))};
+  return {centres, indices(found.assignment, x), at::full({}, found.inertia, x.options().dtype(at::kDouble)),
+          at::full({}, int64_t(found.distinct), x.options().dtype(at::kLong))};
 }
 
 inline Tensor farthest_point_anchors(const Tensor& x, int64_t count, int64_t start, text metric) {
@@ -638,7 +639,7 @@ inline void define_operators(torch::Library& m) {
   m.def("class_means(Tensor x, Tensor labels, int classes, *, bool normalise=False) -> Tensor");
   m.def("kmeans(Tensor x, int count, *, Tensor? labels=None, int classes=0, int seed=0, int restarts=10, "
         "int max_iterations=300, float tolerance=0., bool spherical=False) "
-        "-> (Tensor centres, Tensor assignment, Tensor inertia)");
+        "-> (Tensor centres, Tensor assignment, Tensor inertia, Tensor distinct)");
   m.def("farthest_point_anchors(Tensor x, int count, *, int start=0, str metric='euclidean') -> Tensor");
 }
 

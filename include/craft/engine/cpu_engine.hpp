@@ -520,7 +520,7 @@ class cpu_engine : public cpu_sweeps {
     pieces(x.n, x.d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
         const T* to = y.data + index[i] * x.d;
-        distance[i] = is_near(distance[i] + x.squared[i], x.squared[i], y.squared[index[i]], x.d)
+        distance[i] = near_pairs<T>(x.d).at(distance[i] + x.squared[i], x.squared[i], y.squared[index[i]])
                           ? squared_distance(x.data + i * x.d, to, x.d)
                           : distance[i] + x.squared[i];
       }

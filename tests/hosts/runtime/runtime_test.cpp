@@ -361,6 +361,7 @@ TEMPLATE_LIST_TEST_CASE("bandwidths and anchors by descriptions are those", "[ru
     CHECK(got.assignment == want.assignment);
     CHECK(got.inertia == want.inertia);
     CHECK(got.iterations == want.iterations);
+    CHECK(got.distinct == want.distinct);
     CHECK(got.inertia > 0);
   };
   same<D>([&](outputs<D>& to) { got = rt::kmeans(device, in(s.x), o, to.place(4, d)); },
