@@ -2,16 +2,16 @@
 // move it. Nothing here comes from the library. With u the unit round-off of the computing type (of the storage type: v), and
 // first order in u throughout:
 //
-//   sum of d terms t_k      u r(d) (|t|_2 + |sum t|), r(d) = 1 + sqrt(d) / 2: the roundings of partial sums have random signs
+//   sum of d terms t_k      u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: the roundings of partial sums have random signs
 //   row entry z_ik          dz_ik = u |z_ik|, one rounding each time it is stored (centred, divided by a norm, by sqrt(M), ...)
-//   D, from dot products    2 |delta_k e_k|_2 + |e|_2^2 + 2 u (2 + r(d)) (a + b),   delta = z_i - z_j, e_k = dz_ik + dz_jk
+//   D, from dot products    2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b),   delta = z_i - z_j, e_k = dz_ik + dz_jk
 //      from differences,    the same with 2 u r(d) D in the place of the last term
 //      where D < 16 (d + 4) eps (a + b);   0 for a row with itself and for equal rows
 //   kernel k(D)             max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
 //   slope k'(D)             the same with k'; the derivatives by the kernel's parameters, products of more factors, with 5 for 2
 //   sum over pairs          |c_p| (dk_p + u h |k_p|) added up: pairs share rows, and clusters share distances, so their errors have
-//                           one sign; h = sqrt(N) / 2 for the roundings of a sum over N rows; of all N^2 pairs in one type, or equal ones: N / 2
-//   gradient, pair's share  |c_p| (dk' |delta_k| + |k'| (sqrt(dz_ik^2 + dz_jk^2) + (3 + h) u (|z_ik| + |z_jk|)));  0 for equal rows
+//                           one sign; h = sqrt(N) / 2 for the roundings of a sum over N rows; of all N^2 pairs in one type, or equal ones: N
+//   gradient, pair's share  |c_p| (dk' |delta_k| + (|k'| + dk') (sqrt(dz_ik^2 + dz_jk^2) + (3 + h) u (|z_ik| + |z_jk|)));  0 for equal rows
 //   bandwidth rules         D / M errs by D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or for a median the largest dD near it
 //   unit row x / |x|        dz_k = 2 u |z_k|; its gradient (g - (g.z) z) / |x| errs by
 //                           (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
@@ -32,7 +32,7 @@ namespace fuzz {
 
 inline real square(real v) { return v * v; }
 /// Growth of rounding in a sum of d numbers.
-inline real growth(int d) { return 1 + std::sqrt(real(d)) / 2; }
+inline real growth(int d) { return 1 + 2 * std::sqrt(real(d)) / 3; }
 
 /// Of a sum over n rows: the roundings of its partial sums, in units of its terms.
 inline real sum_growth(int n) { return std::sqrt(real(n)) / 2; }

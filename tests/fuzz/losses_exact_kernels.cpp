@@ -103,7 +103,7 @@ uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int 
   }
   const real norms = x.squared(i) + y.squared(j), r = growth(x.d);
   const bool far = D > 8 * (x.d + 4) * 2 * u * norms;  // half the threshold: rounding may decide it
-  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (2 + r) * norms : 2 * u * r * D)};
+  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (3 + r) * norms : 2 * u * r * D)};
 }
 
 bool out_of_range(real largest, int d, const precision& p) {

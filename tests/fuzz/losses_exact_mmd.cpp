@@ -13,7 +13,7 @@ struct sums {
 };
 void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q, bool equal,
               real relative_scale, bool parameters, sums& to) {
-  const real u = s.p.u, c = std::abs(q.c), least = s.p.least, h = sum_growth(s.N), in_sum = u * (equal || s.c.type == scalar_type::f64 ? s.N / 2.0L : h);
+  const real u = s.p.u, c = std::abs(q.c), least = s.p.least, h = sum_growth(s.N) + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()), in_sum = u * (equal || s.c.type == scalar_type::f64 ? real(s.N) : h);
   if (!of_distance(s.c)) {
     const linear_terms k = cosine_or_dot(s.c.kernel, z, q.i, z, q.j, u);
     to.value.v += q.c * k.k.v, to.value.e += c * (k.k.e + u * h * std::abs(k.k.v));
@@ -41,9 +41,9 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
   if (equal) return;  // also a row with itself
   for (int f = 0; f < s.d; ++f) {
     const real zi = z.at(q.i, f), zj = z.at(q.j, f), delta = zi - zj;
-    const real steep = std::abs(k.slope.v) + least / (c + s.p.smallest);
+    const real steep = std::abs(k.slope.v) + k.slope.e, both = std::abs(zi) + std::abs(zj);
     const real e = k.slope.e * std::abs(delta) + k.steepest +
-                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (3 + h) * u * (std::abs(zi) + std::abs(zj)));
+                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (3 + h) * u * both) + 2 * least / (c + s.p.smallest) * both;
     to.g.at(q.i, f) += 2 * q.c * k.slope.v * delta, to.g.error(q.i, f) += 2 * c * e;
     to.g.at(q.j, f) -= 2 * q.c * k.slope.v * delta, to.g.error(q.j, f) += 2 * c * e;
   }

@@ -140,8 +140,8 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
   k = t.k;
   for (int f = 0; f < r.d && !equal; ++f) {
     const real zi = x.at(i, f), zj = y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
-    const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + r.p.least / size) *
-                               (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj))));
+    const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + t.slope.e) *
+                               (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj)))) + 4 * r.p.least * (std::abs(zi) + std::abs(zj));
     gx.at(i, f) += v, gx.error(i, f) += e, gy.at(j, f) -= v, gy.error(j, f) += e;
   }
 }

@@ -112,7 +112,7 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
     real all = 0;
     for (int i = 0; i < n; ++i) all += takes_part(i) ? weight(i) : 0;
     std::vector<std::pair<int, uncertain>> losses;
-    for (int i = 0; i < n && all > 0; ++i) {
+    for (int i = 0; i < n && (all > 0 || c.sum); ++i) {
       if (!takes_part(i)) continue;
       const real w = weight(i) / (c.sum ? 1 : all);
       std::vector<real> t;
@@ -133,7 +133,7 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
         const real sign = together(i, j) ? 1 : -1, b = c.bias, q = sign * (l.at(i, j).v + b);
         const real loss = q > 0 ? std::log1p(std::exp(-q)) : -q + std::log1p(std::exp(q)), g = 1 / (1 + std::exp(q));
         const real dq = l.at(i, j).e + p.u * (std::abs(b) + std::abs(q));
-        l.value.v += loss / n, l.value.e += (std::min(1.0L, g * std::exp(dq)) * dq + 2 * p.u * loss + p.smallest) / n;
+        l.value.v += loss / n, l.value.e += (std::min(1.0L, g * std::exp(dq)) * dq + (2 + sum_growth(n * m)) * p.u * loss + p.smallest) / n;
         l.pull(i, j) = {-sign * g / n, (std::min(1.0L, g * std::expm1(dq)) + 2 * p.u * g + p.smallest) / n};
         l.by_bias.v += l.pull(i, j).v, l.by_bias.e += l.pull(i, j).e + p.u * growth(n * m) / 2 * g / n;
       }
