@@ -114,6 +114,8 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
   gradient<S> gx(c, exact, "x", c.want_x, n, d), gy(c, exact, relative ? "anchors" : "y", c.want_y, m, d);
   gradient<T> first(c, exact, mmd ? "weights" : "log_scale", c.want_first, 1, mmd ? weights : 1);
   gradient<T> second(c, exact, mmd ? "bandwidths" : "bias", c.want_second, 1, mmd ? bandwidths : 1);
+  gradient<T> by_x_weight(c, exact, mmd ? "x_weights" : "row_weights", c.want_x_weights, 1, n);
+  gradient<T> by_y_weight(c, exact, mmd ? "y_weights" : "targets", c.want_y_weights, mmd ? 1 : n, m);
   memory<S> out(n, m, c.padding);
   T value = T(-77);
   double scale = 0;
@@ -125,6 +127,7 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
     options.log_scale = c.log_scale, options.max_scale = most, options.normalise = c.normalise, options.upstream = c.upstream;
     craft::alignment_gradients<S> g;
     g.x = gx.output(), g.y = gy.output(), g.log_scale = first.output(), g.bias = second.output();
+    g.weights = by_x_weight.output(), g.targets = by_y_weight.output();
     verb(options, g);
   };
   switch (c.verb) {
@@ -138,6 +141,7 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
       o.upstream = c.upstream, o.factor = c.factor, o.offset = c.offset;
       craft::mmd_gradients<S> g;
       g.x = gx.output(), g.y = gy.output(), g.weights = first.output(), g.bandwidths = second.output();
+      g.x_weights = by_x_weight.output(), g.y_weights = by_y_weight.output();
       with_kernel<few>(c, [&](const auto& k) { craft::mmd(ctx, x.input(), y.input(), k, o, value, g); });
       break;
     }
@@ -191,7 +195,7 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
   } else if (c.verb != verb::relative_pullback) {
     answer.outputs.push_back({"value", {double(value)}});
   }
-  gx.keep(answer), gy.keep(answer), first.keep(answer), second.keep(answer);
+  gx.keep(answer), gy.keep(answer), first.keep(answer), second.keep(answer), by_x_weight.keep(answer), by_y_weight.keep(answer);
 }
 
 extern template void call_as<float>(const test_case&, const exact_answer&, library_answer&);

@@ -45,6 +45,7 @@ struct test_case {
   table x, y;                              ///< y: the other sample, the anchors, or the other modality
   want want_x = want::none, want_y = want::none, want_first = want::none, want_second = want::none;
   ///< first and second: the kernel's weights and bandwidths, or log_scale and bias
+  want want_x_weights = want::none, want_y_weights = want::none;  ///< or of the rows' weights, and of soft targets
   double upstream = 1;
 
   kernel_type kernel = kernel_type::any;

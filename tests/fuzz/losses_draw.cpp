@@ -218,6 +218,7 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   c.threads = 1 + r.chance(0.1);
   if (r.chance(0.4)) c.padding = 1 + r.below(5);
   c.want_x = draw_want(r), c.want_y = draw_want(r), c.want_first = draw_want(r), c.want_second = draw_want(r);
+  if (r.chance(0.4)) c.want_x_weights = draw_want(r), c.want_y_weights = draw_want(r);
   if (r.chance(0.3)) c.upstream = r.normal() * r.power(-2, 2);
 
   double scale = r.chance(0.6) ? 1 : c.type == scalar_type::f16 ? r.power(-2, 2) : r.chance(0.3) ? r.power(-20, 20) : r.power(-13, 13);

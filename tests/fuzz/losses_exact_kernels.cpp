@@ -83,7 +83,7 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     } else {
       add(sum.slope, w, here.slope(), low.slope(), high.slope(), rounding, tiny * std::abs(here.slope_of_k));
     }
-    if (apart) sum.slope.e += 4 * p.least;
+    if (apart) sum.slope.e += 8 * p.least;
     if (!parameters) continue;
     if (weight_at[q] >= 0) add(sum.by_weight[std::size_t(weight_at[q])], 1, here.k, low.k, high.k, rounding, tiny);
     const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
@@ -103,7 +103,7 @@ uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int 
   }
   const real norms = x.squared(i) + y.squared(j), r = growth(x.d);
   const bool far = D > 8 * (x.d + 4) * 2 * u * norms;  // half the threshold: rounding may decide it
-  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (1 + r) * norms : 2 * u * r * D)};
+  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (3 + r) * norms : 2 * u * r * D)};
 }
 
 bool out_of_range(real largest, int d, const precision& p) {

@@ -13,7 +13,7 @@ struct sums {
 };
 void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q, bool equal,
               real relative_scale, bool parameters, sums& to) {
-  const real u = s.p.u, c = std::abs(q.c), least = s.p.least, h = sum_growth(s.N), in_sum = u * (equal || s.c.type == scalar_type::f64 ? s.N / 2.0L : h);
+  const real u = s.p.u, c = std::abs(q.c), least = s.p.least, h = sum_growth(s.N) + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()), in_sum = u * (equal || s.c.type == scalar_type::f64 ? real(s.N) : h);
   if (!of_distance(s.c)) {
     const linear_terms k = cosine_or_dot(s.c.kernel, z, q.i, z, q.j, u);
     to.value.v += q.c * k.k.v, to.value.e += c * (k.k.e + u * h * std::abs(k.k.v));
@@ -23,8 +23,8 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
       for (int f = 0; f < s.d; ++f) {
         const real zi = z.at(i, f), zj = z.at(j, f);
         to.g.at(i, f) += q.c * (k.ds.v * zj + 2 * own.v * zi);
-        to.g.error(i, f) += (c + least) * ((k.ds.e + (2 + h) * u * std::abs(k.ds.v)) * std::abs(zj) + std::abs(k.ds.v) * z.error(j, f) +
-                                 2 * (own.e + (2 + h) * u * std::abs(own.v)) * std::abs(zi) + 2 * std::abs(own.v) * z.error(i, f));
+        to.g.error(i, f) += (c + least) * ((k.ds.e + (3 + h) * u * std::abs(k.ds.v)) * std::abs(zj) + std::abs(k.ds.v) * z.error(j, f) +
+                                 2 * (own.e + (3 + h) * u * std::abs(own.v)) * std::abs(zi) + 2 * std::abs(own.v) * z.error(i, f));
       }
     }
     return;
@@ -41,11 +41,43 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
   if (equal) return;  // also a row with itself
   for (int f = 0; f < s.d; ++f) {
     const real zi = z.at(q.i, f), zj = z.at(q.j, f), delta = zi - zj;
-    const real steep = std::abs(k.slope.v) + least / (c + s.p.smallest);
+    const real steep = std::abs(k.slope.v) + k.slope.e, both = std::abs(zi) + std::abs(zj);
     const real e = k.slope.e * std::abs(delta) + k.steepest +
-                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (2 + h) * u * (std::abs(zi) + std::abs(zj)));
+                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (3 + h) * u * both) + 2 * least / (c + s.p.smallest) * both;
     to.g.at(q.i, f) += 2 * q.c * k.slope.v * delta, to.g.error(q.i, f) += 2 * c * e;
     to.g.at(q.j, f) -= 2 * q.c * k.slope.v * delta, to.g.error(q.j, f) += 2 * c * e;
+  }
+}
+
+/// Gradient by the weights w of one sample, rows [first, end) of a W = w: with K the kernel's values,
+/// within:  biased 2 (sum_j a_j K_ij - S) / W, S = sum a_i a_j K_ij;  unbiased, off = 1 - sum a^2, both sums without the
+///          diagonal: 2 (sum_j a_j K_ij - (1 - a_i) S / off) / (off W);   across: -2 (sum_j b_j K_ij - sum_ij a_i b_j K_ij) / W
+void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int group, std::vector<real>& v, std::vector<real>& e) {
+  std::vector<real> a, b;
+  real off = 1, other = 1;
+  shares(group == 0 ? s.c.x_weights : s.c.y_weights, group == 0 ? s.n : s.m, a, off);
+  shares(group == 0 ? s.c.y_weights : s.c.x_weights, group == 0 ? s.m : s.n, b, other);
+  const bool unbiased = s.c.estimator == 1;
+  if (!unbiased) off = 1;
+  const auto& w = group == 0 ? s.c.x_weights : s.c.y_weights;
+  const int first = group == 0 ? 0 : s.n, start = group == 0 ? s.n : 0, count = int(a.size());
+  const real W = w.empty() ? real(count) : std::accumulate(w.begin(), w.end(), real(0)), h = (3 + sum_growth(s.N)) * s.p.u;
+  std::vector<uncertain> within(a.size()), across(a.size());
+  uncertain S, C;
+  const auto add = [&](uncertain& to, real c, const uncertain& k) { to.v += c * k.v, to.e += c * (k.e + h * std::abs(k.v)); };
+  for (int i = 0; i < count; ++i) {
+    for (int j = 0; j < count; ++j)
+      if (!unbiased || i != j) add(within[std::size_t(i)], a[std::size_t(j)], K[std::size_t((first + i) * s.N + first + j)]);
+    for (std::size_t j = 0; j < b.size(); ++j)
+      add(across[std::size_t(i)], b[j], K[std::size_t((first + i) * s.N + start + int(j))]);
+    add(S, a[std::size_t(i)], within[std::size_t(i)]), add(C, a[std::size_t(i)], across[std::size_t(i)]);
+  }
+  for (int i = 0; i < count; ++i) {
+    const uncertain &in = within[std::size_t(i)], &out = across[std::size_t(i)];
+    real share = unbiased ? 0 : 1;  // 1 - a_i, without cancellation
+    for (int j = 0; j < count && unbiased; ++j) share += j == i ? 0 : a[std::size_t(j)];
+    v.push_back(2 * ((in.v - share * S.v / off) / off - (out.v - C.v)) / W);
+    e.push_back(2 * ((in.e + share * S.e / off) / off + out.e + C.e) / W);
   }
 }
 
@@ -85,8 +117,8 @@ void pull_back(const sample& s, const scale_of& f, const uncertain_rows& z, unce
       for (int i = s.first(group); i < s.end(group); ++i) {
         const real v = s.scaled[std::size_t(i * s.d + k)], dv = s.z.error(i, k) + 2 * u * (v + std::abs(s.z.at(i, k)));
         const real h = g.at(i, k) / R, e = g.error(i, k) / R + 2 * u * std::abs(h);
-        low.v += h * (v - 1), low.e += e * (1 - v) + std::abs(h) * dv;
-        high.v -= h * v, high.e += e * v + std::abs(h) * dv;
+        low.v += h * (v - 1), low.e += e * (1 - v + dv) + std::abs(h) * dv;
+        high.v -= h * v, high.e += e * (v + dv) + std::abs(h) * dv;
         g.at(i, k) = h, g.error(i, k) = e;
       }
       if (!s.c.column_gradient) continue;
@@ -153,6 +185,21 @@ void exact_mmd(const test_case& c, exact_answer& answer) {
     for (const uncertain& q : from) v.push_back(q.v), e.push_back(q.e);
     add_output(answer, kind, v, e, factor, u, computing);
   };
+  if (c.estimator != 2 && (c.want_x_weights != want::none || c.want_y_weights != want::none)) {
+    std::vector<uncertain> K(std::size_t(s.N * s.N));
+    for (int i = 0; i < s.N; ++i)
+      for (int j = i; j < s.N; ++j) {
+        sums one(s);
+        add_pair(s, z, kernel, {i, j, 1}, i == j || s.equal(i, j), f.fitted ? f.M.e / f.M.v + 2 * s.p.u : 0, false, one);
+        K[std::size_t(i * s.N + j)] = K[std::size_t(j * s.N + i)] = one.value;
+      }
+    for (int group = 0; group < 2; ++group) {
+      if ((group == 0 ? c.want_x_weights : c.want_y_weights) == want::none) continue;
+      std::vector<real> v, e;
+      by_sample_weight(s, K, group, v, e);
+      add_output(answer, group == 0 ? "x_weights" : "y_weights", v, e, factor, u, computing);
+    }
+  }
   list("weights", c.want_first, t.by_weight);
   list("bandwidths", c.want_second, t.by_bandwidth);
 }

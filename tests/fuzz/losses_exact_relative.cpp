@@ -117,7 +117,7 @@ struct prepared {
 /// Adds U k's derivatives by row i of x and row j of y.
 void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j, uncertain U, uncertain& k, uncertain_rows& gx,
                uncertain_rows& gy) {
-  const real u = r.p.u, size = std::abs(U.v) + r.p.least, h = (2 + sum_growth(std::max(r.n, r.C))) * r.p.u;
+  const real u = r.p.u, size = std::abs(U.v) + r.p.least, h = (3 + sum_growth(std::max(r.n, r.C))) * r.p.u;
   if (!of_distance(r.c)) {
     const linear_terms t = cosine_or_dot(r.c.kernel, r.x, i, r.y, j, u);
     k = t.k;
@@ -140,8 +140,8 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
   k = t.k;
   for (int f = 0; f < r.d && !equal; ++f) {
     const real zi = x.at(i, f), zj = y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
-    const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + r.p.least / size) *
-                               (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj))));
+    const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + t.slope.e) *
+                               (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj)))) + 4 * r.p.least * (std::abs(zi) + std::abs(zj));
     gx.at(i, f) += v, gx.error(i, f) += e, gy.at(j, f) -= v, gy.error(j, f) += e;
   }
 }

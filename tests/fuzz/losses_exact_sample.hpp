@@ -123,7 +123,7 @@ inline scale_of fit(const sample& s) {
   bool all_equal = true;
   for (int i = 1; i < rows; ++i) all_equal = all_equal && s.equal(0, i);
   if (all_equal || f.M.v == 0) f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
-  else f.M.e = 4 * s.p.u * f.M.v + f.mean_factor * std::sqrt(moved);
+  else f.M.e = (4 + growth(rows * s.d)) * s.p.u * f.M.v + f.mean_factor * std::sqrt(moved);
   return f;
 }
 

@@ -58,6 +58,8 @@ want how(const test_case& c, const std::string& kind) {
   if (kind == "y" || kind == "anchors") return c.want_y;
   if (kind == "weights" || kind == "log_scale") return c.want_first;
   if (kind == "bandwidths" || kind == "bias") return c.want_second;
+  if (kind == "x_weights" || kind == "row_weights") return c.want_x_weights;
+  if (kind == "y_weights" || kind == "targets") return c.want_y_weights;
   return want::overwrite;
 }
 

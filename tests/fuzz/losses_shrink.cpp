@@ -129,7 +129,8 @@ std::vector<test_case> simpler(const test_case& c) {
   };
   const test_case plain;
   reset(&test_case::tile, 0), reset(&test_case::threads, 1), reset(&test_case::padding, 0), reset(&test_case::upstream, 1.0);
-  for (const auto w : {&test_case::want_x, &test_case::want_y, &test_case::want_first, &test_case::want_second}) {
+  for (const auto w : {&test_case::want_x, &test_case::want_y, &test_case::want_first, &test_case::want_second,
+                       &test_case::want_x_weights, &test_case::want_y_weights}) {
     reset(w, want::none);
     if (c.*w == want::accumulate) reset(w, want::overwrite);
   }
@@ -190,7 +191,8 @@ std::string describe(const test_case& c) {
   s += list("x_weights", c.x_weights) + list("y_weights", c.y_weights) + list("x_labels", c.x_labels) + list("y_labels", c.y_labels);
   const char* const wants[] = {"-", "overwrite", "accumulate"};
   s += std::string("  gradients: x ") + wants[int(c.want_x)] + ", y " + wants[int(c.want_y)] + ", weights/log_scale " +
-       wants[int(c.want_first)] + ", bandwidths/bias " + wants[int(c.want_second)] + ";\n";
+       wants[int(c.want_first)] + ", bandwidths/bias " + wants[int(c.want_second)] + ", x_weights/weights " + wants[int(c.want_x_weights)] +
+       ", y_weights/targets " + wants[int(c.want_y_weights)] + ";\n";
   s += "  craft::cpu ctx(" + std::to_string(c.threads) + "), tile " + std::to_string(c.tile) + ", padding " + std::to_string(c.padding) + "\n";
   return s;
 }
