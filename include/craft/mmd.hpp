@@ -85,8 +85,8 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   kernel.check();
   require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty()),
                         "mmd: the linear-time estimator takes no sample weights");
-  check.weights("x_weights", options.x_weights, n, true, e);
-  check.weights("y_weights", options.y_weights, m, true, e);
+  check.weights("x_weights", options.x_weights, "x", true, e);
+  check.weights("y_weights", options.y_weights, "y", true, e);
   require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
                         "mmd: the unbiased estimator needs at least two positive weights in each sample");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
