@@ -138,8 +138,8 @@ class alignment_call {
     require<option_error>(x_labels.empty() == y_labels.empty(), check.verb(),
                           ": labels must be given for both sides or for neither");
     if (!x_labels.empty()) {
-      check.label_count("x_labels", x_labels, x_.rows(), e);
-      check.label_count("y_labels", y_labels, y_.rows(), e);
+      check.label_count("x_labels", x_labels, "x", e);
+      check.label_count("y_labels", y_labels, y_name_, e);
     } else {
       require<shape_error>(x_.rows() == y_.rows(), check.verb(), ": without labels row i belongs to row i, but x is ",
                            detail::shape(x_.rows(), x_.cols()), " and ", y_name_, " is ",
@@ -247,12 +247,12 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
   engine::alignment_call<Context, S> call(ctx, "anchor_cross_entropy", "anchors", xv, av);
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
-  call.check.weights("weights", options.weights, n, e);
+  call.check.weights("weights", options.weights, "x", e);
   typename decltype(call)::softmax s;
   s.n = n;
   if constexpr (by_label) {
     const labels y(target);
-    call.check.labels_of("labels", y, n, c, options.ignore_label, e);
+    call.check.labels_of("labels", y, "x", c, options.ignore_label, e);
     require<option_error>(!gradients.targets.wanted(), "anchor_cross_entropy: labels have no gradient, only soft targets have");
     call.check_common(options, value, gradients);
     e.label_targets(y, c, options.ignore_label, options.label_smoothing, s);
@@ -288,7 +288,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   auto& e = call.e;
   call.check.in_unit_interval("label_smoothing", options.label_smoothing);
   call.check_pairs(options.x_labels, options.y_labels);
-  call.check.weights("weights", options.weights, n, e);
+  call.check.weights("weights", options.weights, "x", e);
   require<shape_error>(options.weights.empty() || !both || n == m,
                        "info_nce: weights in the symmetric form need as many rows of x as of y, got ", n, " and ", m);
   require<shape_error>(!gradients.weights.wanted() || !both || n == m,

@@ -54,7 +54,7 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
   check.input("x", xv, e);
   require<shape_error>(classes > 0, "class_means: out has no rows, expected one per class");
   check.destination("out", to, classes, d);
-  check.labels_of("labels", y, n, classes, 0, e);
+  check.labels_of("labels", y, "x", classes, 0, e);
   if (const labels seen = e.seen(y); !seen.empty()) {
     index_t* rows = e.template host_zeros<index_t>(classes);
     for (index_t i = 0; i < n; ++i) ++rows[seen[i]];
@@ -168,7 +168,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   engine::check_kmeans(check, options, xv.rows(), per_class);
   require<option_error>(options.start.empty(), "kmeans_per_class: takes no rows to start from");
   check.destination("centres", to, to.rows(), d);
-  check.label_count("labels", y, xv.rows(), e);
+  check.label_count("labels", y, "x", e);
   const auto members = engine::rows_by_class(check, e.seen(y, true), classes);
   for (index_t c = 0; c < classes; ++c)
     require<label_error>(index_t(members[c].size()) >= per_class, "kmeans_per_class: class ", c, " has ",

@@ -89,8 +89,8 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   const bool by_sample_weights = gradients.x_weights.wanted() || gradients.y_weights.wanted();
   require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty() && !by_sample_weights),
                         "mmd: the linear-time estimator takes no sample weights, and has no gradient of them");
-  check.weights("x_weights", options.x_weights, n, e);
-  check.weights("y_weights", options.y_weights, m, e);
+  check.weights("x_weights", options.x_weights, "x", e);
+  check.weights("y_weights", options.y_weights, "y", e);
   require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
                         "mmd: the unbiased estimator needs at least two positive weights in each sample, none of them all but alone");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,

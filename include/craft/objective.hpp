@@ -74,7 +74,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   check.input("images", f, e);
   check.input("class_texts", t, e);
   check.same_columns("images", f, "class_texts", t);
-  check.labels_of("targets", y, n, c, 0, e);
+  check.labels_of("targets", y, "images", c, 0, e);
   const auto optional_input = [&](const char* name, const matrix_view<const S, M>& x, index_t rows) {
     if (x.empty()) return;
     check.input(name, x, e);

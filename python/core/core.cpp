@@ -184,10 +184,11 @@ std::unique_ptr<array> of_rows(const std::vector<index_t>& rows) {
   return a;
 }
 
-/// One call of a verb: the device of its first array, its other inputs, which must lie there too, and its results.
+/// One call of a verb: the device of its first array, its other inputs, which must lie there too, and its results. Inputs
+/// that cannot be read are refused together, before there are results.
 class call {
  public:
-  call(const array* first, array** results) : results_(results) {
+  call(const char* verb, const array* first, array** results) : verb_(verb), results_(results) {
     where_ = dlpack::detail::memory_of(first->t);
     device_id_ = first->t.device.device_id;
   }
@@ -195,6 +196,7 @@ class call {
   /// f(device), then the results are the caller's.
   template <class F>
   void run(const F& f) {
+    refuse();
     if (where_ == memory::host) {
       f(craft::any_device(craft::cpu()));
     } else {
@@ -208,22 +210,29 @@ class call {
     for (auto& [at, a] : made_) results_[at] = a.release();
   }
 
+  /// Throws if there was an input that cannot be read, with the faults of all.
+  void refuse() const {
+    if (faults_.empty()) return;
+    if (of_type_) craft::fail<craft::type_error>(verb_, ": ", faults_);
+    craft::fail<craft::shape_error>(verb_, ": ", faults_);
+  }
+
   /// The first one says which type is computed in.
   runtime::matrix matrix(const char* name, const array* a) {
     if (a == nullptr) return {};
-    const runtime::matrix m = dlpack::matrix(here(name, a));
+    const auto m = read<runtime::matrix>([&] { return dlpack::matrix(here(name, a), name); });
     if (!typed_) type_ = runtime::computing(m.type);
     typed_ = true;
     return m;
   }
-  craft::labels labels(const char* name, const array* a) const {
-    return a == nullptr ? craft::labels{} : dlpack::labels(either(name, a));
+  craft::labels labels(const char* name, const array* a) {
+    return a == nullptr ? craft::labels{} : read<craft::labels>([&] { return dlpack::labels(either(name, a), name); });
   }
-  craft::numbers numbers(const char* name, const array* a) const {
-    return a == nullptr ? craft::numbers{} : dlpack::numbers(either(name, a));
+  craft::numbers numbers(const char* name, const array* a) {
+    return a == nullptr ? craft::numbers{} : read<craft::numbers>([&] { return dlpack::numbers(either(name, a), name); });
   }
-  craft::scalar scalar(const char* name, double value, const array* a) const {
-    return a == nullptr ? craft::scalar(value) : dlpack::scalar(here(name, a));
+  craft::scalar scalar(const char* name, double value, const array* a) {
+    return a == nullptr ? craft::scalar(value) : read<craft::scalar>([&] { return dlpack::scalar(here(name, a), name); });
   }
 
   /// A new array in the memory of the call, of the computing type and at most two dimensions.
@@ -241,10 +250,22 @@ class call {
   void indices(int at, const std::vector<index_t>& rows) { made_.emplace_back(at, of_rows(rows)); }
 
  private:
+  template <class T, class F>
+  T read(const F& f) {
+    try {
+      return f();
+    } catch (const craft::type_error& e) {
+      of_type_ = true;
+      (faults_ += faults_.empty() ? "" : "; ") += e.what();
+    } catch (const craft::shape_error& e) {
+      (faults_ += faults_.empty() ? "" : "; ") += e.what();
+    }
+    return {};
+  }
   const dlpack::tensor& here(const char* name, const array* a) const {
     const memory where = dlpack::detail::memory_of(a->t);
     craft::require<craft::device_error>(where == where_ && (where == memory::host || a->t.device.device_id == device_id_),
-                                        name, " lies on another device than the first array");
+                                        verb_, ": ", name, " lies on another device than the first array");
     return a->t;
   }
   /// Labels and weights may also lie in host memory.
@@ -252,11 +273,15 @@ class call {
     return dlpack::detail::memory_of(a->t) == memory::host ? a->t : here(name, a);
   }
   void* make(int at, memory where, int code, int bits, std::initializer_list<index_t> shape) {
+    refuse();
     made_.emplace_back(at, new_array(where, device_id_, code, bits, shape));
     return made_.back().second->t.data;
   }
 
+  const char* verb_;
   array** results_;
+  std::string faults_;    // of all inputs
+  bool of_type_ = false;  // whether one of them is of the wrong type
   memory where_ = memory::host;
   int device_id_ = 0;
   runtime::dtype type_ = runtime::dtype::float32;
@@ -384,7 +409,7 @@ struct mmd_options {
   std::int32_t bandwidth_gradient, column_gradient;
   const array *x_weights, *y_weights;
 
-  craft::mmd_options read(const call& c) const {
+  craft::mmd_options read(call& c) const {
     craft::mmd_options o;
     o.estimator = runtime::named<craft::estimator>(estimator);
     o.bandwidth.rule = runtime::named<craft::bandwidth_rule>(rule);
@@ -414,10 +439,11 @@ struct mmd_call {
 };
 CRAFT_ENTRY failure* craft_mmd(mmd_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("mmd", a->x, a->results);
     const auto x = c.matrix("x", a->x), y = c.matrix("y", a->y);
     runtime::preset p;
     if (a->preset != nullptr) {
+      c.refuse();
       p = runtime::preset_named(a->preset, x.rows, a->blur);
       p.options.x_weights = c.numbers("x_weights", a->options.x_weights);
       p.options.y_weights = c.numbers("y_weights", a->options.y_weights);
@@ -440,7 +466,7 @@ struct bandwidth_scale_call {
 };
 CRAFT_ENTRY failure* craft_bandwidth_scale(bandwidth_scale_call* a) {
   return guarded([&] {
-    call c(a->x, nullptr);
+    call c("bandwidth_scale", a->x, nullptr);
     const auto x = c.matrix("x", a->x), y = c.matrix("y", a->y);
     const craft::bandwidth b{runtime::named<craft::bandwidth_rule>(a->rule),
                              runtime::named<craft::bandwidth_sample>(a->sample), false};
@@ -455,7 +481,7 @@ struct scale {
   double max_scale;
 };
 template <class Options>
-void read_scale(const call& c, const scale& s, Options& o) {
+void read_scale(call& c, const scale& s, Options& o) {
   o.log_scale = c.scalar("log_scale", s.log_scale, s.log_scale_at);
   o.max_scale = s.max_scale;
 }
@@ -483,7 +509,7 @@ struct alignment_call {
 };
 CRAFT_ENTRY failure* craft_info_nce(alignment_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("info_nce", a->x, a->results);
     const auto x = c.matrix("x", a->x), y = c.matrix("y", a->y);
     craft::contrastive_options o;
     read_scale(c, a->scaled, o);
@@ -501,7 +527,7 @@ CRAFT_ENTRY failure* craft_info_nce(alignment_call* a) {
 }
 CRAFT_ENTRY failure* craft_sigmoid_contrastive(alignment_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("sigmoid_contrastive", a->x, a->results);
     const auto x = c.matrix("x", a->x), y = c.matrix("y", a->y);
     craft::sigmoid_options o;
     read_scale(c, a->scaled, o);
@@ -517,7 +543,7 @@ CRAFT_ENTRY failure* craft_sigmoid_contrastive(alignment_call* a) {
 }
 CRAFT_ENTRY failure* craft_anchor_cross_entropy(alignment_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("anchor_cross_entropy", a->x, a->results);
     const auto x = c.matrix("x", a->x), anchors = c.matrix("anchors", a->y);
     craft::cross_entropy_options o;
     read_scale(c, a->scaled, o);
@@ -527,15 +553,21 @@ CRAFT_ENTRY failure* craft_anchor_cross_entropy(alignment_call* a) {
     o.weights = c.numbers("weights", a->weights);
     o.reduce = runtime::named<craft::reduction>(a->reduction);
     o.upstream = c.scalar("upstream", a->upstream, a->upstream_at);
-    const array* targets = a->x_labels;
-    const bool soft = targets->t.ndim == 2;
+    c.refuse();
+    const auto& targets = a->x_labels->t;
+    const bool real = targets.dtype.code == dlpack::floating || targets.dtype.code == dlpack::bfloat;
+    const bool soft = real && targets.ndim == 2;
+    if (real && !soft)
+      craft::fail<craft::type_error>("anchor_cross_entropy: ", runtime::detail::neither_labels_nor_shares(
+                                         "targets", dlpack::detail::type_name(targets), targets.ndim, x.rows, anchors.rows,
+                                         ".astype(int)"));
     void* value = c.value();
     const auto g = a->gradients(c, x, anchors);
     if (soft) {
-      const auto t = c.matrix("soft targets", targets);
+      const auto t = c.matrix("soft targets", a->x_labels);
       c.run([&](const auto& device) { runtime::anchor_cross_entropy(device, x, anchors, t, o, value, g); });
     } else {
-      const auto t = c.labels("labels", targets);
+      const auto t = c.labels("targets", a->x_labels);
       c.run([&](const auto& device) { runtime::anchor_cross_entropy(device, x, anchors, t, o, value, g); });
     }
   });
@@ -550,7 +582,7 @@ struct relative_call {
   unsigned wanted;
   array* results[4];  // the representation, or x, anchors, log_scale behind null
 
-  craft::relative_options read(const call& c) const {
+  craft::relative_options read(call& c) const {
     craft::relative_options o;
     read_scale(c, scaled, o);
     o.normalise = normalise != 0;
@@ -561,7 +593,7 @@ struct relative_call {
 };
 CRAFT_ENTRY failure* craft_relative(relative_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("relative", a->x, a->results);
     const auto x = c.matrix("x", a->x), anchors = c.matrix("anchors", a->anchors);
     const auto o = a->read(c);
     const auto out = c.result(0, {x.rows, anchors.rows});
@@ -570,7 +602,7 @@ CRAFT_ENTRY failure* craft_relative(relative_call* a) {
 }
 CRAFT_ENTRY failure* craft_relative_pullback(relative_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("relative_pullback", a->x, a->results);
     const auto x = c.matrix("x", a->x), anchors = c.matrix("anchors", a->anchors), dout = c.matrix("dout", a->dout);
     const auto o = a->read(c);
     const runtime::relative_outputs g{c.gradient(1, a->wanted, {x.rows, x.cols}),
@@ -595,7 +627,7 @@ struct objective_call {
 };
 CRAFT_ENTRY failure* craft_objective(objective_call* a) {
   return guarded([&] {
-    call c(a->images, a->results);
+    call c("objective", a->images, a->results);
     runtime::objective_inputs in;
     in.images = c.matrix("images", a->images);
     in.class_texts = c.matrix("class_texts", a->class_texts);
@@ -639,7 +671,7 @@ struct anchors_call {
 };
 CRAFT_ENTRY failure* craft_class_means(anchors_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("class_means", a->x, a->results);
     const auto x = c.matrix("x", a->x);
     const auto y = c.labels("labels", a->labels);
     const auto out = c.result(0, {std::max<index_t>(a->classes, 0), x.cols});
@@ -651,7 +683,7 @@ CRAFT_ENTRY failure* craft_class_means(anchors_call* a) {
 /// Within every class if there are labels; count: centres, of each class then.
 CRAFT_ENTRY failure* craft_kmeans(anchors_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("kmeans", a->x, a->results);
     const auto x = c.matrix("x", a->x);
     craft::kmeans_options o;
     o.seed = a->seed;
@@ -678,7 +710,7 @@ CRAFT_ENTRY failure* craft_kmeans(anchors_call* a) {
 }
 CRAFT_ENTRY failure* craft_medoids(anchors_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("medoids", a->x, a->results);
     const auto x = c.matrix("x", a->x), centres = c.matrix("centres", a->centres);
     c.run([&](const auto& device) { c.indices(1, runtime::medoids(device, x, centres)); });
   });
@@ -688,13 +720,14 @@ CRAFT_ENTRY failure* craft_random_anchors(anchors_call* a) {
   return guarded([&] {
     const auto rows = a->labels == nullptr
                           ? craft::random_anchors(a->classes, a->count, a->seed, a->step)
-                          : craft::stratified_anchors(dlpack::labels(a->labels->t), a->classes, a->count, a->seed, a->step);
+                          : craft::stratified_anchors(dlpack::labels(a->labels->t, "stratified_anchors: labels"), a->classes,
+                                                      a->count, a->seed, a->step);
     a->results[1] = of_rows(rows).release();
   });
 }
 CRAFT_ENTRY failure* craft_farthest_point_anchors(anchors_call* a) {
   return guarded([&] {
-    call c(a->x, a->results);
+    call c("farthest_point_anchors", a->x, a->results);
     const auto x = c.matrix("x", a->x);
     const auto distance = runtime::named<craft::metric>(a->metric);
     c.run([&](const auto& device) {

@@ -9,8 +9,8 @@ the others. They are arrays of the library that the first argument belongs to (o
 library's), values with no dimension.
 
 What is copied: nothing. Rows may lie any distance apart, but the numbers of a row lie side by side; others are a
-ValueError that says so. Results are this package's memory, which the caller's library takes over without a copy and
-keeps as long as it needs it.
+ValueError that says so. Labels and weights may have any stride. Results are this package's memory, which the caller's
+library takes over without a copy and keeps as long as it needs it.
 
 Where it runs: arrays in host memory on the calling thread and OpenMP's, with the interpreter's lock released;
 OMP_NUM_THREADS says how many, and the results are the same bits for any number. Arrays in CUDA memory in the legacy
@@ -217,7 +217,12 @@ def as_array(x: ArrayLike) -> Array:
             except TypeError:
                 capsule = x.__dlpack__(**stream)
                 _unversioned.add(kind)
-    except BufferError:
+    except BufferError as error:
+        if getattr(x, "requires_grad", False):
+            raise BufferError(
+                "got a tensor that requires grad, and this function takes no part in automatic differentiation: use the one of "
+                "the same name in craft_align.torch (craft_align.torch.mmd instead of craft_align.mmd)"
+            ) from error
         # NumPy has no code for the bfloat16 of ml_dtypes.
         if getattr(getattr(x, "dtype", None), "name", None) != "bfloat16" or not hasattr(x, "view"):
             raise

@@ -176,52 +176,82 @@ _map.defvjp(_map_forward, _map_backward, symbolic_zeros=True)
 class _Arguments:
     """Checks and collects the arguments of one call, as they come."""
 
-    def __init__(self, verb, name, x):
-        self.verb, self.variables, self.constants, self.options = verb, {}, {}, []
-        self.type = None
-        self.first = self.matrix(name, x)
-        self.computing = "float64" if self.type == "float64" else "float32"
+    def __init__(self, verb, **matrices):
+        """The first of the matrices says what type and how many columns the others have; None: not given."""
+        self.verb, self.constants, self.options = verb, {}, []
+        self.variables = {name: jnp.asarray(x) for name, x in matrices.items() if x is not None}
+        named = self.variables.items()
+        self.refuse(
+            TypeError,
+            (
+                f"{name} holds {x.dtype.name}, expected float64, float32, float16 or bfloat16: convert it (astype)"
+                for name, x in named
+                if x.dtype.name not in ("float64", "float32", "float16", "bfloat16")
+            ),
+        )
+        self.refuse(
+            ValueError,
+            (
+                f"{name} has {x.ndim} dimensions {x.shape}, expected a matrix with one sample per row"
+                + (f": reshape it to ({x.shape[0]}, -1)" if x.ndim else "")
+                for name, x in named
+                if x.ndim not in (1, 2)
+            ),
+        )
+        self.refuse(ValueError, (f"{name} is empty {x.shape}" for name, x in named if x.size == 0))
+        first_name, self.first = next(iter(named))
+        for name, x in named:
+            if x.dtype != self.first.dtype:
+                raise TypeError(f"{verb}: expected {name} of type {self.first.dtype.name}, got {x.dtype.name}")
+            if x.shape[1:] != self.first.shape[1:]:
+                raise ValueError(
+                    f"{verb}: {first_name} is {self.first.shape} and {name} is {x.shape}; their columns must agree"
+                )
+        self.computing = "float64" if self.first.dtype == "float64" else "float32"
 
-    def matrix(self, name, x, rows=None):
-        x = jnp.asarray(x)
-        if x.dtype.name not in ("float64", "float32", "float16", "bfloat16"):
-            raise TypeError(f"{self.verb}: {name} must be float64, float32, float16 or bfloat16, got {x.dtype.name}")
-        if self.type not in (None, x.dtype.name):
-            raise TypeError(f"{self.verb}: expected {name} of type {self.type}, got {x.dtype.name}")
-        if x.ndim not in (1, 2):
-            raise ValueError(f"{self.verb}: {name} must have one or two dimensions, got {x.ndim}")
-        if x.size == 0:
-            raise ValueError(f"{self.verb}: {name} is empty {x.shape}")
-        if self.type is not None and x.shape[1:] != self.first.shape[1:]:
-            raise ValueError(f"{self.verb}: {name} is {x.shape}, and the columns of {self.first.shape} do not agree")
-        self.rows(name, x, rows)
-        self.type = x.dtype.name
-        self.variables[name] = x
-        return x
+    def refuse(self, error, faults):
+        """Raises what is wrong, of all arguments at once."""
+        if text := "; ".join(faults):
+            raise error(f"{self.verb}: {text}")
 
-    def rows(self, name, x, rows):
-        if rows is not None and x.shape[0] != rows:
+    def rows(self, name, rows):
+        x = self.variables.get(name)
+        if x is not None and x.shape[0] != rows:
             raise ValueError(f"{self.verb}: {name} must have {rows} rows, got {x.shape[0]}")
 
-    def labels(self, name, y, rows):
+    def one_per_row(self, name, x, of):
+        """x as a constant: as many numbers as the matrix called `of` has rows."""
+        if x.ndim != 1:
+            raise ValueError(
+                f"{self.verb}: {name} has {x.ndim} dimensions {x.shape}, expected one, with a number per row: reshape it to (-1)"
+            )
+        rows = self.variables[of].shape
+        if x.shape[0] != rows[0]:
+            raise ValueError(f"{self.verb}: {name}: expected {rows[0]}, one per row of {of} {rows}, got {x.shape[0]}")
+        self.constants[name] = x
+
+    def labels(self, name, y, of, otherwise=""):
+        """otherwise: what floats could have been."""
         if y is None:
             return
-        y = jnp.asarray(y)
+        given, y = y, jnp.asarray(y)
         if not jnp.issubdtype(y.dtype, jnp.integer):
-            raise TypeError(f"{self.verb}: {name} must be integers, got {y.dtype.name}")
-        if y.ndim != 1:
-            raise ValueError(f"{self.verb}: {name} must have one dimension, got {y.ndim}")
-        self.rows(name, y, rows)
-        self.constants[name] = y if y.dtype.name in ("int32", "int64") else y.astype("int32")
+            raise TypeError(
+                f"{self.verb}: {name} holds {y.dtype.name} in {y.ndim} dimension{'s' * (y.ndim != 1)}: class labels are integers "
+                f"({name}.astype(int)){otherwise}"
+            )
+        if isinstance(given, np.ndarray) and given.dtype != y.dtype and (given.astype(y.dtype.name) != given).any():
+            raise ValueError(
+                f"{self.verb}: {name} holds labels beyond {y.dtype.name}, which JAX cuts them off to: number the classes from 0, "
+                "or set jax_enable_x64"
+            )
+        if y.dtype.name not in ("int32", "int64"):  # 64 bits where JAX has them: unsigned ones keep their value
+            y = y.astype(jnp.int64 if jax.config.jax_enable_x64 else jnp.int32)
+        self.one_per_row(name, y, of)
 
-    def weights(self, name, w, rows):
-        if w is None:
-            return
-        w = jnp.asarray(w, self.computing)
-        if w.ndim != 1:
-            raise ValueError(f"{self.verb}: {name} must have one dimension, got {w.ndim}")
-        self.rows(name, w, rows)
-        self.constants[name] = w
+    def weights(self, name, w, of):
+        if w is not None:
+            self.one_per_row(name, jnp.asarray(w, self.computing), of)
 
     def number(self, name, x):
         x = jnp.asarray(x, self.computing)
@@ -245,13 +275,17 @@ class _Arguments:
         _arrays._kernel_of(family, bandwidths, weights, shape)  # refuses what is none
         self.options += [(name, family), ("bandwidths", bandwidths), ("kernel_weights", weights), ("shape", shape)]
 
-    def pairs(self, x, y, x_labels, y_labels):
+    def pairs(self, x_labels, y_labels):
         if (x_labels is None) != (y_labels is None):
             raise ValueError(f"{self.verb}: labels must be given for both sides or for neither")
-        if x_labels is None:
-            self.rows("y", y, x.shape[0])
-        self.labels("x_labels", x_labels, x.shape[0])
-        self.labels("y_labels", y_labels, y.shape[0])
+        x, y = self.variables["x"], self.variables["y"]
+        if x_labels is None and x.shape[0] != y.shape[0]:
+            raise ValueError(
+                f"{self.verb}: without labels row i belongs to row i, but x is {x.shape} and y is {y.shape}: "
+                "give as many rows of each, or x_labels and y_labels"
+            )
+        self.labels("x_labels", x_labels, "x")
+        self.labels("y_labels", y_labels, "y")
 
     def made(self, shape=()):
         return _Verb(self.verb, tuple(self.options), shape, self.computing)
@@ -286,14 +320,13 @@ def mmd(
 ) -> jax.Array:
     """MMD^2 of x (n x d) against y (m x d): see craft_align.mmd. Kernel and bandwidths are static. Differentiable by x
     and y."""
-    a = _Arguments("mmd", "x", x)
-    a.matrix("y", y)
+    a = _Arguments("mmd", x=x, y=y)
     a.kernel("kernel", kernel, bandwidths, weights, shape)
     _discrepancy_options(
         a, estimator, bandwidth_rule, bandwidth_sample, bandwidth_gradient, columns, column_gradient, column_eps, factor, offset
     )
-    a.weights("x_weights", x_weights, a.first.shape[0])
-    a.weights("y_weights", y_weights, a.variables["y"].shape[0])
+    a.weights("x_weights", x_weights, "x")
+    a.weights("y_weights", y_weights, "y")
     least = 1 if estimator == "biased" else 2
     if min(v.shape[0] for v in a.variables.values()) < least:
         raise ValueError(f"mmd: the {estimator} estimator needs at least {least} rows of each")
@@ -321,11 +354,10 @@ def info_nce(
 ) -> jax.Array:
     """Contrastive loss of x (n x d) and y (m x d) within a batch: see craft_align.info_nce. Differentiable by x, y and
     log_scale."""
-    a = _Arguments("info_nce", "x", x)
-    y = a.matrix("y", y)
+    a = _Arguments("info_nce", x=x, y=y)
     a.number("log_scale", log_scale)
-    a.pairs(a.first, y, x_labels, y_labels)
-    a.weights("weights", weights, a.first.shape[0])
+    a.pairs(x_labels, y_labels)
+    a.weights("weights", weights, "x")
     a.named(direction=direction)
     a.flags(normalise=normalise)
     a.numbers(max_scale=max_scale, label_smoothing=label_smoothing)
@@ -346,11 +378,10 @@ def sigmoid_contrastive(
     """Sigmoid loss over all pairs of x (n x d) and y (m x d): see craft_align.sigmoid_contrastive. Differentiable by x,
     y, log_scale and bias.
     """
-    a = _Arguments("sigmoid_contrastive", "x", x)
-    y = a.matrix("y", y)
+    a = _Arguments("sigmoid_contrastive", x=x, y=y)
     a.number("log_scale", log_scale)
     a.number("bias", bias)
-    a.pairs(a.first, y, x_labels, y_labels)
+    a.pairs(x_labels, y_labels)
     a.flags(normalise=normalise)
     a.numbers(max_scale=max_scale)
     return a.loss()
@@ -372,18 +403,17 @@ def anchor_cross_entropy(
     """Cross-entropy of x (n x d) seen through anchors (C x d): see craft_align.anchor_cross_entropy. targets: n labels,
     or n x C shares. Differentiable by x, anchors and log_scale.
     """
-    a = _Arguments("anchor_cross_entropy", "x", x)
-    anchors = a.matrix("anchors", anchors)
+    a = _Arguments("anchor_cross_entropy", x=x, anchors=anchors)
     a.number("log_scale", log_scale)
-    rows = a.first.shape[0]
+    rows, classes = a.first.shape[0], a.variables["anchors"].shape[0]
     if jnp.ndim(targets) == 2:
         targets = jnp.asarray(targets, a.computing)
-        if targets.shape != (rows, anchors.shape[0]):
-            raise ValueError(f"anchor_cross_entropy: soft targets must be {(rows, anchors.shape[0])}, got {targets.shape}")
+        if targets.shape != (rows, classes):
+            raise ValueError(f"anchor_cross_entropy: soft targets must be {(rows, classes)}, got {targets.shape}")
         a.constants["targets"] = targets
     else:
-        a.labels("targets", targets, rows)
-    a.weights("weights", weights, rows)
+        a.labels("targets", targets, "x", f", soft targets a matrix of {rows} rows and {classes} columns")
+    a.weights("weights", weights, "x")
     a.named(reduction=reduction)
     a.flags(normalise=normalise)
     a.numbers(max_scale=max_scale, label_smoothing=label_smoothing)
@@ -408,8 +438,8 @@ def relative(
     """Relative representation of x (n x d) by anchors (C x d), n x C: see craft_align.relative. Differentiable by x,
     anchors and log_scale; the backward pass is one call of its own.
     """
-    a = _Arguments("relative", "x", x)
-    anchors = a.matrix("anchors", anchors)
+    a = _Arguments("relative", x=x, anchors=anchors)
+    anchors = a.variables["anchors"]
     a.number("log_scale", log_scale)
     a.kernel("similarity", similarity, bandwidths, weights, shape)
     a.named(statistics=statistics)
@@ -453,17 +483,17 @@ def objective(
 ) -> ObjectiveValues:
     """Craft's objective: see craft_align.objective. Only `total` of the result has a gradient, by all matrices and
     log_scale."""
-    a = _Arguments("objective", "images", images)
-    class_texts = a.matrix("class_texts", class_texts)
-    rows = a.first.shape[0]
-    a.labels("targets", targets, rows)
-    for name, x, expected in (
-        ("batch_texts", batch_texts, rows),
-        ("image_anchors", image_anchors, class_texts.shape[0]),
-        ("target_images", target_images, None),
-    ):
-        if x is not None:
-            a.matrix(name, x, expected)
+    a = _Arguments(
+        "objective",
+        images=images,
+        class_texts=class_texts,
+        batch_texts=batch_texts,
+        image_anchors=image_anchors,
+        target_images=target_images,
+    )
+    a.labels("targets", targets, "images")
+    a.rows("batch_texts", a.first.shape[0])
+    a.rows("image_anchors", a.variables["class_texts"].shape[0])
     a.number("log_scale", log_scale)
     a.kernel("kernel", kernel, bandwidths, weights, shape)
     _discrepancy_options(

@@ -24,9 +24,14 @@ import craft_align
 jax.config.update("jax_enable_x64", True)
 rng = np.random.default_rng(5)
 
-NUMPY = {"asarray": np.asarray, "type": np.ndarray, "pointer": lambda a: a.__array_interface__["data"][0]}
-TORCH = {"asarray": torch.tensor, "type": torch.Tensor, "pointer": lambda a: a.data_ptr()}
-JAX = {"asarray": jax.numpy.asarray, "type": jax.Array, "pointer": lambda a: a.unsafe_buffer_pointer()}
+NUMPY = {"asarray": np.asarray, "broadcast": np.broadcast_to, "type": np.ndarray, "pointer": lambda a: a.__array_interface__["data"][0]}
+TORCH = {"asarray": torch.tensor, "broadcast": torch.broadcast_to, "type": torch.Tensor, "pointer": lambda a: a.data_ptr()}
+JAX = {
+    "asarray": jax.numpy.asarray,
+    "broadcast": jax.numpy.broadcast_to,
+    "type": jax.Array,
+    "pointer": lambda a: a.unsafe_buffer_pointer(),
+}
 LIBRARIES = pytest.mark.parametrize("library", [NUMPY, TORCH, JAX], ids=["numpy", "torch", "jax"])
 
 
@@ -583,10 +588,11 @@ def test_element_types(name):
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.complex64, np.bool_])
 def test_other_element_types_are_refused(dtype):
     x = np.ones((3, 2), dtype)
-    with pytest.raises(TypeError, match="dlpack: expected float64, float32, float16 or bfloat16"):
+    name = np.dtype(dtype).name
+    with pytest.raises(TypeError, match=f"^mmd: x holds {name}, expected float64, float32, float16 or bfloat16.*; y holds {name}"):
         craft_align.mmd(x, x)
     if dtype not in (np.int64, np.int32):
-        with pytest.raises(TypeError, match="labels of int32 or int64"):
+        with pytest.raises(TypeError, match=f"class_means: labels holds {name}, expected labels of int32 or int64"):
             craft_align.class_means(np.ones((3, 2)), np.zeros(3, dtype), 1)
 
 
@@ -609,15 +615,23 @@ def test_layouts_that_are_refused():
         (x[:, ::2], "side by side, got a stride of 2"),
         (x[:, ::-1], "side by side, got a stride of -1"),
         (x[::-1], "backwards, got a stride of -4"),
-        (np.broadcast_to(x[0], (5, 4)), "got a stride of 0"),
-        (x[None], "one or two dimensions, got 3"),
-        (x[0, 0:1].reshape(()), "one or two dimensions, got 0"),
+        (np.broadcast_to(x[0], (5, 4)), r"got a stride of 0 \(all rows are one, as broadcasting makes\)"),
+        (x[None], r"has 3 dimensions \(1, 5, 4\), expected a matrix with one sample per row: reshape it to \(1, -1\)"),
+        (x[0, 0:1].reshape(()), r"has 0 dimensions \(\), expected a matrix"),
         (torch.tensor(x).T, "side by side"),
+        (torch.tensor(x)[0].expand(5, 4), "stride of 0"),
     ):
-        with pytest.raises(ValueError, match=text):
+        with pytest.raises(ValueError, match="mmd: x.* " + text):
             craft_align.mmd(a, x)
-        with pytest.raises(ValueError, match=text):
+        with pytest.raises(ValueError, match="mmd: y.* " + text):
             craft_align.mmd(x, a)
+        with pytest.raises(ValueError, match=f"^mmd: x.* {text}.*; y.* {text}"):  # all that are at fault
+            craft_align.mmd(a, a)
+        if a.ndim == 2:
+            with pytest.raises(ValueError, match=r"copy it first \(numpy.ascontiguousarray, or contiguous\(\) of PyTorch\)"):
+                craft_align.mmd(a, x)
+            compact = a.contiguous() if isinstance(a, torch.Tensor) else np.ascontiguousarray(a)
+            assert math.isfinite(craft_align.mmd(compact, compact[:3]))  # what the message says helps
     misaligned = np.frombuffer(bytes(1) + x.tobytes(), np.uint8)[1:].view(np.float64).reshape(5, 4)
     if misaligned.__array_interface__["data"][0] % 8:
         with pytest.raises(ValueError, match="misaligned"):
@@ -625,6 +639,36 @@ def test_layouts_that_are_refused():
     for empty in (np.zeros((0, 4)), np.zeros((4, 0)), np.zeros((2**40, 0))):
         with pytest.raises(ValueError, match="mmd: x is empty"):
             craft_align.mmd(empty, x, gradients=("x", "y"))
+
+
+@LIBRARIES
+def test_labels_and_weights_may_have_any_stride(library):
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(3, 4))
+    columns = np.array([[0, 9, 1], [2, 9, 0], [1, 9, 2], [1, 9, 1], [0, 9, 0], [2, 9, 2]])
+    shares = rng.uniform(size=(6, 3))
+    whole, of_rows = library["asarray"](columns), library["asarray"](shares)
+    lists = [
+        (whole[:, 0], of_rows[:, 1], columns[:, 0], shares[:, 1]),
+        (whole[::-1, 2], of_rows[::-1, 0], columns[::-1, 2], shares[::-1, 0]) if library is not TORCH else None,
+        (whole[:, 2], of_rows[:1, 2], columns[:, 2], np.full(6, shares[0, 2])),  # one for all
+    ]
+    for list_ in lists:
+        if list_ is None:  # PyTorch has no negative strides
+            continue
+        labels, weights, plain_labels, plain_weights = list_
+        if weights.shape[0] == 1:
+            weights = library["broadcast"](weights, (6,))
+        compact = np.ascontiguousarray(plain_labels), np.ascontiguousarray(plain_weights)
+        for f in (
+            lambda labels, weights: craft_align.mmd(x, y, x_weights=weights),
+            lambda labels, weights: craft_align.anchor_cross_entropy(x, y, labels, weights=weights),
+            lambda labels, weights: craft_align.info_nce(x, x, x_labels=labels, y_labels=labels, weights=weights),
+            lambda labels, weights: craft_align.sigmoid_contrastive(x, x, x_labels=labels, y_labels=labels),
+            lambda labels, weights: craft_align.class_means(x, labels, 3).sum(),
+            lambda labels, weights: craft_align.kmeans_per_class(x, labels, 3, 1).centres.sum(),
+            lambda labels, weights: craft_align.stratified_anchors(labels, 3, 1).sum(),
+        ):
+            assert float(f(labels, weights)) == float(f(*compact))
 
 
 def test_misaligned_memory_is_refused():
@@ -892,20 +936,43 @@ def test_errors():
         (lambda: craft_align.mmd(x, y, bandwidths=(1, 2), weights=(1,)), ValueError, "1 weights for 2 kernels"),
         (lambda: craft_align.mmd(x, y, kernel="energy", bandwidths=1), ValueError, "energy takes no bandwidth"),
         (lambda: craft_align.mmd(x, y, gradients=("x", "z")), ValueError, "expected some of x, y, weights, bandwidths, got 'z'"),
-        (lambda: craft_align.mmd(x, y, x_weights=[1, 2]), ValueError, "x_weights must be 5 weights, got 2"),
+        (lambda: craft_align.mmd(x, y, x_weights=[1, 2]), ValueError, r"x_weights: expected 5, one per row of x \(5 x 3\), got 2"),
         (lambda: craft_align.mmd(x, y, x_weights=[1, 2, -1, 0, 0]), ValueError, r"x_weights\[2\] must be finite and not negative"),
         (lambda: craft_align.mmd(x[:1], y, estimator="unbiased"), ValueError, "needs at least 2 rows"),
         (lambda: craft_align.mmd([[1.0]], y), TypeError, "expected an array with __dlpack__ or the buffer protocol, got list"),
         (lambda: craft_align.mmd(x, None), TypeError, "got NoneType"),
-        (lambda: craft_align.mmd(torch.ones(5, 3, requires_grad=True), y), BufferError, "require gradient"),
+        (lambda: craft_align.mmd(torch.ones(5, 3, requires_grad=True), y), BufferError, "requires grad, .* use .*craft_align.torch.mmd"),
+        (lambda: craft_align.mmd(x, y, x_weights=np.ones((5, 1))), ValueError, r"mmd: x_weights has 2 dimensions \(5, 1\), .*: reshape"),
+        (lambda: craft_align.mmd(x, y, y_weights=np.arange(4)), TypeError, "mmd: y_weights holds int64, expected .* float32: convert"),
         (lambda: craft_align.info_nce(x, y), ValueError, "row i belongs to row i, but x is 5 x 3 and y is 4 x 3"),
         (lambda: craft_align.info_nce(x, x, log_scale=math.inf), ValueError, "log_scale must be finite"),
         (lambda: craft_align.info_nce(x, x, direction="up"), ValueError, "direction: expected one of one_way, symmetric"),
         (lambda: craft_align.info_nce(x, y, x_labels=[0] * 5), ValueError, "labels must be given for both sides"),
         (lambda: craft_align.info_nce(x, y, gradients="bias"), ValueError, "got 'bias'"),
         (lambda: craft_align.anchor_cross_entropy(x, y, [0, 1, 2, 3, 4]), ValueError, r"labels\[4\] is 4, expected 0 to 3"),
-        (lambda: craft_align.anchor_cross_entropy(x, y, [0, 1]), ValueError, "labels must be 5 labels, got 2"),
-        (lambda: craft_align.anchor_cross_entropy(x, y, [0.5] * 5), TypeError, "labels of int32 or int64"),
+        (lambda: craft_align.anchor_cross_entropy(x, y, [0, 1]), ValueError, r"labels: expected 5, one per row of x \(5 x 3\), got 2"),
+        (
+            lambda: craft_align.anchor_cross_entropy(x, y, np.zeros((5, 1), int)),
+            ValueError,
+            r"anchor_cross_entropy: targets has 2 dimensions \(5, 1\), expected one, with a number per row: reshape it to \(-1\)",
+        ),
+        (
+            lambda: craft_align.info_nce(x, y, x_labels=[0] * 5, y_labels=[0] * 5),
+            ValueError,
+            r"y_labels: expected 4, one per row of y \(4 x 3\), got 5",
+        ),
+        (lambda: craft_align.objective(x, y, [0]), ValueError, r"targets: expected 5, one per row of images \(5 x 3\), got 1"),
+        (
+            lambda: craft_align.anchor_cross_entropy(x, y, np.zeros((5, 4, 1))),
+            TypeError,
+            "targets holds float64 in 3 dimensions: class labels are integers",
+        ),
+        (
+            lambda: craft_align.anchor_cross_entropy(x, y, [0.5] * 5),
+            TypeError,
+            r"^anchor_cross_entropy: targets holds float64 in 1 dimension: class labels are integers "
+            r"\(targets.astype\(int\)\), soft targets a matrix of 5 rows and 4 columns",
+        ),
         (lambda: craft_align.anchor_cross_entropy(x, y, None), TypeError, "targets are labels or an array of shares"),
         (lambda: craft_align.anchor_cross_entropy(x, y, x), ValueError, "soft targets must be 5 x 4"),
         (lambda: craft_align.relative(x, y, statistics="some"), ValueError, "anchor_statistics: expected one of none, centre"),

@@ -361,24 +361,36 @@ def test_threads():
 def test_errors_when_traced():
     x, y = normal(40, 6, 4), normal(41, 5, 4)
     for call, error, text in (
-        (lambda x, y: craft.mmd(x, y[:, :3]), ValueError, r"mmd: y is \(5, 3\), and the columns of \(6, 4\) do not agree"),
+        (lambda x, y: craft.mmd(x, y[:, :3]), ValueError, r"mmd: x is \(6, 4\) and y is \(5, 3\); their columns must agree"),
         (lambda x, y: craft.mmd(x, y.astype("float32")), TypeError, "mmd: expected y of type float64, got float32"),
-        (lambda x, y: craft.mmd(labels, labels), TypeError, "x must be float64, float32, float16 or bfloat16, got int"),
-        (lambda x, y: craft.mmd(x[None], y), ValueError, "x must have one or two dimensions, got 3"),
+        (lambda x, y: craft.mmd(labels, labels), TypeError, "x holds int.., expected float64, float32, float16 or bfloat16: convert it .*; y holds int"),
+        (
+            lambda x, y: craft.mmd(x[None], y[:, None]),
+            ValueError,
+            r"x has 3 dimensions \(1, 6, 4\), expected a matrix with one sample per row: reshape it to \(1, -1\); "
+            r"y has 3 dimensions \(5, 1, 4\), expected a matrix with one sample per row: reshape it to \(5, -1\)",
+        ),
+        (lambda x, y: craft.mmd(x[0, 0], y), ValueError, r"mmd: x has 0 dimensions \(\), expected a matrix"),
         (lambda x, y: craft.mmd(x[:0], y), ValueError, "x is empty"),
         (lambda x, y: craft.mmd(x, y, kernel="square"), ValueError, "kernel: expected gaussian, .* got square"),
         (lambda x, y: craft.mmd(x, y, bandwidths=(1, 0)), ValueError, "sigma must be positive"),
         (lambda x, y: craft.mmd(x, y, estimator="fair"), ValueError, "estimator: expected one of biased, unbiased, linear"),
         (lambda x, y: craft.mmd(x[:1], y, estimator="unbiased"), ValueError, "needs at least 2 rows"),
         (lambda x, y: craft.mmd(x, y, columns=3), TypeError, "name of an option, got 3"),
-        (lambda x, y: craft.mmd(x, y, x_weights=jnp.ones(5)), ValueError, "x_weights must have 6 rows, got 5"),
-        (lambda x, y: craft.mmd(x, y, x_weights=jnp.ones((6, 1))), ValueError, "x_weights must have one dimension"),
-        (lambda x, y: craft.info_nce(x, y), ValueError, "info_nce: y must have 6 rows, got 5"),
+        (lambda x, y: craft.mmd(x, y, x_weights=jnp.ones(5)), ValueError, r"x_weights: expected 6, one per row of x \(6, 4\), got 5"),
+        (lambda x, y: craft.mmd(x, y, x_weights=jnp.ones((6, 1))), ValueError, r"x_weights has 2 dimensions \(6, 1\), expected one, .*: reshape it to \(-1\)"),
+        (lambda x, y: craft.info_nce(x, y), ValueError, r"without labels row i belongs to row i, but x is \(6, 4\) and y is \(5, 4\): give .* x_labels and y_labels"),
         (lambda x, y: craft.info_nce(x, y, x_labels=labels), ValueError, "labels must be given for both sides or for neither"),
         (lambda x, y: craft.info_nce(x, x, log_scale=jnp.ones(2)), ValueError, r"log_scale must be one number, got \(2,\)"),
         (lambda x, y: craft.info_nce(x, x, direction="up"), ValueError, "direction: expected one of one_way, symmetric"),
-        (lambda x, y: craft.anchor_cross_entropy(x, y, labels[:3]), ValueError, "targets must have 6 rows, got 3"),
-        (lambda x, y: craft.anchor_cross_entropy(x, y, jnp.ones(6)), TypeError, "targets must be integers, got float64"),
+        (lambda x, y: craft.anchor_cross_entropy(x, y, labels[:3]), ValueError, r"targets: expected 6, one per row of x \(6, 4\), got 3"),
+        (
+            lambda x, y: craft.anchor_cross_entropy(x, y, jnp.ones(6)),
+            TypeError,
+            r"targets holds float64 in 1 dimension: class labels are integers \(targets.astype\(int\)\), "
+            "soft targets a matrix of 6 rows and 5 columns",
+        ),
+        (lambda x, y: craft.info_nce(x, x, x_labels=x[:, 0], y_labels=labels), TypeError, "x_labels holds float64 in 1 dimension"),
         (lambda x, y: craft.anchor_cross_entropy(x, y, x), ValueError, r"soft targets must be \(6, 5\), got \(6, 4\)"),
         (lambda x, y: craft.anchor_cross_entropy(x, y, labels, reduction="none"), ValueError, "reduction: expected one of mean, sum"),
         (lambda x, y: craft.relative(x, y, statistics="all"), ValueError, "anchor_statistics: expected one of none"),
@@ -388,6 +400,16 @@ def test_errors_when_traced():
         for transformed in (call, jax.jit(call), jax.grad(call)):
             with pytest.raises(error, match=text):
                 transformed(x, y)
+
+
+def test_labels_keep_their_value():
+    x = normal(47, 4, 3)
+    for ids in (np.array([1, 2**32 + 1, 5, 2**33 + 5], np.uint64), np.array([1, 2**32 + 1, 5, 2**33 + 5])):
+        close(craft.info_nce(x, x, x_labels=ids, y_labels=ids), craft.info_nce(x, x))  # no two are equal
+        with jax.enable_x64(False):
+            with pytest.raises(ValueError, match="info_nce: x_labels holds labels beyond u?int32, .* number the classes from 0"):
+                craft.info_nce(np.float32(x), np.float32(x), x_labels=ids, y_labels=ids)
+            craft.info_nce(np.float32(x), np.float32(x), x_labels=ids % 3, y_labels=ids % 3)
 
 
 FAILED_CALL = (jax.errors.JaxRuntimeError, ValueError)  # which one is JAX's choice

@@ -17,9 +17,10 @@
 // for the stream of the context.
 //
 // Rows are samples. A tensor of two dimensions is a matrix, one of one dimension is n x 1. The numbers of a row must
-// lie side by side; rows may be any distance apart, forwards. Strides may be missing (compact rows), data may begin at
-// an offset. Element types: float64, float32, float16, bfloat16. Memory: CPU and CUDAHost (host), CUDA and CUDAManaged
-// (device). Throws type_error, device_error or shape_error for anything else; a misaligned address is a shape_error.
+// lie side by side; rows may be any distance apart, forwards. Labels and weights may have any stride. Strides may be
+// missing (compact rows), data may begin at an offset. Element types: float64, float32, float16, bfloat16. Memory: CPU
+// and CUDAHost (host), CUDA and CUDAManaged (device). Throws type_error, device_error or shape_error for anything else; a
+// misaligned address is a shape_error. `what` begins the message: the argument's name.
 #pragma once
 
 #include <algorithm>
@@ -28,6 +29,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -105,10 +107,20 @@ runtime::dtype type_of() {
   return float(S(1.00390625f)) == 1.0f ? runtime::dtype::bfloat16 : runtime::dtype::float16;
 }
 
+constexpr const char* tensor_itself = "dlpack: the tensor";  ///< the subject of messages about a tensor without a name
+
+/// The element type by name, as in "int64", or else by its code.
 template <class Tensor>
-[[noreturn]] void wrong_type(const Tensor& t, const char* expected) {
-  fail<type_error>("dlpack: expected ", expected, ", got type code ", int(t.dtype.code), " of ", int(t.dtype.bits),
-                   " bits in ", int(t.dtype.lanes), t.dtype.lanes == 1 ? " lane" : " lanes");
+std::string type_name(const Tensor& t) {
+  const char* const names[] = {"int", "uint", "float", nullptr, "bfloat", "complex", "bool"};
+  const int code = int(t.dtype.code), bits = int(t.dtype.bits), lanes = int(t.dtype.lanes);
+  if (lanes == 1 && code == 6) return names[code];
+  if (lanes == 1 && code < 7 && names[code] != nullptr) return names[code] + std::to_string(bits);
+  return craft::detail::message({"type code ", code, " of ", bits, " bits in ", lanes, lanes == 1 ? " lane" : " lanes"});
+}
+template <class Tensor>
+[[noreturn]] void wrong_type(const Tensor& t, const char* what, const char* expected) {
+  fail<type_error>(what, " holds ", type_name(t), ", expected ", expected, ": convert it (astype, to)");
 }
 template <class Tensor>
 bool is(const Tensor& t, element e) {
@@ -137,54 +149,67 @@ struct layout {
   index_t rows = 1, cols = 1, stride = 1;
 };
 
-/// Sizes and strides of `least` to `most` dimensions, which must describe rows of adjacent numbers.
+/// What a tensor is to be.
+enum class form { number, list, matrix };
+
+/// Sizes and strides: a matrix has rows of adjacent numbers, one behind the other; a list may have any stride.
 template <class Tensor>
-layout layout_of(const Tensor& t, int least, int most, const char* expected, index_t bytes) {
-  require<shape_error>(t.ndim >= least && t.ndim <= most, "dlpack: expected ", expected, ", got ", int(t.ndim));
+layout layout_of(const Tensor& t, form f, const char* what, index_t bytes) {
+  const int least = f == form::number ? 0 : 1, most = f == form::list ? 1 : 2, ndim = int(t.ndim);
+  require<shape_error>(ndim <= 0 || t.shape != nullptr, what, " has dimensions, but its shape is null");
+  if (ndim < least || ndim > most)
+    fail<shape_error>(f == form::matrix ? runtime::detail::no_matrix(what, t.shape, ndim)
+                      : f == form::list ? runtime::detail::no_list(what, t.shape, ndim)
+                                        : runtime::detail::wrong_dimensions(what, t.shape, ndim, "one number"));
   layout l;
-  if (t.ndim == 0) return l;
-  require<shape_error>(t.shape != nullptr, "dlpack: the shape is null");
+  if (ndim == 0) return l;
   l.rows = t.shape[0];
-  l.cols = t.ndim == 2 ? index_t(t.shape[1]) : 1;
+  l.cols = ndim == 2 ? index_t(t.shape[1]) : 1;
   l.stride = l.cols;
-  require<shape_error>(l.rows >= 0 && l.cols >= 0, "dlpack: sizes must not be negative, got ", l.rows, " x ", l.cols);
+  if (l.rows < 0 || l.cols < 0) fail<shape_error>(what, ": sizes must not be negative, got ",
+                                                runtime::detail::sizes_text(t.shape, ndim));
   if (l.rows == 0 || l.cols == 0) return l;
   if (t.strides != nullptr) {
-    require<shape_error>(l.cols == 1 || t.strides[t.ndim - 1] == 1, "dlpack: the numbers of a row must lie side by side, "
-                         "got a stride of ", index_t(t.strides[t.ndim - 1]), " for the last dimension");
+    constexpr const char* copy = ": copy it first (numpy.ascontiguousarray, or contiguous() of PyTorch)";
+    require<shape_error>(l.cols == 1 || t.strides[ndim - 1] == 1, what, ": the numbers of a row must lie side by side, got a "
+                         "stride of ", index_t(t.strides[ndim - 1]), copy);
     if (l.rows > 1) l.stride = t.strides[0];
-    require<shape_error>(l.stride >= l.cols, "dlpack: rows of ", l.cols, " must lie at least so far apart and not run "
-                         "backwards, got a stride of ", l.stride);
+    const char* const why = l.stride == 0 ? " (all rows are one, as broadcasting makes)" : "";
+    require<shape_error>(f == form::list || l.stride >= l.cols, what, ": rows of ", l.cols, " must not overlap or run "
+                         "backwards, got a stride of ", l.stride, why, copy);
   }
   const index_t limit = std::numeric_limits<index_t>::max() / bytes;
-  require<shape_error>(l.cols <= limit && (l.rows == 1 || l.stride <= (limit - l.cols) / (l.rows - 1)), "dlpack: ", l.rows,
-                       " rows at a stride of ", l.stride, " do not fit in memory");
+  const index_t apart = l.rows == 1 ? limit : (limit - l.cols) / (l.rows - 1);
+  require<shape_error>(l.cols <= limit && l.stride <= apart && l.stride >= -apart, what, ": ", l.rows, " rows at a stride of ",
+                       l.stride, " do not fit in memory");
   return l;
 }
 
 /// Where element (0, 0) is; null for a tensor without elements.
 template <class Tensor>
-void* address(const Tensor& t, const layout& l, index_t bytes) {
+void* address(const Tensor& t, const layout& l, const char* what, index_t bytes) {
   if (l.rows == 0 || l.cols == 0) return nullptr;
-  require<shape_error>(t.data != nullptr, "dlpack: null data for a tensor of ", l.rows, " x ", l.cols);
+  require<shape_error>(t.data != nullptr, what, " has null data for ", l.rows, " x ", l.cols);
   const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(t.data);
   // Nothing is larger than a pointer difference can say, and nothing wraps around.
   const std::uint64_t room = std::min<std::uint64_t>(std::numeric_limits<std::ptrdiff_t>::max(),
                                                      std::numeric_limits<std::uintptr_t>::max() - begin);
-  const std::uint64_t extent = std::uint64_t((l.rows - 1) * l.stride + l.cols) * std::uint64_t(bytes);
-  require<shape_error>(t.byte_offset <= room && extent <= room - t.byte_offset, "dlpack: an offset of ",
-                       std::uint64_t(t.byte_offset), " bytes leaves the address space");
+  const index_t last = (l.rows - 1) * l.stride;  // of the rows; before the first for those that run backwards
+  const std::uint64_t before = std::uint64_t(std::max<index_t>(-last, 0)) * std::uint64_t(bytes);
+  const std::uint64_t extent = std::uint64_t(std::max<index_t>(last, 0) + l.cols) * std::uint64_t(bytes);
+  require<shape_error>(t.byte_offset <= room && extent <= room - t.byte_offset && before <= begin + t.byte_offset, what,
+                       ": an offset of ", std::uint64_t(t.byte_offset), " bytes leaves the address space");
   const std::uintptr_t at = begin + std::uintptr_t(t.byte_offset);
-  require<shape_error>(at % std::uintptr_t(bytes) == 0, "dlpack: the data are misaligned: numbers of ", bytes,
-                       " bytes at an address that is ", at % std::uintptr_t(bytes), " past a multiple of that");
+  require<shape_error>(at % std::uintptr_t(bytes) == 0, what, " is misaligned: numbers of ", bytes, " bytes at an address that "
+                       "is ", at % std::uintptr_t(bytes), " past a multiple of that; copy it first");
   return reinterpret_cast<void*>(at);
 }
 
 template <class Tensor>
-runtime::dtype real_type(const Tensor& t) {
+runtime::dtype real_type(const Tensor& t, const char* what) {
   for (const auto type : {runtime::dtype::float64, runtime::dtype::float32, runtime::dtype::float16, runtime::dtype::bfloat16})
     if (is(t, element_of(type))) return type;
-  wrong_type(t, "float64, float32, float16 or bfloat16");
+  wrong_type(t, what, "float64, float32, float16 or bfloat16");
 }
 
 template <class Managed, class = void>
@@ -199,12 +224,12 @@ struct is_versioned<Managed, std::void_t<decltype(std::declval<Managed&>().versi
 
 /// A tensor that is read, for the functions of craft/adapters/runtime.hpp.
 template <class Tensor>
-runtime::matrix matrix(const Tensor& t) {
-  const runtime::dtype type = detail::real_type(t);
+runtime::matrix matrix(const Tensor& t, const char* what = detail::tensor_itself) {
+  const runtime::dtype type = detail::real_type(t, what);
   const memory where = detail::memory_of(t);
   const index_t bytes = detail::element_of(type).bits / 8;
-  const detail::layout l = detail::layout_of(t, 1, 2, "one or two dimensions", bytes);
-  return {detail::address(t, l, bytes), l.rows, l.cols, l.stride, type, where};
+  const detail::layout l = detail::layout_of(t, detail::form::matrix, what, bytes);
+  return {detail::address(t, l, what, bytes), l.rows, l.cols, l.stride, type, where};
 }
 
 /// A tensor that is written.
@@ -220,54 +245,53 @@ template <class S, memory M = memory::host, class Tensor>
 matrix_view<S, M> view(const Tensor& t) {
   const runtime::dtype type = detail::type_of<std::remove_const_t<S>>();
   if (!detail::is(t, detail::element_of(type)))
-    detail::wrong_type(t, type == runtime::dtype::float64   ? "float64"
-                          : type == runtime::dtype::float32 ? "float32"
-                          : type == runtime::dtype::float16 ? "float16"
-                                                            : "bfloat16");
+    detail::wrong_type(t, detail::tensor_itself,
+                       type == runtime::dtype::float64   ? "float64"
+                       : type == runtime::dtype::float32 ? "float32"
+                       : type == runtime::dtype::float16 ? "float16"
+                                                         : "bfloat16");
   const runtime::matrix m = matrix(t);
   require<device_error>(m.where == M, "dlpack: expected ", M == memory::host ? "host" : "device", " memory, got device type ",
                         detail::device_of(t));
   return {static_cast<S*>(const_cast<void*>(m.data)), m.rows, m.cols, m.stride};
 }
 
-/// Labels: one dimension of int32 or int64, side by side.
+/// Labels: one dimension of int32 or int64.
 template <class Tensor>
-craft::labels labels(const Tensor& t) {
+craft::labels labels(const Tensor& t, const char* what = detail::tensor_itself) {
   const bool wide = detail::is(t, {integer, 64});
-  if (!wide && !detail::is(t, {integer, 32})) detail::wrong_type(t, "labels of int32 or int64");
+  if (!wide && !detail::is(t, {integer, 32})) detail::wrong_type(t, what, "labels of int32 or int64");
   const memory where = detail::memory_of(t);
   const index_t bytes = wide ? 8 : 4;
-  const detail::layout l = detail::layout_of(t, 1, 1, "one dimension", bytes);
-  require<shape_error>(l.rows < 2 || l.stride == 1, "dlpack: labels must lie side by side, got a stride of ", l.stride);
-  const void* data = detail::address(t, l, bytes);
-  return wide ? craft::labels(static_cast<const std::int64_t*>(data), l.rows, where)
-              : craft::labels(static_cast<const std::int32_t*>(data), l.rows, where);
+  const detail::layout l = detail::layout_of(t, detail::form::list, what, bytes);
+  const void* data = detail::address(t, l, what, bytes);
+  return wide ? craft::labels(static_cast<const std::int64_t*>(data), l.rows, where, l.stride)
+              : craft::labels(static_cast<const std::int32_t*>(data), l.rows, where, l.stride);
 }
 
-/// Weights: one dimension of float64 or float32, side by side.
+/// Weights: one dimension of float64 or float32.
 template <class Tensor>
-craft::numbers numbers(const Tensor& t) {
+craft::numbers numbers(const Tensor& t, const char* what = detail::tensor_itself) {
   const bool wide = detail::is(t, {floating, 64});
-  if (!wide && !detail::is(t, {floating, 32})) detail::wrong_type(t, "numbers of float64 or float32");
+  if (!wide && !detail::is(t, {floating, 32})) detail::wrong_type(t, what, "numbers of float64 or float32");
   const memory where = detail::memory_of(t);
   const index_t bytes = wide ? 8 : 4;
-  const detail::layout l = detail::layout_of(t, 1, 1, "one dimension", bytes);
-  require<shape_error>(l.rows < 2 || l.stride == 1, "dlpack: numbers must lie side by side, got a stride of ", l.stride);
-  const void* data = detail::address(t, l, bytes);
-  return wide ? craft::numbers(static_cast<const double*>(data), l.rows, where)
-              : craft::numbers(static_cast<const float*>(data), l.rows, where);
+  const detail::layout l = detail::layout_of(t, detail::form::list, what, bytes);
+  const void* data = detail::address(t, l, what, bytes);
+  return wide ? craft::numbers(static_cast<const double*>(data), l.rows, where, l.stride)
+              : craft::numbers(static_cast<const float*>(data), l.rows, where, l.stride);
 }
 
 /// One number of float64 or float32, in at most two dimensions; it is read when the verb runs.
 template <class Tensor>
-craft::scalar scalar(const Tensor& t) {
+craft::scalar scalar(const Tensor& t, const char* what = detail::tensor_itself) {
   const bool wide = detail::is(t, {floating, 64});
-  if (!wide && !detail::is(t, {floating, 32})) detail::wrong_type(t, "a number of float64 or float32");
+  if (!wide && !detail::is(t, {floating, 32})) detail::wrong_type(t, what, "a number of float64 or float32");
   const memory where = detail::memory_of(t);
   const index_t bytes = wide ? 8 : 4;
-  const detail::layout l = detail::layout_of(t, 0, 2, "at most two dimensions", bytes);
-  require<shape_error>(l.rows == 1 && l.cols == 1, "dlpack: expected one number, got ", l.rows, " x ", l.cols);
-  const void* data = detail::address(t, l, bytes);
+  const detail::layout l = detail::layout_of(t, detail::form::number, what, bytes);
+  require<shape_error>(l.rows == 1 && l.cols == 1, what, ": expected one number, got ", l.rows, " x ", l.cols);
+  const void* data = detail::address(t, l, what, bytes);
   return wide ? craft::scalar(static_cast<const double*>(data), where) : craft::scalar(static_cast<const float*>(data), where);
 }
 

@@ -14,6 +14,7 @@
 // These functions are compiled once: link craft::runtime, or include craft/adapters/runtime_bodies.hpp in one source.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,38 @@ template <>
 anchor_statistics named(const std::string& name);
 template <>
 metric named(const std::string& name);
+
+namespace detail {
+
+/// The sizes of a host's array, as in "(2, 3, 4)".
+inline std::string sizes_text(const std::int64_t* sizes, int count) {
+  std::string text = "(";
+  for (int k = 0; k < count; ++k) text += (k > 0 ? ", " : "") + std::to_string(sizes[k]);
+  return text + (count == 1 ? ",)" : ")");
+}
+/// What is wrong with an array that should have been something else, and what to do.
+inline std::string wrong_dimensions(const char* what, const std::int64_t* sizes, int count, const char* expected) {
+  return craft::detail::message({what, " has ", count, count == 1 ? " dimension " : " dimensions ", sizes_text(sizes, count),
+                                 ", expected ", expected});
+}
+inline std::string no_matrix(const char* what, const std::int64_t* sizes, int count) {
+  const std::string text = wrong_dimensions(what, sizes, count, "a matrix with one sample per row");
+  if (count < 1) return text;
+  if (count == 1) return text + ": reshape it to (-1, 1), or to (1, -1) if it is one sample";
+  return text + ": reshape it to (" + std::to_string(sizes[0]) + ", -1)";
+}
+inline std::string no_list(const char* what, const std::int64_t* sizes, int count) {
+  return wrong_dimensions(what, sizes, count, "one, with a number per row: reshape it to (-1)");
+}
+/// Of the targets of a cross-entropy over `classes` anchors.
+inline std::string neither_labels_nor_shares(const char* what, const std::string& type, int dimensions, index_t rows,
+                                             index_t classes, const char* convert) {
+  return craft::detail::message({what, " holds ", type, " in ", dimensions, dimensions == 1 ? " dimension" : " dimensions",
+                                 ": class labels are integers (", what, convert, "), soft targets a matrix of ", rows,
+                                 " rows and ", classes, " columns"});
+}
+
+}  // namespace detail
 
 /// A host's matrix: rows are samples, `stride` elements apart, the numbers of a row side by side.
 struct matrix {

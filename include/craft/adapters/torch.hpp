@@ -251,6 +251,15 @@ inline Tensor computed(const char* what, const Tensor& t) {
   return t.to(computing(t.scalar_type()));
 }
 
+/// Throws a ValueError that names every one of these tensors that is there and is no matrix.
+inline void are_matrices(const char* verb, std::initializer_list<std::pair<const char*, optional<Tensor>>> given) {
+  std::string faults;
+  for (const auto& [what, t] : given)
+    if (t && t->defined() && t->dim() != 2)
+      faults += (faults.empty() ? "" : "; ") + runtime::detail::no_matrix(what, t->sizes().data(), int(t->dim()));
+  TORCH_CHECK_VALUE(faults.empty(), "craft::", verb, ": ", faults);
+}
+
 /// One call of a verb on tensors: the device of `like`, and descriptions of other tensors there. Copies that had to be made
 /// live as long as this object, which holds a guard of the device and is made anew for every call: it keeps no state.
 ///
@@ -342,15 +351,14 @@ class call {
   }
   /// t, or a contiguous copy where its rows are not.
   const Tensor& rows(const char* what, const Tensor& t) {
-    TORCH_CHECK_VALUE(t.dim() == 2, "craft::", verb_, ": expected ", what, " to be a matrix with one sample per row, got ",
-                      t.dim(), " dimensions");
+    are_matrices(verb_, {{what, t}});
     on_device(what, t, false);
     const bool dense = t.size(1) < 2 || t.stride(1) == 1, apart = t.size(0) < 2 || t.stride(0) >= t.size(1);
     return dense && apart ? t : hold(t.contiguous());
   }
   const Tensor& vector(const char* what, const Tensor& given, const Tensor& converted) {
-    TORCH_CHECK_VALUE(given.dim() == 1, "craft::", verb_, ": expected ", what, " to be a vector, got ", given.dim(),
-                      " dimensions");
+    TORCH_CHECK_VALUE(given.dim() == 1, "craft::", verb_, ": ",
+                      runtime::detail::no_list(what, given.sizes().data(), int(given.dim())));
     on_device(what, given, true);
     return hold(converted.contiguous());
   }

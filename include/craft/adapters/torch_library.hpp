@@ -96,6 +96,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
     text bandwidth_rule, text bandwidth_sample, bool bandwidth_gradient, text columns, bool column_gradient,
     double column_eps, const optional<Tensor>& x_weights, const optional<Tensor>& y_weights, double factor, double offset,
     std::array<bool, 4> wanted) {
+  are_matrices("mmd", {{"x", x}, {"y", y}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]);
   Tensor d_bandwidths = to.gradient(learnable_bandwidths, wanted[2]);
@@ -131,6 +132,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
 
 inline std::tuple<Tensor, Tensor, Tensor> mmd_preset_gradients(const Tensor& x, const Tensor& y, text name, double blur,
                                                                std::array<bool, 2> wanted) {
+  are_matrices("mmd_preset", {{"x", x}, {"y", y}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]);
   if (x.is_meta()) return {value, dx, dy};
@@ -148,6 +150,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients
     const Tensor& x, const Tensor& anchors, const Tensor& target, const optional<Tensor>& log_scale,
     optional<double> max_scale, bool normalise, double label_smoothing, int64_t ignore_label,
     const optional<Tensor>& weights, text reduction, std::array<bool, 3> wanted) {
+  are_matrices("anchor_cross_entropy", {{"x", x}, {"anchors", anchors}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), da = to.gradient(anchors, wanted[1]),
                ds = to.scale_gradient(log_scale, max_scale, wanted[2]);
@@ -167,6 +170,9 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients
       runtime::anchor_cross_entropy(device, c.matrix("x", x), c.matrix("anchors", anchors), targets, o, value.data_ptr(),
                                     {c.place(dx, wanted[0]), c.place(da, wanted[1]), c.place(ds, wanted[2])});
     };
+    TORCH_CHECK_TYPE(!target.is_floating_point() || target.dim() == 2, "craft::anchor_cross_entropy: ",
+                     runtime::detail::neither_labels_nor_shares("target", c10::toString(target.scalar_type()),
+                                                                int(target.dim()), x.size(0), anchors.size(0), ".long()"));
     if (target.is_floating_point())
       run(c.matrix("target", target.to(computing(x.scalar_type()))));
     else
@@ -179,6 +185,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_gradients(
     const Tensor& x, const Tensor& y, const optional<Tensor>& log_scale, optional<double> max_scale, bool normalise,
     text direction, const optional<Tensor>& x_labels, const optional<Tensor>& y_labels, double label_smoothing,
     const optional<Tensor>& weights, std::array<bool, 3> wanted) {
+  are_matrices("info_nce", {{"x", x}, {"y", y}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]),
                ds = to.scale_gradient(log_scale, max_scale, wanted[2]);
@@ -205,6 +212,7 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sigmoid_contrastive_gr
     const Tensor& x, const Tensor& y, const optional<Tensor>& log_scale, const optional<Tensor>& bias,
     optional<double> max_scale, bool normalise, const optional<Tensor>& x_labels, const optional<Tensor>& y_labels,
     std::array<bool, 4> wanted) {
+  are_matrices("sigmoid_contrastive", {{"x", x}, {"y", y}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]),
                ds = to.scale_gradient(log_scale, max_scale, wanted[2]), db = to.gradient(bias, wanted[3]);
@@ -233,6 +241,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
     double label_smoothing, text direction, bool same_class_positives, text family, floats bandwidths, floats weights,
     double shape, text estimator, text bandwidth_rule, text bandwidth_sample, bool bandwidth_gradient, text columns,
     bool column_gradient, double column_eps, double factor, double offset, std::array<bool, 6> wanted) {
+  are_matrices("objective", {{"images", images}, {"class_texts", class_texts}, {"batch_texts", batch_texts},
+                             {"image_anchors", image_anchors}, {"target_images", target_images}});
   const results to(images);
   const Tensor total = to.number(), terms = to.numbers({4});
   const Tensor d_images = to.gradient(images, wanted[0]), d_class_texts = to.gradient(class_texts, wanted[1]),
@@ -284,6 +294,7 @@ inline craft::relative_options relative_of(call& c, bool normalise, text statist
 inline Tensor relative(const Tensor& x, const Tensor& anchors, text similarity, floats bandwidths, floats weights,
                        double shape, bool normalise, text statistics, bool statistics_gradient,
                        const optional<Tensor>& log_scale, optional<double> max_scale) {
+  are_matrices("relative", {{"x", x}, {"anchors", anchors}});
   const Tensor out = results(x).numbers({x.sym_size(0), anchors.sym_size(0)});
   if (x.is_meta()) return out;
   call c("relative", x);
@@ -315,6 +326,7 @@ inline std::tuple<Tensor, Tensor, Tensor> relative_backward(const Tensor& dout, 
 }
 
 inline Tensor class_means(const Tensor& x, const Tensor& labels, int64_t classes, bool normalise) {
+  are_matrices("class_means", {{"x", x}});
   const Tensor out = results(x).numbers({classes, x.sym_size(1)});
   if (x.is_meta()) return out;
   call c("class_means", x);
@@ -333,6 +345,7 @@ inline Tensor indices(const std::vector<index_t>& rows, const Tensor& like) {
 inline std::tuple<Tensor, Tensor, Tensor, Tensor> kmeans(const Tensor& x, int64_t count, const optional<Tensor>& labels,
                                                          int64_t classes, int64_t seed, int64_t restarts,
                                                          int64_t max_iterations, double tolerance, bool spherical) {
+  are_matrices("kmeans", {{"x", x}});
   const results to(x);
   const bool per_class = labels && labels->defined();
   const Tensor centres = to.numbers({per_class ? count * classes : count, x.sym_size(1)});

@@ -66,7 +66,7 @@ class call {
   craft::labels labels(const char* name) {
     const buffer b = input(name);
     if (!b.given) return {};
-    require<shape_error>(b.rank == 1, verb_, ": ", name, " must have one dimension, got ", b.rank);
+    one_per_row(name, b);
     if (b.type == ffi::S32) return craft::labels(static_cast<const std::int32_t*>(b.data), b.rows, where_);
     require<type_error>(b.type == ffi::S64, verb_, ": ", name, " must be int32 or int64");
     return craft::labels(static_cast<const std::int64_t*>(b.data), b.rows, where_);
@@ -75,7 +75,7 @@ class call {
   craft::numbers numbers(const char* name) {
     const buffer b = input(name);
     if (!b.given) return {};
-    require<shape_error>(b.rank == 1, verb_, ": ", name, " must have one dimension, got ", b.rank);
+    one_per_row(name, b);
     return real_type(name, b) == runtime::dtype::float64
                ? craft::numbers(static_cast<const double*>(b.data), b.rows, where_)
                : craft::numbers(static_cast<const float*>(single(name, b)), b.rows, where_);
@@ -184,7 +184,8 @@ class call {
     if (at == among.end()) return {};
     const ffi::AnyBuffer given = get(std::size_t(at - among.begin()));
     const auto dims = given.dimensions();
-    require<shape_error>(dims.size() <= 2, verb_, ": ", name, " must have at most two dimensions, got ", dims.size());
+    if (dims.size() > 2)
+      fail<shape_error>(verb_, ": ", runtime::detail::no_matrix(name, dims.begin(), int(dims.size())));
     return {true, given.untyped_data(), given.element_type(), index_t(dims.size()), dims.size() > 0 ? dims[0] : 1,
             dims.size() > 1 ? dims[1] : 1};
   }
@@ -203,6 +204,10 @@ class call {
       case ffi::BF16: return runtime::dtype::bfloat16;
       default: fail<type_error>(verb_, ": ", name, " must be float64, float32, float16 or bfloat16");
     }
+  }
+  void one_per_row(const char* name, const buffer& b) const {
+    const std::int64_t sizes[] = {b.rows, b.cols};
+    if (b.rank != 1) fail<shape_error>(verb_, ": ", runtime::detail::no_list(name, sizes, int(b.rank)));
   }
   const void* single(const char* name, const buffer& b) const {
     require<type_error>(b.type == ffi::F32, verb_, ": ", name, " must be float64 or float32");

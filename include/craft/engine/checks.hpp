@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <type_traits>
 
 #include "craft/context.hpp"
@@ -110,11 +111,11 @@ class checks {
     remember({"value", reinterpret_cast<std::intptr_t>(to.get()), 1, index_t(sizeof(T)), index_t(sizeof(T)), true,
               index_t(sizeof(T))});
   }
-  /// Labels: as many as rows, each in [0, classes) or equal to `ignore`. Those that the host cannot read are looked at if the
-  /// engine's context asks for it.
+  /// Labels: one per row of the input called `of`, each in [0, classes) or equal to `ignore`. Those that the host cannot read
+  /// are looked at if the engine's context asks for it.
   template <class Engine>
-  void labels_of(const char* name, const labels& y, index_t rows, index_t classes, index_t ignore, Engine& engine) const {
-    label_count(name, y, rows, engine);
+  void labels_of(const char* name, const labels& y, const char* of, index_t classes, index_t ignore, Engine& engine) const {
+    label_count(name, y, of, engine);
     const labels seen = engine.seen(y);
     if (!seen.empty()) each_label_of(name, seen, classes, ignore);
   }
@@ -126,16 +127,16 @@ class checks {
                            ", expected 0 to ", classes - 1);
   }
   template <class Engine>
-  void label_count(const char* name, const labels& y, index_t rows, const Engine& engine) const {
-    require<shape_error>(y.size() == rows, verb_, ": ", name, " must be ", rows, " labels, got ", y.size());
+  void label_count(const char* name, const labels& y, const char* of, const Engine& engine) const {
+    one_per_row(name, y.size(), of);
     reachable(name, y, engine);
   }
-  /// Weights: none, or one per row, finite, not negative, and not all zero. One rule for all verbs: rows that a label leaves
+  /// Weights: none, or one per row of the input called `of`, finite, not negative, and not all zero. One rule for all verbs: rows that a label leaves
   /// out are another matter.
   template <class Engine>
-  void weights(const char* name, const numbers& given, index_t rows, Engine& engine) const {
+  void weights(const char* name, const numbers& given, const char* of, Engine& engine) const {
     if (given.empty()) return;
-    require<shape_error>(given.size() == rows, verb_, ": ", name, " must be ", rows, " weights, got ", given.size());
+    one_per_row(name, given.size(), of);
     reachable(name, given, engine);
     each_weight(name, engine.seen(given));
   }
@@ -193,6 +194,12 @@ class checks {
     detail::shape_text shape() const { return detail::shape(rows, cols / element); }
   };
 
+  [[gnu::noinline]] void one_per_row(const char* name, index_t count, const char* of) const {
+    const auto named = [&](const region& r) { return std::string_view(r.name) == of; };
+    const region& x = *std::find_if(regions_, regions_ + count_, named);
+    require<shape_error>(count == x.rows, verb_, ": ", name, ": expected ", x.rows, ", one per row of ", of, " (", x.shape(),
+                         "), got ", count);
+  }
   // Labels and weights may lie in host memory for every device.
   template <class Numbers, class Engine>
   void reachable(const char* name, const Numbers& given, const Engine& engine) const {

@@ -179,18 +179,18 @@ TEMPLATE_LIST_TEST_CASE("views for the verbs themselves", "[dlpack]", tensors) {
   CHECK(f.rows() == 4);
   CHECK(f.cols() == 3);
   CHECK(f.stride() == 5);
-  refuses<craft::type_error>([&] { dlpack::view<double>(x.t); }, {"expected float64", "code 2 of 32 bits"});
+  refuses<craft::type_error>([&] { dlpack::view<double>(x.t); }, {"holds float32, expected float64: convert it"});
   refuses<craft::type_error>([&] { dlpack::view<Eigen::half>(x.t); }, {"expected float16"});
   refuses<craft::type_error>([&] { dlpack::view<Eigen::bfloat16>(x.t); }, {"expected bfloat16"});
   x.type(2, 64);
   CHECK(dlpack::view<double>(x.t).rows() == 4);
-  refuses<craft::type_error>([&] { dlpack::view<float>(x.t); }, {"expected float32", "code 2 of 64 bits"});
+  refuses<craft::type_error>([&] { dlpack::view<float>(x.t); }, {"holds float64, expected float32"});
   x.type(2, 16);
   CHECK(dlpack::view<const Eigen::half>(x.t).rows() == 4);
-  refuses<craft::type_error>([&] { dlpack::view<Eigen::bfloat16>(x.t); }, {"expected bfloat16", "code 2 of 16 bits"});
+  refuses<craft::type_error>([&] { dlpack::view<Eigen::bfloat16>(x.t); }, {"holds float16, expected bfloat16"});
   x.type(4, 16);
   CHECK(dlpack::view<Eigen::bfloat16>(x.t).rows() == 4);
-  refuses<craft::type_error>([&] { dlpack::view<Eigen::half>(x.t); }, {"expected float16", "code 4 of 16 bits"});
+  refuses<craft::type_error>([&] { dlpack::view<Eigen::half>(x.t); }, {"holds bfloat16, expected float16"});
 
   x.type(2, 32);
   x.device(2);
@@ -241,18 +241,35 @@ TEMPLATE_LIST_TEST_CASE("labels, weights and single numbers", "[dlpack]", tensor
     CHECK_FALSE(dlpack::scalar(s.t).readable_in(memory::host));
   }
 
-  made<TestType> apart({3}, {2}), square({3, 3}), pair({2}), none({0});
-  for (auto* x : {&apart, &square}) {
-    x->type(0, 64);
-    refuses<craft::shape_error>([&] { dlpack::labels(x->t); }, {"dlpack"});
-    x->type(2, 64);
-    refuses<craft::shape_error>([&] { dlpack::numbers(x->t); }, {"dlpack"});
+  // Every second one, one for all, and backwards.
+  for (const std::int64_t stride : {2, 0, -1}) {
+    made<TestType> apart({3}, {stride});
+    const std::int64_t labels[] = {5, 6, 7, 8, 9};
+    std::memcpy(apart.bytes.data() + 16, labels, sizeof labels);
+    apart.t.byte_offset = 32;  // at the 7
+    apart.type(0, 64);
+    l = dlpack::labels(apart.t);
+    CHECK(l.stride() == stride);
+    for (index_t i = 0; i < 3; ++i) CHECK(l[i] == (i * stride < 3 ? 7 + i * stride : 0));
+    const double reals[] = {5, 6, 7, 8, 9};
+    std::memcpy(apart.bytes.data() + 16, reals, sizeof reals);
+    apart.type(2, 64);
+    for (index_t i = 0; i < 3; ++i) CHECK(dlpack::numbers(apart.t)[i] == (i * stride < 3 ? 7 + i * stride : 0));
   }
+
+  made<TestType> square({3, 3}), pair({2}), none({0}), behind({3}, {-5});
+  square.type(0, 64);
+  refuses<craft::shape_error>([&] { dlpack::labels(square.t, "y"); }, {"y has 2 dimensions (3, 3), expected one", "reshape"});
+  square.type(2, 64);
+  refuses<craft::shape_error>([&] { dlpack::numbers(square.t); }, {"dlpack: the tensor has 2 dimensions (3, 3)"});
+  behind.type(0, 64);
+  behind.t.data = reinterpret_cast<void*>(std::uintptr_t(64));  // the last one would lie before address 0
+  refuses<craft::shape_error>([&] { dlpack::labels(behind.t); }, {"leaves the address space"});
   refuses<craft::shape_error>([&] { dlpack::scalar(pair.t); }, {"expected one number", "2 x 1"});
   refuses<craft::shape_error>([&] { dlpack::scalar(none.t); }, {"expected one number"});
   refuses<craft::type_error>([&] { dlpack::labels(pair.t); }, {"labels of int32 or int64"});
   pair.type(1, 64);  // unsigned
-  refuses<craft::type_error>([&] { dlpack::labels(pair.t); }, {"type code 1 of 64 bits"});
+  refuses<craft::type_error>([&] { dlpack::labels(pair.t, "y"); }, {"y holds uint64, expected labels of int32 or int64: convert"});
   refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"float64 or float32"});
   pair.type(2, 16);
   refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"float64 or float32"});
@@ -265,15 +282,16 @@ TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors)
     refuses<craft::shape_error>([&] { dlpack::place(x.t); }, parts);
     refuses<craft::shape_error>([&] { dlpack::view<float>(x.t); }, parts);
   };
-  shape_refused(made<TestType>({}), {"one or two dimensions", "got 0"});
-  shape_refused(made<TestType>({2, 3, 4}), {"one or two dimensions", "got 3"});
-  shape_refused(made<TestType>({-1, 3}), {"must not be negative", "-1 x 3"});
-  shape_refused(made<TestType>({4, 3}, {1, 4}), {"side by side", "stride of 4"});
+  shape_refused(made<TestType>({}), {"has 0 dimensions (), expected a matrix with one sample per row"});
+  shape_refused(made<TestType>({2, 3, 4}),
+                {"has 3 dimensions (2, 3, 4), expected a matrix with one sample per row: reshape it to (2, -1)"});
+  shape_refused(made<TestType>({-1, 3}), {"must not be negative", "(-1, 3)"});
+  shape_refused(made<TestType>({4, 3}, {1, 4}), {"side by side", "stride of 4", "numpy.ascontiguousarray"});
   shape_refused(made<TestType>({4, 3}, {6, 2}), {"side by side", "stride of 2"});
   shape_refused(made<TestType>({4, 3}, {3, -1}), {"side by side", "stride of -1"});
-  shape_refused(made<TestType>({4, 3}, {-3, 1}), {"backwards", "stride of -3"});
+  shape_refused(made<TestType>({4, 3}, {-3, 1}), {"backwards", "stride of -3", "numpy.ascontiguousarray"});
   shape_refused(made<TestType>({4, 3}, {2, 1}), {"rows of 3", "stride of 2"});
-  shape_refused(made<TestType>({4, 3}, {0, 1}), {"stride of 0"});  // a broadcast row
+  shape_refused(made<TestType>({4, 3}, {0, 1}), {"stride of 0 (all rows are one, as broadcasting makes): copy it"});
   shape_refused(made<TestType>({5}, {-1}), {"backwards"});
   shape_refused(made<TestType>({5}, {0}), {"stride of 0"});
   const std::int64_t huge = std::int64_t(1) << 62, most = std::numeric_limits<std::int64_t>::max();
@@ -295,11 +313,13 @@ TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors)
   changed([](auto& x) { x.t.byte_offset = ~std::uint64_t(0) - 4000; }, {"leaves the address space"});
 
   made<TestType> x({4, 3});
-  for (const auto& [code, bits, lanes] : {std::tuple(2, 32, 2), {2, 32, 0}, {2, 8, 1}, {2, 128, 1}, {0, 32, 1}, {1, 32, 1},
-                                          {4, 32, 1}, {5, 64, 1}, {6, 8, 1}, {10, 8, 1}}) {
+  for (const auto& [code, bits, lanes, named] :
+       {std::tuple(2, 32, 2, "type code 2 of 32 bits in 2 lanes"), {2, 32, 0, "type code 2 of 32 bits in 0 lanes"},
+        {2, 8, 1, "float8"}, {2, 128, 1, "float128"}, {0, 32, 1, "int32"}, {1, 32, 1, "uint32"}, {4, 32, 1, "bfloat32"},
+        {5, 64, 1, "complex64"}, {6, 8, 1, "bool"}, {3, 64, 1, "type code 3 of 64 bits"}, {10, 8, 1, "type code 10 of 8 bits"}}) {
     x.type(code, bits, lanes);
     refuses<craft::type_error>([&] { dlpack::matrix(x.t); },
-                               {"expected float64, float32, float16 or bfloat16", "code " + std::to_string(code)});
+                               {"dlpack: the tensor holds ", named, ", expected float64, float32, float16 or bfloat16"});
   }
   x.type(2, 32);
   for (const int device : {0, 4, 7, 8, 10, 11, 12, 14, -1}) {

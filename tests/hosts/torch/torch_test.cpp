@@ -514,7 +514,7 @@ TEST_CASE("torch: errors are torch's") {
   CHECK_THROWS_AS(mmd(in.x, in.z.to(at::kFloat)), c10::TypeError);
   CHECK_THROWS_WITH(mmd(in.x, in.z.to(at::kFloat)), contains("expected y of type float64, got float32"));
   CHECK_THROWS_AS(mmd(in.x[0], in.z), c10::ValueError);
-  CHECK_THROWS_WITH(mmd(in.x[0], in.z), contains("one sample per row"));
+  CHECK_THROWS_WITH(mmd(in.x[0], in.z), contains("x has 1 dimension (5,), expected a matrix with one sample per row"));
   CHECK_THROWS_AS(mmd(in.x, in.z.slice(1, 0, 3)), c10::ValueError);
   CHECK_THROWS_WITH(mmd(in.x, in.z.slice(1, 0, 3)), contains("7 x 3"));
   CHECK_THROWS_AS(mmd(in.x.slice(0, 0, 0), in.z), c10::ValueError);
