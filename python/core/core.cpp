@@ -435,7 +435,7 @@ struct mmd_call {
   double upstream;
   const array* upstream_at;
   unsigned wanted;
-  array* results[5];  // value, x, y, weights, bandwidths
+  array* results[7];  // value, x, y, weights, bandwidths, x_weights, y_weights
 };
 CRAFT_ENTRY failure* craft_mmd(mmd_call* a) {
   return guarded([&] {
@@ -454,7 +454,8 @@ CRAFT_ENTRY failure* craft_mmd(mmd_call* a) {
     void* value = c.value();
     const runtime::mmd_outputs g{c.gradient(1, a->wanted, {x.rows, x.cols}), c.gradient(2, a->wanted, {y.rows, y.cols}),
                                  c.gradient(3, a->wanted, {p.kernel.weights()}),
-                                 c.gradient(4, a->wanted, {p.kernel.bandwidths()})};
+                                 c.gradient(4, a->wanted, {p.kernel.bandwidths()}),
+                                 c.gradient(5, a->wanted, {x.rows}), c.gradient(6, a->wanted, {y.rows})};
     c.run([&](const auto& device) { runtime::mmd(device, x, y, p.kernel, p.options, value, g); });
   });
 }
@@ -500,11 +501,10 @@ struct alignment_call {
   double upstream;
   const array* upstream_at;
   unsigned wanted;
-  array* results[5];  // value, x, y, log_scale, bias
+  array* results[6];  // value, x, y, log_scale; then bias, or weights and targets
 
   runtime::alignment_outputs gradients(call& c, const runtime::matrix& xm, const runtime::matrix& ym) const {
-    return {c.gradient(1, wanted, {xm.rows, xm.cols}), c.gradient(2, wanted, {ym.rows, ym.cols}), c.gradient(3, wanted, {}),
-            c.gradient(4, wanted, {})};
+    return {c.gradient(1, wanted, {xm.rows, xm.cols}), c.gradient(2, wanted, {ym.rows, ym.cols}), c.gradient(3, wanted, {})};
   }
 };
 CRAFT_ENTRY failure* craft_info_nce(alignment_call* a) {
@@ -521,7 +521,8 @@ CRAFT_ENTRY failure* craft_info_nce(alignment_call* a) {
     o.weights = c.numbers("weights", a->weights);
     o.upstream = c.scalar("upstream", a->upstream, a->upstream_at);
     void* value = c.value();
-    const auto g = a->gradients(c, x, y);
+    auto g = a->gradients(c, x, y);
+    g.weights = c.gradient(4, a->wanted, {x.rows});
     c.run([&](const auto& device) { runtime::info_nce(device, x, y, o, value, g); });
   });
 }
@@ -537,7 +538,8 @@ CRAFT_ENTRY failure* craft_sigmoid_contrastive(alignment_call* a) {
     o.y_labels = c.labels("y_labels", a->y_labels);
     o.upstream = c.scalar("upstream", a->upstream, a->upstream_at);
     void* value = c.value();
-    const auto g = a->gradients(c, x, y);
+    auto g = a->gradients(c, x, y);
+    g.bias = c.gradient(4, a->wanted, {});
     c.run([&](const auto& device) { runtime::sigmoid_contrastive(device, x, y, o, value, g); });
   });
 }
@@ -562,7 +564,9 @@ CRAFT_ENTRY failure* craft_anchor_cross_entropy(alignment_call* a) {
                                          "targets", dlpack::detail::type_name(targets), targets.ndim, x.rows, anchors.rows,
                                          ".astype(int)"));
     void* value = c.value();
-    const auto g = a->gradients(c, x, anchors);
+    auto g = a->gradients(c, x, anchors);
+    g.weights = c.gradient(4, a->wanted, {x.rows});
+    g.targets = c.gradient(5, a->wanted, {x.rows, anchors.rows});
     if (soft) {
       const auto t = c.matrix("soft targets", a->x_labels);
       c.run([&](const auto& device) { runtime::anchor_cross_entropy(device, x, anchors, t, o, value, g); });

@@ -382,7 +382,7 @@ class _MmdCall(Structure):
         ("upstream", c_double),
         ("upstream_at", c_void_p),
         ("wanted", c_uint),
-        ("results", c_void_p * 5),
+        ("results", c_void_p * 7),
     ]
 
 
@@ -410,7 +410,7 @@ class _AlignmentCall(Structure):
         ("upstream", c_double),
         ("upstream_at", c_void_p),
         ("wanted", c_uint),
-        ("results", c_void_p * 5),
+        ("results", c_void_p * 6),
     ]
 
 
@@ -501,9 +501,10 @@ _medoids = _verb("medoids", _AnchorsCall)
 _farthest_point_anchors = _verb("farthest_point_anchors", _AnchorsCall)
 _random_anchors = _verb("random_anchors", _AnchorsCall)
 
-_MMD_GRADIENTS = ("x", "y", "weights", "bandwidths")
-_SCALED_GRADIENTS = ("x", "y", "log_scale")
+_MMD_GRADIENTS = ("x", "y", "weights", "bandwidths", "x_weights", "y_weights")
+_INFO_NCE_GRADIENTS = ("x", "y", "log_scale", "weights")
 _SIGMOID_GRADIENTS = ("x", "y", "log_scale", "bias")
+_CROSS_ENTROPY_GRADIENTS = ("x", "anchors", "log_scale", "weights", "targets")
 _ANCHOR_GRADIENTS = ("x", "anchors", "log_scale")
 _OBJECTIVE_GRADIENTS = ("images", "class_texts", "batch_texts", "image_anchors", "target_images", "log_scale")
 
@@ -544,9 +545,10 @@ def mmd(
         squared distances within bandwidth_sample ("pooled", or "x"); bandwidth_gradient: whether gradients run through
         that.
     columns: "none", "minmax_separate" or "minmax_joint" scaling of every column to [0, 1] first.
-    x_weights (n), y_weights (m): of the samples, >= 0. The value is factor * MMD^2 + offset.
+    x_weights (n), y_weights (m): of the samples, >= 0, divided by their sum inside. The value is factor * MMD^2 + offset.
     upstream: dL/dvalue, multiplies the gradients and not the value.
-    gradients: of "x", "y", "weights", "bandwidths" (for rational_quadratic length and alpha of each).
+    gradients: of "x", "y", "weights", "bandwidths" (for rational_quadratic length and alpha of each), "x_weights",
+        "y_weights" (where none are given, at 1 each; not of the linear estimator).
 
     Returns the value; with gradients, the value and a dictionary of them, of the shapes of what they belong to.
     Cost: (n + m)^2 d multiply-adds, three times that with gradients; memory O((n + m) d).
@@ -636,7 +638,8 @@ def info_nce(
     x_labels (n) and y_labels (m) belong together. weights (n): per row, >= 0. log_scale: a number, or an array of one.
     At max_scale and above it (where the value is that at max_scale) its gradient, upstream included, passes if a step
     against it leads back inside, and is 0 else: as if log_scale were clamped after each step.
-    gradients: of "x", "y", "log_scale". Returns as `mmd` does. Cost: 2 n m d operations, 8 n m d with gradients.
+    gradients: of "x", "y", "log_scale", "weights" (where none are given, at 1 each). Returns as `mmd` does.
+    Cost: 2 n m d operations, 8 n m d with gradients.
     """
     a, b, w = as_array(x), as_array(y), _listed(weights, "float64")
     lx, ly = _listed(x_labels), _listed(y_labels)
@@ -660,10 +663,10 @@ def info_nce(
         normalise,
         u,
         _address_of(u_at),
-        _wanted(gradients, _SCALED_GRADIENTS),
+        _wanted(gradients, _INFO_NCE_GRADIENTS),
     )
     _check(_info_nce(call))
-    return _value_and_gradients(a, call, _SCALED_GRADIENTS)
+    return _value_and_gradients(a, call, _INFO_NCE_GRADIENTS)
 
 
 def sigmoid_contrastive(
@@ -732,8 +735,9 @@ def anchor_cross_entropy(
     """Cross-entropy of softmax_c(s cos(x_i, a_c)) against targets: x (n x d) seen through static anchors (C x d).
 
     targets: n labels in [0, C) or ignore_label (int32 or int64, or a list), or n x C shares of the computing type
-    (without a gradient). weights (n): per row, >= 0. reduction: "mean" over the weights that take part, or "sum".
-    log_scale: a number, or an array of one; max_scale as in `info_nce`. gradients: of "x", "anchors", "log_scale".
+    (any numbers). weights (n): per row, >= 0. reduction: "mean" over the weights that take part, or "sum".
+    log_scale: a number, or an array of one; max_scale as in `info_nce`. gradients: of "x", "anchors", "log_scale",
+    "weights" (where none are given, at 1 each), "targets" (of shares).
     Cost: 2 n C d operations, 8 n C d with gradients.
     """
     a, b, w = as_array(x), as_array(anchors), _listed(weights, "float64")
@@ -760,10 +764,10 @@ def anchor_cross_entropy(
         normalise,
         u,
         _address_of(u_at),
-        _wanted(gradients, _ANCHOR_GRADIENTS),
+        _wanted(gradients, _CROSS_ENTROPY_GRADIENTS),
     )
     _check(_anchor_cross_entropy(call))
-    return _value_and_gradients(a, call, _ANCHOR_GRADIENTS)
+    return _value_and_gradients(a, call, _CROSS_ENTROPY_GRADIENTS)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

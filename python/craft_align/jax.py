@@ -5,7 +5,7 @@
 
 Arguments are those of the functions of the same name in craft_align (their docstrings have formulas and options),
 without `upstream` and `gradients`: JAX asks for those. Options are static; arrays, `log_scale` and `bias` may be
-traced, and are differentiated by. Sample weights, labels and soft targets are constants: a gradient by those raises.
+traced, and are differentiated by: sample weights, row weights and soft targets too, labels not.
 
 Differentiation: reverse mode, once. The forward pass under differentiation computes the value and the gradients that
 are asked for in one call, and the backward pass multiplies them by the cotangent. jax.jvp, jax.jacfwd and second
@@ -99,13 +99,13 @@ class _Verb(NamedTuple):
         return {name: jax.ShapeDtypeStruct(x.shape, self.dtype) for name, x in inputs.items()}
 
 
-def _split(verb, variables, constants):
-    """Values of arguments, and by which of them is differentiated."""
-    for name, x in constants.items():
-        if x.perturbed:
-            raise NotImplementedError(f"{verb.name}: there is no gradient by {name}; use jax.lax.stop_gradient")
-    values = {name: x.value for name, x in variables.items()}
-    return values, {name: x.value for name, x in constants.items()}, [name for name, x in variables.items() if x.perturbed]
+def _values(arguments):
+    return {name: x.value for name, x in arguments.items()}
+
+
+def _perturbed(arguments):
+    """By which of them is differentiated."""
+    return [name for name, x in arguments.items() if x.perturbed]
 
 
 def _cotangents(gradients, like):
@@ -119,11 +119,11 @@ def _loss(verb, variables, constants):
 
 
 def _loss_forward(verb, variables, constants):
-    values, constants, wanted = _split(verb, variables, constants)
+    values, wanted = _values(variables), _perturbed(variables)
     outputs = verb.value() | verb.gradients({name: values[name] for name in wanted})
     if "log_scale" in outputs:  # of the loss, and of its negative: at max_scale not minus the first
         outputs["log_scale"] = jax.ShapeDtypeStruct((2,), verb.dtype)
-    value, *gradients = verb.call(values | constants, outputs)
+    value, *gradients = verb.call(values | _values(constants), outputs)
     # Of the arguments only the types are needed later.
     types = {name: jnp.zeros((), x.dtype) for name, x in values.items()}
     return value, (dict(zip(wanted, gradients)), types)
@@ -151,9 +151,9 @@ def _map(verb, variables):
 
 
 def _map_forward(verb, variables):
-    values, _, wanted = _split(verb, variables, {})
+    values = _values(variables)
     # Which gradients are wanted, as a pytree: the keys are static.
-    return verb.call(values, verb.value())[0], (values, {name: None for name in wanted})
+    return verb.call(values, verb.value())[0], (values, {name: None for name in _perturbed(variables)})
 
 
 def _map_backward(verb, residuals, cotangent):
@@ -291,7 +291,10 @@ class _Arguments:
         return _Verb(self.verb, tuple(self.options), shape, self.computing)
 
     def loss(self, shape=()):
-        return _loss(self.made(shape), self.variables, self.constants)
+        # Weights and soft targets have gradients as matrices have; only labels are constants.
+        floating = {name: x for name, x in self.constants.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+        labels = {name: x for name, x in self.constants.items() if name not in floating}
+        return _loss(self.made(shape), self.variables | floating, labels)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -318,8 +321,8 @@ def mmd(
     factor: float = 1.0,
     offset: float = 0.0,
 ) -> jax.Array:
-    """MMD^2 of x (n x d) against y (m x d): see craft_align.mmd. Kernel and bandwidths are static. Differentiable by x
-    and y."""
+    """MMD^2 of x (n x d) against y (m x d): see craft_align.mmd. Kernel and bandwidths are static. Differentiable by x,
+    y, x_weights and y_weights (the weights not with the linear estimator)."""
     a = _Arguments("mmd", x=x, y=y)
     a.kernel("kernel", kernel, bandwidths, weights, shape)
     _discrepancy_options(
@@ -352,8 +355,8 @@ def info_nce(
     label_smoothing: float = 0.0,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """Contrastive loss of x (n x d) and y (m x d) within a batch: see craft_align.info_nce. Differentiable by x, y and
-    log_scale."""
+    """Contrastive loss of x (n x d) and y (m x d) within a batch: see craft_align.info_nce. Differentiable by x, y,
+    log_scale and weights."""
     a = _Arguments("info_nce", x=x, y=y)
     a.number("log_scale", log_scale)
     a.pairs(x_labels, y_labels)
@@ -401,7 +404,7 @@ def anchor_cross_entropy(
     reduction: str = "mean",
 ) -> jax.Array:
     """Cross-entropy of x (n x d) seen through anchors (C x d): see craft_align.anchor_cross_entropy. targets: n labels,
-    or n x C shares. Differentiable by x, anchors and log_scale.
+    or n x C shares. Differentiable by x, anchors, log_scale, weights and shares.
     """
     a = _Arguments("anchor_cross_entropy", x=x, anchors=anchors)
     a.number("log_scale", log_scale)

@@ -9,8 +9,8 @@ of threads and, where the package was built for it, on CUDA tensors in the curre
 numbers of a row lie side by side (`x.stride(1) == 1`); else the call makes x contiguous first.
 
 Under autocast matrices of different types are cast to the widest of them. torch.compile traces all of it without a graph break.
-Each loss is one sweep for the value and all gradients that are needed. There are no second derivatives: asking for one
-raises NotImplementedError, as does a gradient by what has none (labels, soft targets, weights of samples).
+Each loss is one sweep for the value and all gradients that are needed; those by weights of samples take a second one over the
+pairs. There are no second derivatives: asking for one raises NotImplementedError.
 
 Errors: TypeError (types), ValueError (shapes, options, names), IndexError (a label out of range; of labels in CUDA memory the
 value is NaN instead), RuntimeError (devices), all before anything is computed.
@@ -133,7 +133,8 @@ def mmd(
     median squared distance; default 1 for a Gaussian. weights: as many, default 1. As tensors both can be learnt; the host has to read
     them then, and on a GPU the call waits for that. shape: alpha of the rational quadratic, floor or eps of others.
     estimator: "unbiased" leaves the diagonals out and may be negative; "linear" looks at disjoint pairs only.
-    bandwidth_gradient: whether the gradient runs through the bandwidth rule. x_weights (n), y_weights (m): of samples, >= 0.
+    bandwidth_gradient: whether the gradient runs through the bandwidth rule. x_weights (n), y_weights (m): of samples, >= 0, divided
+    by their sum inside, with gradients (on the device of x) if they require them; not with the linear estimator.
     The result is factor * MMD^2 + offset. Cost: (n + m)^2 d multiply-adds, three times that with gradients, memory O((n + m) d).
     """
     learnt_bandwidths, learnt_weights = isinstance(bandwidths, Tensor), isinstance(weights, Tensor)
@@ -171,7 +172,7 @@ def anchor_cross_entropy(
     by default exp(log_scale) = 100; a tensor log_scale can be learnt. At max_scale and above (where the value is that at
     max_scale) its gradient, what comes from above included, passes if a step against it leads back inside, and is 0 else: it
     may start at the bound. normalise=False: dot products instead of cosines. weights: n numbers >= 0. reduction: "mean"
-    divides by the sum of the weights that take part.
+    divides by the sum of the weights that take part. Gradients to x, anchors, log_scale, weights and soft targets.
     Cost: 2 n C d operations, 8 n C d with gradients, memory O((n + C) d).
     """
     return _ops.anchor_cross_entropy(
@@ -197,7 +198,8 @@ def info_nce(
         L = mean_i (lse_j z_ij - mean over positives p of i of z_ip),    z_ij = s cos(x_i, y_j)
 
     x: n x d, y: m x d. Without labels row i of x belongs to row i of y (n = m); with x_labels (n) and y_labels (m) all pairs of a
-    class belong together. "symmetric": the mean of this and of the same by columns; "one_way": x finds its y only.
+    class belong together. "symmetric": the mean of this and of the same by columns; "one_way": x finds its y only. weights: n
+    numbers >= 0, of the rows (and of the columns, where it is symmetric). Gradients to x, y, log_scale and weights.
     log_scale, max_scale, normalise as in anchor_cross_entropy. Cost: 2 n m d operations, 8 n m d with gradients.
     """
     return _ops.info_nce(

@@ -71,6 +71,7 @@ def gram(a, b, k):
 
 
 def mmd_of(x, y, k, estimator="biased", wx=None, wy=None):
+    """Weights may be of any sum."""
     n, m = len(x), len(y)
     if estimator == "linear":
         pairs = min(n, m) // 2
@@ -82,12 +83,11 @@ def mmd_of(x, y, k, estimator="biased", wx=None, wy=None):
         )
         return float(sum(h(i)[0, 0] for i in range(pairs)) / pairs)
     kx, ky, kxy = gram(x, x, k), gram(y, y, k), gram(x, y, k)
-    if estimator == "unbiased":
-        return float(
-            (kx.sum() - np.trace(kx)) / (n * (n - 1)) + (ky.sum() - np.trace(ky)) / (m * (m - 1)) - 2 * kxy.mean()
-        )
     a = np.full(n, 1 / n) if wx is None else np.asarray(wx, float) / np.sum(wx)
     b = np.full(m, 1 / m) if wy is None else np.asarray(wy, float) / np.sum(wy)
+    if estimator == "unbiased":
+        off = lambda K, a: (a @ K @ a - a * a @ np.diag(K)) / (1 - a @ a)
+        return float(off(kx, a) + off(ky, b) - 2 * a @ kxy @ b)
     return float(a @ kx @ a + b @ ky @ b - 2 * a @ kxy @ b)
 
 
@@ -219,6 +219,26 @@ def test_mmd_options():
     close(held, slopes(lambda a: mmd_of(scaled(a, z), scaled(y, z), k), x), 1e-7)
 
 
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+def test_mmd_gradients_by_sample_weights(estimator):
+    x, y, k = rng.normal(size=(6, 3)), rng.normal(size=(5, 3)) + 1, gaussians((1.0,))
+    wx, wy = np.array([1, 0.5, 2, 3, 1, 1]), [0.5, 1, 1, 2, 0.25]
+    of = lambda wx, wy: mmd_of(x, y, k, estimator, wx, wy)
+    names = ("y_weights", "x_weights", "x")
+    value, g = craft_align.mmd(x, y, estimator=estimator, x_weights=wx, y_weights=wy, upstream=-2, gradients=names)
+    close(value, of(wx, wy))
+    close(g["x_weights"], -2 * slopes(lambda w: of(w, wy), wx), 1e-7)
+    close(g["y_weights"], -2 * slopes(lambda w: of(wx, w), wy), 1e-7)
+    _, g = craft_align.mmd(np.float32(x), np.float32(y), estimator=estimator, y_weights=wy, gradients=("x_weights", "y_weights"))
+    assert g["x_weights"].dtype == g["y_weights"].dtype == np.float32
+    close(g["x_weights"], slopes(lambda w: of(w, wy), np.ones(6)), 1e-5)  # of none given: at 1 each
+    close(g["y_weights"], slopes(lambda w: of(None, w), wy), 1e-5)
+    preset = lambda w: 1000 * mmd_of(x, y, gaussians((10.0,)), wx=w)
+    close(craft_align.mmd_preset(x, y, "cmmd", x_weights=wx, gradients="x_weights")[1]["x_weights"], slopes(preset, wx), 1e-5)
+    with pytest.raises(ValueError, match="linear-time estimator takes no sample weights, and has no gradient of them"):
+        craft_align.mmd(x, y, estimator="linear", gradients="x_weights")
+
+
 def test_mmd_presets():
     x, y = rng.normal(size=(6, 3)), rng.normal(size=(6, 3)) + 1
     z = np.concatenate([x, y])
@@ -253,11 +273,12 @@ def test_info_nce(direction, normalise):
     close(g["log_scale"], slopes(lambda t: of(x, y, float(t)), t), 1e-7)
     # Labels, smoothing, weights, and a row that has nobody.
     lx, ly, w = [0, 1, 1, 2, 0, 5], np.array([1, 0, 2, 2, 1, 1], np.int32), [1, 2, 0.5, 0, 1, 3]
-    options.update(label_smoothing=0.1, weights=w)
-    close(
-        craft_align.info_nce(x, y, log_scale=t, x_labels=lx, y_labels=ly, **options),
-        info_nce_of(x, y, t, normalise, direction, lx, ly, 0.1, w),
-    )
+    options.update(log_scale=t, x_labels=lx, y_labels=ly, label_smoothing=0.1)
+    of = lambda w: info_nce_of(x, y, t, normalise, direction, lx, ly, 0.1, w)
+    close(craft_align.info_nce(x, y, **options, weights=w), of(w))
+    w[3] = 0.25
+    close(craft_align.info_nce(x, y, **options, weights=w, gradients="weights")[1]["weights"], slopes(of, w), 1e-7)
+    close(craft_align.info_nce(x, y, **options, gradients="weights")[1]["weights"], slopes(of, np.ones(6)), 1e-7)
 
 
 def test_scale_is_clamped_and_read_from_arrays():
@@ -315,6 +336,19 @@ def test_anchor_cross_entropy():
     value, g = craft_align.anchor_cross_entropy(x, a, soft, log_scale=t, gradients="anchors")
     close(value, cross_entropy_of(x, a, soft, t))
     close(g["anchors"], slopes(lambda a: cross_entropy_of(x, a, soft, t), a), 1e-7)
+    # By weights and shares.
+    w = np.array([1, 0.5, 2, 0.5, 3, 1])
+    for reduction in ("mean", "sum"):
+        options = dict(log_scale=t, weights=w, reduction=reduction, label_smoothing=0.2)
+        of = lambda shares, w: cross_entropy_of(x, a, shares, t, w, reduction, 0.2)
+        _, g = craft_align.anchor_cross_entropy(x, a, soft, **options, gradients=("targets", "weights"))
+        close(g["targets"], slopes(lambda s: of(s, w), soft), 1e-7)
+        close(g["weights"], slopes(lambda w: of(soft, w), w), 1e-7)
+        _, g = craft_align.anchor_cross_entropy(x, a, y, ignore_label=7, **options, gradients="weights")
+        close(g["weights"], slopes(lambda w: of(shares, w), w), 1e-7)
+        assert g["weights"][2] == 0  # ignored
+    with pytest.raises(ValueError, match="labels have no gradient, only soft targets have"):
+        craft_align.anchor_cross_entropy(x, a, y, ignore_label=7, gradients="targets")
 
 
 def relative_of(x, a, t, similarity, normalise, statistics):
@@ -935,7 +969,7 @@ def test_errors():
         (lambda: craft_align.mmd(x, y, bandwidths=-1), ValueError, "sigma must be positive"),
         (lambda: craft_align.mmd(x, y, bandwidths=(1, 2), weights=(1,)), ValueError, "1 weights for 2 kernels"),
         (lambda: craft_align.mmd(x, y, kernel="energy", bandwidths=1), ValueError, "energy takes no bandwidth"),
-        (lambda: craft_align.mmd(x, y, gradients=("x", "z")), ValueError, "expected some of x, y, weights, bandwidths, got 'z'"),
+        (lambda: craft_align.mmd(x, y, gradients=("x", "z")), ValueError, "expected some of x, y, weights, .*, y_weights, got 'z'"),
         (lambda: craft_align.mmd(x, y, x_weights=[1, 2]), ValueError, r"x_weights: expected 5, one per row of x \(5 x 3\), got 2"),
         (lambda: craft_align.mmd(x, y, x_weights=[1, 2, -1, 0, 0]), ValueError, r"x_weights\[2\] must be finite and not negative"),
         (lambda: craft_align.mmd(x[:1], y, estimator="unbiased"), ValueError, "needs at least 2 rows"),

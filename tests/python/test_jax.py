@@ -49,11 +49,11 @@ def gaussians(*sigmas):
 def mmd_of(x, y, k, unbiased=False, wx=None, wy=None):
     kx, ky, kxy = (k(squared_distances(a, b)) for a, b in ((x, x), (y, y), (x, y)))
     n, m = len(x), len(y)
-    if unbiased:
-        off = lambda K: jnp.sum(K * (1 - jnp.eye(len(K)))) / (len(K) * (len(K) - 1))
-        return off(kx) + off(ky) - 2 * jnp.mean(kxy)
     a = jnp.ones(n) / n if wx is None else wx / jnp.sum(wx)
     b = jnp.ones(m) / m if wy is None else wy / jnp.sum(wy)
+    if unbiased:
+        off = lambda K, a: jnp.sum(jnp.outer(a, a) * K * (1 - jnp.eye(len(a)))) / (1 - jnp.sum(a * a))
+        return off(kx, a) + off(ky, b) - 2 * a @ kxy @ b
     return a @ kx @ a + b @ ky @ b - 2 * a @ kxy @ b
 
 
@@ -65,10 +65,10 @@ def cosines(x, y, log_scale):
     return jnp.exp(log_scale) * unit(x) @ unit(y).T
 
 
-def info_nce_of(x, y, log_scale, direction="symmetric"):
+def info_nce_of(x, y, log_scale, direction="symmetric", weights=None):
     z = cosines(x, y, log_scale)
-    rows = -jnp.mean(jnp.diag(jax.nn.log_softmax(z, axis=1)))
-    columns = -jnp.mean(jnp.diag(jax.nn.log_softmax(z, axis=0)))
+    rows = -jnp.average(jnp.diag(jax.nn.log_softmax(z, axis=1)), weights=weights)
+    columns = -jnp.average(jnp.diag(jax.nn.log_softmax(z, axis=0)), weights=weights)
     return rows if direction == "one_way" else (rows + columns) / 2
 
 
@@ -77,13 +77,15 @@ def sigmoid_of(x, y, log_scale, bias):
     return -jnp.sum(jax.nn.log_sigmoid(jnp.where(jnp.eye(len(x)) > 0, z, -z))) / len(x)
 
 
-def cross_entropy_of(x, anchors, targets, log_scale):
+def cross_entropy_of(x, anchors, targets, log_scale, weights=None):
     shares = jax.nn.one_hot(targets, len(anchors)) if jnp.ndim(targets) == 1 else targets
-    return -jnp.mean(jnp.sum(shares * jax.nn.log_softmax(cosines(x, anchors, log_scale), axis=1), axis=1))
+    losses = jnp.sum(shares * jax.nn.log_softmax(cosines(x, anchors, log_scale), axis=1), axis=1)
+    return -jnp.average(losses, weights=weights)
 
 
 labels = jnp.array([0, 2, 1, 1, 0, 2])
 shares = jax.nn.softmax(normal(99, 6, 3), axis=1)
+positive = lambda seed, n: 0.5 + jnp.abs(normal(seed, n))
 
 # name: our function, the formula, and what both are given and differentiated by.
 CASES = {
@@ -112,6 +114,31 @@ CASES = {
         lambda x, y: craft.mmd(x, y, x_weights=jnp.arange(1.0, 7), y_weights=[1, 0, 2, 1, 1]),
         lambda x, y: mmd_of(x, y, gaussians(1.0), wx=jnp.arange(1.0, 7), wy=jnp.array([1.0, 0, 2, 1, 1])),
         (normal(6, 6, 4), normal(7, 5, 4)),
+    ),
+    "mmd by its weights": (
+        lambda x, y, v, w: craft.mmd(x, y, x_weights=v, y_weights=w),
+        lambda x, y, v, w: mmd_of(x, y, gaussians(1.0), wx=v, wy=w),
+        (normal(50, 6, 4), normal(51, 5, 4), positive(52, 6), positive(53, 5)),
+    ),
+    "mmd unbiased, by its weights": (
+        lambda x, y, v, w: craft.mmd(x, y, x_weights=v, y_weights=w, estimator="unbiased", factor=3),
+        lambda x, y, v, w: 3 * mmd_of(x, y, gaussians(1.0), True, v, w),
+        (normal(54, 6, 4), normal(55, 5, 4), positive(56, 6), positive(57, 5)),
+    ),
+    "info_nce by its weights": (
+        lambda x, y, t, w: craft.info_nce(x, y, log_scale=t, weights=w),
+        lambda x, y, t, w: info_nce_of(x, y, t, weights=w),
+        (normal(58, 6, 4), normal(59, 6, 4), jnp.float64(0.8), positive(60, 6)),
+    ),
+    "anchor_cross_entropy by its weights": (
+        lambda x, a, t, w: craft.anchor_cross_entropy(x, a, labels, log_scale=t, weights=w),
+        lambda x, a, t, w: cross_entropy_of(x, a, labels, t, w),
+        (normal(61, 6, 4), normal(62, 3, 4), jnp.float64(1.1), positive(63, 6)),
+    ),
+    "anchor_cross_entropy by shares and weights": (
+        lambda x, a, t, s, w: craft.anchor_cross_entropy(x, a, s, log_scale=t, weights=w),
+        lambda x, a, t, s, w: cross_entropy_of(x, a, s, t, w),
+        (normal(64, 6, 4), normal(65, 3, 4), jnp.float64(0.4), shares, positive(66, 6)),
     ),
     "info_nce": (
         lambda x, y, t: craft.info_nce(x, y, log_scale=t),
@@ -455,12 +482,10 @@ def test_names_that_a_handler_does_not_know():
 
 def test_what_has_no_derivative():
     x, y = normal(45, 6, 4), normal(46, 6, 4)
-    weighted = lambda w: craft.mmd(x, y, x_weights=w)
-    with pytest.raises(NotImplementedError, match="mmd: there is no gradient by x_weights; use jax.lax.stop_gradient"):
-        jax.grad(weighted)(jnp.ones(6))
-    assert not jax.grad(lambda w: weighted(jax.lax.stop_gradient(w)))(jnp.ones(6)).any()
-    with pytest.raises(NotImplementedError, match="there is no gradient by targets"):
-        jax.grad(lambda t: craft.anchor_cross_entropy(x, y[:3], t))(shares)
+    by_label = jax.grad(lambda t: craft.anchor_cross_entropy(x, y[:3], t), allow_int=True)
+    assert by_label(labels).dtype == jax.dtypes.float0  # JAX's word for it
+    with pytest.raises(FAILED_CALL, match="linear-time estimator takes no sample weights"):
+        jax.block_until_ready(jax.grad(lambda w: craft.mmd(x, y, estimator="linear", x_weights=w))(jnp.ones(6)))
     for f in (lambda x: craft.mmd(x, y), lambda x: jnp.sum(craft.relative(x, y) ** 2)):
         with pytest.raises(TypeError, match="forward-mode"):
             jax.jvp(f, (x,), (x,))

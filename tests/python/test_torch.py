@@ -29,10 +29,12 @@ if torch.cuda.is_available() and torch._C._dispatch_has_kernel_for_dispatch_key(
 
 
 def inputs(dtype=double, grad=False, device="cpu"):
-    """x, y: pairs; z: another sample; a, b: anchors; s: log_scale."""
+    """x, y: pairs; z: another sample; a, b: anchors; s: log_scale; w, v: weights of x and z; t: soft targets."""
     shapes = {"x": (9, 5), "y": (9, 5), "z": (7, 5), "a": (4, 5), "b": (4, 5)}
     made = {name: random(*shape, seed=i, dtype=dtype) for i, (name, shape) in enumerate(shapes.items())}
     made["s"] = torch.tensor(math.log(3.0), dtype=dtype)
+    made["w"], made["v"] = (random(n, seed=n).abs().add(0.2).to(dtype) for n in (9, 7))
+    made["t"] = torch.softmax(random(9, 4, seed=21), 1).to(dtype)
     return {name: t.to(device).requires_grad_(grad) for name, t in made.items()}
 
 
@@ -56,13 +58,17 @@ def plain_gaussians(x, y, sigmas, betas):
     return sum(b * torch.exp(-d / (2 * s * s)) for s, b in zip(sigmas, betas))
 
 
-def plain_mmd(x, y, sigmas=(1.0,), betas=None, unbiased=False):
+def plain_mmd(x, y, sigmas=(1.0,), betas=None, unbiased=False, wx=None, wy=None):
     betas = [1.0] * len(sigmas) if betas is None else betas
     k = lambda p, q: plain_gaussians(p, q, sigmas, betas)  # noqa: E731
-    within = lambda p: (  # noqa: E731
-        (k(p, p).sum() - k(p, p).diagonal().sum()) / (len(p) * (len(p) - 1)) if unbiased else k(p, p).mean()
-    )
-    return within(x) + within(y) - 2 * k(x, y).mean()
+    a, b = (torch.ones_like(p[:, 0]) / len(p) if w is None else w / w.sum() for p, w in ((x, wx), (y, wy)))
+
+    def within(p, a):
+        shares = torch.outer(a, a)
+        shares = shares * (1 - torch.eye(len(a)).to(a)) if unbiased else shares
+        return (shares * k(p, p)).sum() / shares.sum()
+
+    return within(x, a) + within(y, b) - 2 * a @ k(x, y) @ b
 
 
 def plain_logits(x, y, s):
@@ -82,9 +88,18 @@ class Clamped(torch.autograd.Function):
         return torch.where(ctx.held & (g < 0), 0, g), None
 
 
-def plain_info_nce(x, y, s, both=True):
+def plain_info_nce(x, y, s, both=True, w=None):
     z, target = plain_logits(x, y, s), torch.arange(len(x), device=x.device)
-    return (F.cross_entropy(z, target) + F.cross_entropy(z.T, target)) / 2 if both else F.cross_entropy(z, target)
+    ways = [F.cross_entropy(q, target, reduction="none") for q in ((z, z.T) if both else (z,))]
+    w = torch.ones_like(ways[0]) if w is None else w
+    return sum(way @ w for way in ways) / len(ways) / w.sum()
+
+
+def plain_cross_entropy(i, target, reduction="mean", **options):
+    """With weights; in the mean, over the sum of those that take part."""
+    losses = F.cross_entropy(plain_logits(i["x"], i["a"], i["s"]), target, reduction="none", **options)
+    part = torch.ones_like(i["w"]) if target.dim() == 2 else (target != options.get("ignore_index", -100)).to(i["w"])
+    return losses @ i["w"] / ((part * i["w"]).sum() if reduction == "mean" else 1)
 
 
 def plain_sigmoid(x, y, s, bias):
@@ -115,6 +130,16 @@ pairs = {
         lambda i: 3 * plain_mmd(i["x"], i["z"], unbiased=True) + 1,
         "xz",
     ),
+    "mmd, weighted": (
+        lambda i: craft.mmd(i["x"], i["z"], bandwidths=sigmas, x_weights=i["w"], y_weights=i["v"], factor=2.0),
+        lambda i: 2 * plain_mmd(i["x"], i["z"], sigmas, wx=i["w"], wy=i["v"]),
+        "xzwv",
+    ),
+    "mmd, unbiased, weighted": (
+        lambda i: craft.mmd(i["x"], i["z"], estimator="unbiased", x_weights=i["w"], y_weights=i["v"]),
+        lambda i: plain_mmd(i["x"], i["z"], unbiased=True, wx=i["w"], wy=i["v"]),
+        "xzwv",
+    ),
     "mmd_preset": (
         lambda i: craft.mmd_preset(i["x"], i["z"], "cmmd"),
         lambda i: 1000 * plain_mmd(i["x"], i["z"], [10.0]),
@@ -134,6 +159,33 @@ pairs = {
         lambda i: craft.anchor_cross_entropy(i["x"], i["a"], like(i, soft), log_scale=i["s"]),
         lambda i: F.cross_entropy(plain_logits(i["x"], i["a"], i["s"]), soft.to(i["x"])),
         "xas",
+    ),
+    "anchor_cross_entropy, weighted": (
+        lambda i: craft.anchor_cross_entropy(
+            i["x"], i["a"], like(i, labels), log_scale=i["s"], ignore_label=1, weights=i["w"], label_smoothing=0.1
+        ),
+        lambda i: plain_cross_entropy(i, like(i, labels), ignore_index=1, label_smoothing=0.1),
+        "xasw",
+    ),
+    "anchor_cross_entropy, soft, weighted": (
+        lambda i: craft.anchor_cross_entropy(i["x"], i["a"], i["t"], log_scale=i["s"], weights=i["w"], label_smoothing=0.1),
+        lambda i: plain_cross_entropy(i, i["t"], label_smoothing=0.1),
+        "xaswt",
+    ),
+    "anchor_cross_entropy, soft, weighted sum": (
+        lambda i: craft.anchor_cross_entropy(i["x"], i["a"], i["t"], log_scale=i["s"], weights=i["w"], reduction="sum"),
+        lambda i: plain_cross_entropy(i, i["t"], reduction="sum"),
+        "xaswt",
+    ),
+    "info_nce, weighted": (
+        lambda i: craft.info_nce(i["x"], i["y"], log_scale=i["s"], weights=i["w"]),
+        lambda i: plain_info_nce(i["x"], i["y"], i["s"], w=i["w"]),
+        "xysw",
+    ),
+    "info_nce, weighted, one way": (
+        lambda i: craft.info_nce(i["x"], i["y"], log_scale=i["s"], weights=i["w"], direction="one_way"),
+        lambda i: plain_info_nce(i["x"], i["y"], i["s"], both=False, w=i["w"]),
+        "xysw",
     ),
     "info_nce": (
         lambda i: craft.info_nce(i["x"], i["y"], log_scale=i["s"]),
@@ -298,15 +350,19 @@ def operator_cases():
     return [
         ("mmd", (g["x"], g["z"]), learnt_g),
         ("mmd", (g["x"], i["z"]), {"bandwidths": sigmas, "x_weights": weights, "columns": "minmax_joint"}),
-        ("mmd_gradients", (i["x"], i["z"]), {**learnt, "wanted": [True, True, True, True]}),
-        ("mmd_gradients", (i["x"], i["z"]), {"wanted": [False, True, False, False]}),
+        ("mmd", (i["x"], i["z"]), {"x_weights": g["w"], "y_weights": g["v"]}),
+        ("mmd_gradients", (i["x"], i["z"]), {**learnt, "x_weights": i["w"], "y_weights": i["v"], "wanted": [True] * 6}),
+        ("mmd_gradients", (i["x"], i["z"]), {"wanted": [False, True, False, False, False, False]}),
         ("mmd_preset", (g["x"], g["z"], "tllib"), {}),
         ("mmd_preset_gradients", (i["x"], i["z"], "craft_multiscale"), {"wanted": [True, False]}),
         ("anchor_cross_entropy", (g["x"], g["a"], labels), {"log_scale": g["s"], "weights": weights}),
         ("anchor_cross_entropy", (g["x"], g["a"], soft), {}),
-        ("anchor_cross_entropy_gradients", (i["x"], i["a"], labels), {"log_scale": i["s"], "wanted": [True, True, True]}),
+        ("anchor_cross_entropy", (i["x"], i["a"], g["t"]), {"weights": g["w"]}),
+        ("anchor_cross_entropy_gradients", (i["x"], i["a"], labels), {"log_scale": i["s"], "wanted": [True] * 3 + [False] * 2}),
+        ("anchor_cross_entropy_gradients", (i["x"], i["a"], i["t"]), {"weights": i["w"], "wanted": [False] * 3 + [True] * 2}),
         ("info_nce", (g["x"], g["y"]), {"log_scale": g["s"], "x_labels": labels, "y_labels": others}),
-        ("info_nce_gradients", (i["x"], i["y"]), {"log_scale": i["s"], "wanted": [True, True, True]}),
+        ("info_nce", (i["x"], i["y"]), {"weights": g["w"]}),
+        ("info_nce_gradients", (i["x"], i["y"]), {"log_scale": i["s"], "weights": i["w"], "wanted": [True] * 4}),
         ("sigmoid_contrastive", (g["x"], g["y"]), {"log_scale": g["s"], "bias": g["s"].detach().requires_grad_()}),
         ("sigmoid_contrastive_gradients", (i["x"], i["y"]), {"bias": i["s"], "wanted": [True, False, False, True]}),
         ("objective", (g["x"], g["a"], labels), {k: g[v] for k, v in objective.items()}),
@@ -401,6 +457,21 @@ def test_compiled_for_other_sizes():
         torch.testing.assert_close(g, expected)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_gradients_of_weights_and_soft_targets(backend):
+    def step(x, z, a, w, v, t):
+        loss = craft.mmd(x, z, x_weights=w, y_weights=v) + craft.info_nce(x, 2 - x, log_scale=1.0, weights=w)
+        return loss + craft.anchor_cross_entropy(x, a, t.softmax(1), log_scale=1.0, weights=w)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
+    for n in (9, 8, 5):
+        i = {key: t.detach()[: n if key in "xwt" else None].requires_grad_() for key, t in inputs().items() if key in "xzawvt"}
+        inner = [i[key] for key in "xzawvt"]
+        for g, e in zip(torch.autograd.grad(compiled(*inner), inner), torch.autograd.grad(step(*inner), inner)):
+            torch.testing.assert_close(g, e)
+
+
 # ----------------------------------------------------------------------------------------------------------------------------
 # Types, memory, devices
 
@@ -439,6 +510,19 @@ def test_half_precision(name, dtype):
         torch.testing.assert_close(i[key].grad, j[key].grad.to(dtype), rtol=1e-2, atol=1e-3)
 
 
+def test_weights_and_soft_targets_of_other_types_than_the_rows():
+    i, j = inputs(torch.float32), inputs(double, grad=True)
+    w, v, t = (j[key].detach().to(dtype).requires_grad_() for key, dtype in (("w", double), ("v", torch.float16), ("t", torch.bfloat16)))
+    loss = lambda i, w, v, t: (  # noqa: E731
+        craft.mmd(i["x"], i["z"], x_weights=w, y_weights=v) + craft.anchor_cross_entropy(i["x"], i["a"], t, weights=w)
+    )
+    loss(i, w, v, t).backward()
+    loss({key: i[key].double() for key in i}, j["w"], j["v"], j["t"]).backward()
+    for ours, key, tolerance in ((w, "w", 1e-2), (v, "v", 2e-3), (t, "t", 1e-2)):  # w meets the rounded v and t
+        assert ours.grad.dtype == ours.dtype
+        torch.testing.assert_close(ours.grad.double(), j[key].grad, rtol=tolerance, atol=tolerance)
+
+
 def test_half_gradients_do_not_underflow():
     i = inputs(torch.float16, grad=True)
     loss = craft.mmd(i["x"], i["z"], factor=1e-10)
@@ -456,7 +540,7 @@ def test_rows_that_are_not_contiguous(name):
     for spread in (
         lambda t: torch.cat([t, t + 1], -1)[..., : t.shape[-1]],  # rows apart
         lambda t: torch.stack([t + 1, t], 0)[1],
-        lambda t: t.mT.contiguous().mT,  # transposed
+        lambda t: t.movedim(0, -1).contiguous().movedim(-1, 0),  # transposed
         lambda t: torch.stack([t, t], -1)[..., 0],  # every second number
     ):
         j = {key: spread(t) if t.dim() else t for key, t in i.items()}
@@ -538,8 +622,26 @@ def test_meta_tensors():
         (IndexError, "class 4 has no rows", lambda i: craft.class_means(i["x"], labels, 5)),
         (ValueError, "soft targets", lambda i: craft.anchor_cross_entropy(i["x"], i["a"], soft[:, :2])),
         (ValueError, "start from", lambda i: craft.MMDLoss(learn_bandwidths=True)),
-        (NotImplementedError, "no gradient by target", lambda i: craft.anchor_cross_entropy(i["x"], i["a"], soft.clone().requires_grad_())),
-        (NotImplementedError, "no gradient by x_weights", lambda i: craft.mmd(i["x"], i["z"], x_weights=weights.clone().requires_grad_())),
+        (
+            NotImplementedError,
+            "no gradient by x_labels",
+            lambda i: craft.info_nce(i["x"], i["y"], x_labels=weights.clone().requires_grad_(), y_labels=others),
+        ),
+        (
+            ValueError,
+            "linear-time estimator takes no sample weights",
+            lambda i: craft.mmd(i["x"], i["z"], estimator="linear", x_weights=weights.clone().requires_grad_()),
+        ),
+        (
+            ValueError,
+            "labels have no gradient",
+            lambda i: ops.anchor_cross_entropy_gradients(i["x"], i["a"], labels, wanted=[False, False, False, True, False]),
+        ),
+        (
+            ValueError,
+            "a gradient is wanted of a tensor that is not given",
+            lambda i: ops.mmd_gradients(i["x"], i["z"], wanted=[False, False, False, False, True, False]),
+        ),
     ],
 )
 def test_errors(error, message, call):
@@ -641,6 +743,18 @@ def test_modules_are_the_functions_with_their_options():
     ]
     for ours, expected in same:
         torch.testing.assert_close(ours, expected, rtol=1e-14, atol=0)
+
+
+def test_modules_give_gradients_to_weights_and_soft_targets():
+    i, g = inputs(), inputs(grad=True)
+    for loss, keys in (
+        (craft.MMDLoss(bandwidths=sigmas)(i["x"], i["z"], g["w"], y_weights=g["v"]), "wv"),
+        (craft.AnchorCrossEntropyLoss()(i["x"], i["a"], labels, g["w"]), "w"),
+        (craft.AnchorCrossEntropyLoss()(i["x"], i["a"], g["t"], weights=g["w"]), "tw"),
+        (craft.InfoNCELoss()(i["x"], i["y"], weights=g["w"]), "w"),
+    ):
+        for gradient in torch.autograd.grad(loss, [g[key] for key in keys]):
+            assert gradient.abs().max() > 1e-4
 
 
 def test_learnable_parts():

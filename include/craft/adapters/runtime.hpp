@@ -143,11 +143,11 @@ preset preset_named(const std::string& name, index_t n, double blur = 0.05);
 
 /// As craft::mmd_gradients.
 struct mmd_outputs {
-  place x{}, y{}, weights{}, bandwidths{};  ///< as there
+  place x{}, y{}, weights{}, bandwidths{}, x_weights{}, y_weights{};  ///< as there
 };
 /// As craft::alignment_gradients.
 struct alignment_outputs {
-  place x{}, y{}, log_scale{}, bias{};  ///< as there
+  place x{}, y{}, log_scale{}, bias{}, weights{}, targets{};  ///< as there
 };
 /// As craft::relative_gradients.
 struct relative_outputs {

@@ -283,7 +283,8 @@ void mmd(const any_device& device, const matrix& x, const matrix& y, const kerne
     const auto xv = c.input("x", x), yv = c.input("y", y);
     const mmd_gradients<typename call::T, call::M> g{
         c.gradient("gradient of x", gradients.x), c.gradient("gradient of y", gradients.y),
-        c.gradient("gradient of weights", gradients.weights), c.gradient("gradient of bandwidths", gradients.bandwidths)};
+        c.gradient("gradient of weights", gradients.weights), c.gradient("gradient of bandwidths", gradients.bandwidths),
+        c.gradient("gradient of x_weights", gradients.x_weights), c.gradient("gradient of y_weights", gradients.y_weights)};
     detail::visit(kernel, [&](const auto& k) { craft::mmd(c.ctx, xv, yv, k, options, c.value(value), g); });
   });
 }
@@ -292,7 +293,8 @@ namespace detail {
 template <class Call>
 alignment_gradients<typename Call::T, Call::M> gradients_of(const Call& c, const alignment_outputs& g) {
   return {c.gradient("gradient of x", g.x), c.gradient("gradient of y", g.y),
-          c.gradient("gradient of log_scale", g.log_scale), c.gradient("gradient of bias", g.bias)};
+          c.gradient("gradient of log_scale", g.log_scale), c.gradient("gradient of bias", g.bias),
+          c.gradient("gradient of weights", g.weights), c.gradient("gradient of targets", g.targets)};
 }
 template <class Call>
 relative_gradients<typename Call::T, Call::M> gradients_of(const Call& c, const relative_outputs& g) {

@@ -15,8 +15,8 @@
 //
 // Values and gradients are computed in float64 for float64, else in float32; values and relative representations are
 // returned so, gradients are converted to the type of their input at last, so that those of half precision do not
-// underflow on the way. Derivatives are of first order; a second one is an error, and so is a gradient that an input cannot
-// have (labels, weights of samples, soft targets).
+// underflow on the way. Derivatives are of first order; a second one is an error. Weights and soft targets have a gradient where
+// they require one, which those on the CPU cannot where x is on a GPU.
 //
 // Errors: TypeError for a type, ValueError for shapes, options and names, IndexError for a label out of range (on the
 // CPU; in CUDA memory such a label makes the value NaN, since nothing waits to look), c10::Error for devices.
@@ -67,7 +67,7 @@ struct mmd_options {
   std::string columns = "none";                        ///< or "minmax_separate", "minmax_joint"
   bool column_gradient = true;                         ///< whether the gradient runs through minimum and maximum
   double column_eps = 1e-8;                            ///< > 0: what a constant column is divided by
-  Tensor x_weights{}, y_weights{};                     ///< of the samples, n and m numbers >= 0
+  Tensor x_weights{}, y_weights{};                     ///< of the samples, n and m numbers >= 0, with gradient; not with "linear"
   double factor = 1, offset = 0;                       ///< value = factor * MMD^2 + offset
 };
 
@@ -83,7 +83,7 @@ struct scale_options {
 struct cross_entropy_options : scale_options {
   double label_smoothing = 0;      ///< in [0, 1]
   int64_t ignore_label = -100;     ///< rows with this label take no part
-  Tensor weights{};                ///< of the rows, n numbers >= 0
+  Tensor weights{};                ///< of the rows, n numbers >= 0, with gradient
   std::string reduction = "mean";  ///< or "sum"
 };
 
@@ -92,7 +92,7 @@ struct info_nce_options : scale_options {
   std::string direction = "symmetric";  ///< or "one_way"
   Tensor x_labels{}, y_labels{};        ///< both: all pairs of a class belong together; none: row i and row i
   double label_smoothing = 0;           ///< in [0, 1]
-  Tensor weights{};                     ///< of the rows, n numbers >= 0
+  Tensor weights{};                     ///< of the rows, n numbers >= 0, with gradient
 };
 
 /// Options of sigmoid_contrastive.
@@ -158,7 +158,8 @@ torch::jit::Stack call_operator(const char* name, const Arguments&... arguments)
 
 }  // namespace detail
 
-/// MMD^2 of x (n x d) against y (m x d), one number. Gradients to x, y, and the learnable bandwidths and weights.
+/// MMD^2 of x (n x d) against y (m x d), one number. Gradients to x, y, the learnable bandwidths and weights, and the samples'
+/// weights.
 inline Tensor mmd(const Tensor& x, const Tensor& y, const mmd_options& o = {}) {
   return detail::call_operator("craft::mmd", x, y, o.kernel, o.bandwidths, o.weights, o.shape, o.learnable_bandwidths,
                                o.learnable_weights, o.estimator, o.bandwidth_rule, o.bandwidth_sample,
@@ -171,14 +172,14 @@ inline Tensor mmd_preset(const Tensor& x, const Tensor& y, const std::string& na
   return detail::call_operator("craft::mmd_preset", x, y, name, blur)[0].toTensor();
 }
 /// Cross-entropy of x (n x d) against anchors (C x d). target: n labels (int64 or int32), or soft targets (n x C,
-/// floating). Gradients to x, anchors and log_scale.
+/// floating). Gradients to x, anchors, log_scale, weights and soft targets.
 inline Tensor anchor_cross_entropy(const Tensor& x, const Tensor& anchors, const Tensor& target,
                                    const cross_entropy_options& o = {}) {
   return detail::call_operator("craft::anchor_cross_entropy", x, anchors, target, o.log_scale, o.max_scale, o.normalise,
                                o.label_smoothing, o.ignore_label, o.weights, o.reduction)[0]
       .toTensor();
 }
-/// InfoNCE of x (n x d) and y (m x d). Gradients to x, y and log_scale.
+/// InfoNCE of x (n x d) and y (m x d). Gradients to x, y, log_scale and weights.
 inline Tensor info_nce(const Tensor& x, const Tensor& y, const info_nce_options& o = {}) {
   return detail::call_operator("craft::info_nce", x, y, o.log_scale, o.max_scale, o.normalise, o.direction, o.x_labels,
                                o.y_labels, o.label_smoothing, o.weights)[0]
@@ -199,9 +200,12 @@ inline Tensor relative(const Tensor& x, const Tensor& anchors, const relative_op
 /// The paper's objective. Gradients to all its inputs but the labels, and to log_scale.
 inline objective_result objective(const objective_inputs& in, const objective_options& o = {}) {
   const mmd_options& d = o.discrepancy;
-  TORCH_CHECK_VALUE(!d.learnable_bandwidths.defined() && !d.learnable_weights.defined() && !d.x_weights.defined() &&
-                        !d.y_weights.defined(),
-                    "objective: its discrepancy takes no tensors");
+  std::string given;
+  for (const auto& [name, t] : {std::pair("learnable_bandwidths", d.learnable_bandwidths), {"learnable_weights", d.learnable_weights},
+                                {"x_weights", d.x_weights}, {"y_weights", d.y_weights}})
+    if (t.defined()) given += (given.empty() ? "" : ", ") + std::string(name);
+  TORCH_CHECK_VALUE(given.empty(), "objective: its discrepancy takes no tensors, got ", given,
+                    ": leave them out, or add mmd of the relative representations to an objective without target_images");
   const auto results = detail::call_operator(
       "craft::objective", in.images, in.class_texts, in.targets, in.batch_texts, in.image_anchors, in.target_images,
       o.text, o.image, o.batch, o.mmd, o.log_scale, o.max_scale, o.label_smoothing, o.direction, o.same_class_positives,

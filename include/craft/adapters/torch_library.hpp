@@ -90,18 +90,19 @@ inline craft::mmd_options discrepancy_of(text estimator, text rule, text sample,
   return o;
 }
 
-inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
     const Tensor& x, const Tensor& y, text family, floats bandwidths, floats weights, double shape,
     const optional<Tensor>& learnable_bandwidths, const optional<Tensor>& learnable_weights, text estimator,
     text bandwidth_rule, text bandwidth_sample, bool bandwidth_gradient, text columns, bool column_gradient,
     double column_eps, const optional<Tensor>& x_weights, const optional<Tensor>& y_weights, double factor, double offset,
-    std::array<bool, 4> wanted) {
+    std::array<bool, 6> wanted) {
   are_matrices("mmd", {{"x", x}, {"y", y}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]);
   Tensor d_bandwidths = to.gradient(learnable_bandwidths, wanted[2]);
-  const Tensor d_weights = to.gradient(learnable_weights, wanted[3]);
-  if (x.is_meta()) return {value, dx, dy, d_bandwidths, d_weights};
+  const Tensor d_weights = to.gradient(learnable_weights, wanted[3]), d_x_weights = to.gradient(x_weights, wanted[4]),
+               d_y_weights = to.gradient(y_weights, wanted[5]);
+  if (x.is_meta()) return {value, dx, dy, d_bandwidths, d_weights, d_x_weights, d_y_weights};
 
   call c("mmd", x);
   c.run([&](const any_device& device) {
@@ -124,10 +125,10 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mmd_gradients(
     if (wanted[2]) parameters = to.numbers({k.bandwidths()});
     runtime::mmd(device, c.matrix("x", x), c.matrix("y", y), k, o, value.data_ptr(),
                  {c.place(dx, wanted[0]), c.place(dy, wanted[1]), c.place(d_weights, wanted[3]),
-                  c.place(parameters, wanted[2])});
+                  c.place(parameters, wanted[2]), c.place(d_x_weights, wanted[4]), c.place(d_y_weights, wanted[5])});
     if (wanted[2]) d_bandwidths.copy_(parameters.view({d_bandwidths.numel(), -1}).select(1, 0).view_as(d_bandwidths));
   });
-  return {value, dx, dy, d_bandwidths, d_weights};
+  return {value, dx, dy, d_bandwidths, d_weights, d_x_weights, d_y_weights};
 }
 
 inline std::tuple<Tensor, Tensor, Tensor> mmd_preset_gradients(const Tensor& x, const Tensor& y, text name, double blur,
@@ -146,15 +147,16 @@ inline std::tuple<Tensor, Tensor, Tensor> mmd_preset_gradients(const Tensor& x, 
   return {value, dx, dy};
 }
 
-inline std::tuple<Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients(
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients(
     const Tensor& x, const Tensor& anchors, const Tensor& target, const optional<Tensor>& log_scale,
     optional<double> max_scale, bool normalise, double label_smoothing, int64_t ignore_label,
-    const optional<Tensor>& weights, text reduction, std::array<bool, 3> wanted) {
+    const optional<Tensor>& weights, text reduction, std::array<bool, 5> wanted) {
   are_matrices("anchor_cross_entropy", {{"x", x}, {"anchors", anchors}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), da = to.gradient(anchors, wanted[1]),
-               ds = to.scale_gradient(log_scale, max_scale, wanted[2]);
-  if (x.is_meta()) return {value, dx, da, ds};
+               ds = to.scale_gradient(log_scale, max_scale, wanted[2]), dt = to.gradient(target, wanted[3]),
+               dw = to.gradient(weights, wanted[4]);
+  if (x.is_meta()) return {value, dx, da, ds, dt, dw};
 
   call c("anchor_cross_entropy", x);
   c.run([&](const any_device& device) {
@@ -168,7 +170,8 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients
     o.reduce = named<craft::reduction>(reduction);
     const auto run = [&](const auto& targets) {
       runtime::anchor_cross_entropy(device, c.matrix("x", x), c.matrix("anchors", anchors), targets, o, value.data_ptr(),
-                                    {c.place(dx, wanted[0]), c.place(da, wanted[1]), c.place(ds, wanted[2])});
+                                    {c.place(dx, wanted[0]), c.place(da, wanted[1]), c.place(ds, wanted[2]), {},
+                                     c.place(dw, wanted[4]), c.place(dt, wanted[3])});
     };
     TORCH_CHECK_TYPE(!target.is_floating_point() || target.dim() == 2, "craft::anchor_cross_entropy: ",
                      runtime::detail::neither_labels_nor_shares("target", c10::toString(target.scalar_type()),
@@ -178,18 +181,18 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> anchor_cross_entropy_gradients
     else
       run(c.labels("target", target));
   });
-  return {value, dx, da, ds};
+  return {value, dx, da, ds, dt, dw};
 }
 
-inline std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_gradients(
+inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> info_nce_gradients(
     const Tensor& x, const Tensor& y, const optional<Tensor>& log_scale, optional<double> max_scale, bool normalise,
     text direction, const optional<Tensor>& x_labels, const optional<Tensor>& y_labels, double label_smoothing,
-    const optional<Tensor>& weights, std::array<bool, 3> wanted) {
+    const optional<Tensor>& weights, std::array<bool, 4> wanted) {
   are_matrices("info_nce", {{"x", x}, {"y", y}});
   const results to(x);
   const Tensor value = to.number(), dx = to.gradient(x, wanted[0]), dy = to.gradient(y, wanted[1]),
-               ds = to.scale_gradient(log_scale, max_scale, wanted[2]);
-  if (x.is_meta()) return {value, dx, dy, ds};
+               ds = to.scale_gradient(log_scale, max_scale, wanted[2]), dw = to.gradient(weights, wanted[3]);
+  if (x.is_meta()) return {value, dx, dy, ds, dw};
 
   call c("info_nce", x);
   c.run([&](const any_device& device) {
@@ -203,9 +206,9 @@ inline std::tuple<Tensor, Tensor, Tensor, Tensor> info_nce_gradients(
     o.label_smoothing = label_smoothing;
     o.weights = c.numbers("weights", weights);
     runtime::info_nce(device, c.matrix("x", x), c.matrix("y", y), o, value.data_ptr(),
-                      {c.place(dx, wanted[0]), c.place(dy, wanted[1]), c.place(ds, wanted[2])});
+                      {c.place(dx, wanted[0]), c.place(dy, wanted[1]), c.place(ds, wanted[2]), {}, c.place(dw, wanted[3])});
   });
-  return {value, dx, dy, ds};
+  return {value, dx, dy, ds, dw};
 }
 
 inline std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sigmoid_contrastive_gradients(
@@ -616,17 +619,17 @@ inline void define_operators(torch::Library& m) {
               "Tensor x, Tensor y, " + kernel +
                   "Tensor? learnable_bandwidths=None, Tensor? learnable_weights=None, " + estimator +
                   "Tensor? x_weights=None, Tensor? y_weights=None, float factor=1., float offset=0.",
-              {"x", "y", "learnable_bandwidths", "learnable_weights"});
+              {"x", "y", "learnable_bandwidths", "learnable_weights", "x_weights", "y_weights"});
   define_loss(m, "mmd_preset", "Tensor x, Tensor y, str name, float blur=0.05", {"x", "y"});
   define_loss(m, "anchor_cross_entropy",
               "Tensor x, Tensor anchors, Tensor target, Tensor? log_scale=None, " + scale +
                   "float label_smoothing=0., int ignore_label=-100, Tensor? weights=None, str reduction='mean'",
-              {"x", "anchors", "log_scale"});
+              {"x", "anchors", "log_scale", "target", "weights"});
   define_loss(m, "info_nce",
               "Tensor x, Tensor y, Tensor? log_scale=None, " + scale +
                   "str direction='symmetric', Tensor? x_labels=None, Tensor? y_labels=None, float label_smoothing=0., "
                   "Tensor? weights=None",
-              {"x", "y", "log_scale"});
+              {"x", "y", "log_scale", "weights"});
   define_loss(m, "sigmoid_contrastive",
               "Tensor x, Tensor y, Tensor? log_scale=None, Tensor? bias=None, " + scale +
                   "Tensor? x_labels=None, Tensor? y_labels=None",

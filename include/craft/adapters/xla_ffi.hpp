@@ -265,18 +265,18 @@ inline relative_options read_relative_options(call& c) {
 
 }  // namespace detail
 
-/// Inputs x, y, x_weights, y_weights; outputs value, x, y.
+/// Inputs x, y, x_weights, y_weights; outputs value, x, y, x_weights, y_weights.
 inline void mmd(call& c, const any_device& device) {
   const auto x = c.matrix("x"), y = c.matrix("y");
   const auto kernel = c.kernel("kernel", "gaussian");
   const auto o = detail::read_mmd_options(c);
   void* value = c.value("value", x);
-  const runtime::mmd_outputs g{c.output("x"), c.output("y"), {}, {}};
+  const runtime::mmd_outputs g{c.output("x"), c.output("y"), {}, {}, c.output("x_weights"), c.output("y_weights")};
   c.check_names();
   runtime::mmd(device, x, y, kernel, o, value, g);
 }
 
-/// Inputs x, y, x_labels, y_labels, weights, log_scale; outputs value, x, y, log_scale.
+/// Inputs x, y, x_labels, y_labels, weights, log_scale; outputs value, x, y, log_scale, weights.
 inline void info_nce(call& c, const any_device& device) {
   const auto x = c.matrix("x"), y = c.matrix("y");
   contrastive_options o;
@@ -288,7 +288,7 @@ inline void info_nce(call& c, const any_device& device) {
   o.label_smoothing = c.number("label_smoothing", o.label_smoothing);
   o.weights = c.numbers("weights");
   void* value = c.value("value", x);
-  const runtime::alignment_outputs g{c.output("x"), c.output("y"), c.output("log_scale"), {}};
+  const runtime::alignment_outputs g{c.output("x"), c.output("y"), c.output("log_scale"), {}, c.output("weights")};
   c.check_names();
   runtime::info_nce(device, x, y, o, value, g);
 }
@@ -308,7 +308,8 @@ inline void sigmoid_contrastive(call& c, const any_device& device) {
   runtime::sigmoid_contrastive(device, x, y, o, value, g);
 }
 
-/// Inputs x, anchors, targets (n labels, or n x C shares), weights, log_scale; outputs value, x, anchors, log_scale.
+/// Inputs x, anchors, targets (n labels, or n x C shares), weights, log_scale; outputs value, x, anchors, log_scale, weights,
+/// targets (of shares).
 inline void anchor_cross_entropy(call& c, const any_device& device) {
   const auto x = c.matrix("x"), anchors = c.matrix("anchors");
   cross_entropy_options o;
@@ -319,7 +320,8 @@ inline void anchor_cross_entropy(call& c, const any_device& device) {
   o.weights = c.numbers("weights");
   o.reduce = c.named("reduction", o.reduce);
   void* value = c.value("value", x);
-  const runtime::alignment_outputs g{c.output("x"), c.output("anchors"), c.output("log_scale"), {}};
+  const runtime::alignment_outputs g{c.output("x"), c.output("anchors"), c.output("log_scale"), {}, c.output("weights"),
+                                     c.output("targets")};
   if (c.is_matrix("targets")) {
     const auto shares = c.matrix("targets");
     c.check_names();

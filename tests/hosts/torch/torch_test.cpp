@@ -46,6 +46,7 @@ struct arguments {
   Tensor bandwidths = at::tensor({0.5, 1.0, 2.2}, at::kDouble), kernel_weights = at::tensor({1.0, 0.5, -0.25}, at::kDouble);
   Tensor targets = labels({0, 3, 1, 1, 2, 0, 3, 2, 1}), others = labels({0, 3, 1, 2, 2, 0, 3, 3, 0});
   Tensor weights = at::tensor({1.0, 0.5, 2.0, 1.0, 1.0, 0.25, 1.0, 3.0, 1.0}, at::kDouble);
+  Tensor z_weights = at::tensor({1.0, 2.0, 0.5, 1.5, 1.0, 0.75, 0.25}, at::kDouble), soft = at::softmax(random({9, 4}, 9), 1);
 };
 
 /// loss(arguments), and which of them it depends on.
@@ -65,7 +66,16 @@ std::vector<differentiable> all_losses() {
          o.x_weights = in.weights;
          return aten::mmd(in.x, in.z, o);
        },
-       {&a::x, &a::z, &a::bandwidths, &a::kernel_weights}},
+       {&a::x, &a::z, &a::bandwidths, &a::kernel_weights, &a::weights}},
+      {"mmd, unbiased, of weights",
+       [](const a& in) {
+         aten::mmd_options o;
+         o.estimator = "unbiased";
+         o.x_weights = in.weights;
+         o.y_weights = in.z_weights;
+         return aten::mmd(in.x, in.z, o);
+       },
+       {&a::x, &a::z, &a::weights, &a::z_weights}},
       {"mmd, rational quadratic",
        [](const a& in) {
          aten::mmd_options o;
@@ -88,15 +98,16 @@ std::vector<differentiable> all_losses() {
          o.weights = in.weights;
          return aten::anchor_cross_entropy(in.x, in.anchors, in.targets, o);
        },
-       {&a::x, &a::anchors, &a::log_scale}},
+       {&a::x, &a::anchors, &a::log_scale, &a::weights}},
       {"anchor_cross_entropy, soft targets",
        [](const a& in) {
          aten::cross_entropy_options o;
          o.log_scale = in.log_scale;
          o.reduction = "sum";
-         return aten::anchor_cross_entropy(in.x, in.anchors, at::softmax(random({9, 4}, 9), 1), o);
+         o.weights = in.weights;
+         return aten::anchor_cross_entropy(in.x, in.anchors, in.soft, o);
        },
-       {&a::x, &a::anchors, &a::log_scale}},
+       {&a::x, &a::anchors, &a::log_scale, &a::weights, &a::soft}},
       {"info_nce",
        [](const a& in) {
          aten::info_nce_options o;
@@ -106,7 +117,7 @@ std::vector<differentiable> all_losses() {
          o.weights = in.weights;
          return aten::info_nce(in.x, in.y, o);
        },
-       {&a::x, &a::y, &a::log_scale}},
+       {&a::x, &a::y, &a::log_scale, &a::weights}},
       {"info_nce, one way, of one row of numbers",
        [](const a& in) {
          aten::info_nce_options o;
@@ -494,13 +505,18 @@ TEST_CASE("torch: second derivatives are errors, not zeros") {
 
 TEST_CASE("torch: inputs that have no gradient say so") {
   const arguments in;
-  aten::cross_entropy_options o;
-  o.weights = leaf(in.weights);
-  CHECK_THROWS_WITH(aten::anchor_cross_entropy(in.x, in.anchors, in.targets, o), contains("no gradient by weights"));
-  const Tensor soft = leaf(at::softmax(random({9, 4}, 9), 1));
-  CHECK_THROWS_WITH(aten::anchor_cross_entropy(in.x, in.anchors, soft), contains("target.detach()"));
-  at::NoGradGuard none;
-  CHECK_NOTHROW(aten::anchor_cross_entropy(in.x, in.anchors, soft, o));
+  aten::info_nce_options by_label;
+  by_label.x_labels = leaf(in.weights);
+  CHECK_THROWS_WITH(aten::info_nce(in.x, in.y, by_label), contains("no gradient by x_labels; pass x_labels.detach()"));
+  aten::mmd_options o;
+  o.estimator = "linear";
+  o.x_weights = leaf(in.weights);
+  CHECK_THROWS_WITH(aten::mmd(in.x, in.z, o), contains("linear-time estimator takes no sample weights"));
+  aten::objective_options objective;
+  objective.discrepancy.y_weights = leaf(in.z_weights);
+  objective.discrepancy.learnable_weights = in.kernel_weights;
+  CHECK_THROWS_WITH(aten::objective({in.x, in.anchors, in.targets, {}, {}, in.z}, objective),
+                    contains("takes no tensors, got learnable_weights, y_weights: leave them out"));
 }
 
 TEST_CASE("torch: errors are torch's") {
@@ -548,7 +564,7 @@ TEST_CASE("torch: errors are torch's") {
   const auto wanted = [&] {
     return aten::detail::call_operator("craft::info_nce_gradients", in.x, in.y, Tensor(), aten::optional<double>(), true,
                                        std::string("symmetric"), Tensor(), Tensor(), 0.0, Tensor(),
-                                       c10::List<bool>({false, false, true}));
+                                       c10::List<bool>({false, false, true, false}));
   };
   CHECK_THROWS_WITH(wanted(), contains("a gradient is wanted of a tensor that is not given"));
   // A loss that threw left nothing behind.
