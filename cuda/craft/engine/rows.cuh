@@ -45,7 +45,24 @@ __global__ void __launch_bounds__(block_threads) sum_partials_kernel(const V* pa
   if (threadIdx.x == 0) *out = accumulate ? *out + s : s;
 }
 
-/// partial_(piece, k) = sum of term(i, k) / divisor over a piece of the rows, a thread for each column.
+/// What is added to a column's sum / divisor: of differences from the first row, that row.
+template <class T>
+struct difference_term {
+  const T* x;
+  index_t d;
+  __device__ double operator()(index_t i, index_t k) const { return double(x[i * d + k]) - double(x[k]); }
+};
+template <class Term>
+__device__ inline double base_of(const Term&, index_t) {
+  return 0;
+}
+template <class T>
+__device__ inline double base_of(const difference_term<T>& term, index_t k) {
+  return double(term.x[k]);
+}
+
+/// partial_(piece, k) = sum of term(i, k) / divisor over a piece of the rows, a thread for each column. The only piece is the
+/// whole result.
 template <class Term>
 __global__ void column_kernel(index_t n, index_t d, index_t rows_per_piece, Term term, double divisor, double* partial) {
   const index_t k = grid_thread(), begin = index_t(blockIdx.y) * rows_per_piece;
@@ -53,17 +70,19 @@ __global__ void column_kernel(index_t n, index_t d, index_t rows_per_piece, Term
   if (k >= d) return;
   double s = 0;
   for (index_t i = begin; i < end; ++i) s += term(i, k);
-  partial[index_t(blockIdx.y) * d + k] = s / divisor;
+  partial[index_t(blockIdx.y) * d + k] = (gridDim.y == 1 ? base_of(term, k) : 0.0) + s / divisor;
 }
+template <class Term>
 struct column_finish {
+  Term term;
   const double* partial;
   index_t pieces, d;
   double divisor;
   double* out;
-  CRAFT_HOST_DEVICE void operator()(index_t k) const {
+  __device__ void operator()(index_t k) const {
     double s = 0;
     for (index_t p = 0; p < pieces; ++p) s += partial[p * d + k];
-    out[k] = s / divisor;
+    out[k] = base_of(term, k) + s / divisor;
   }
 };
 
@@ -92,7 +111,7 @@ void cuda_engine::sum_columns(index_t n, index_t d, const Term& term, double* ou
   double* partial = pieces == 1 ? out : take<double>(pieces * d);
   launch("column sums", column_kernel<Term>, blocks_for(d, 64), pieces, 64, 0, n, d, per_piece, term,
          pieces == 1 ? divisor : 1.0, partial);
-  if (pieces > 1) each(d, column_finish{partial, pieces, d, divisor, out});
+  if (pieces > 1) each(d, column_finish<Term>{term, partial, pieces, d, divisor, out});
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -664,21 +683,8 @@ struct both_term {
 
 // The first row plus the mean difference from it: equal numbers have that number for their mean.
 template <class T>
-struct difference_term {
-  const T* x;
-  index_t d;
-  __device__ double operator()(index_t i, index_t k) const { return double(x[i * d + k]) - double(x[k]); }
-};
-template <class T>
-struct add_first_row_step {
-  const T* x;
-  double* mean;
-  __device__ void operator()(index_t k) const { mean[k] += double(x[k]); }
-};
-template <class T>
 void cuda_engine::centre(T* x, index_t n, index_t d, double* mean) {
   sum_columns(n, d, difference_term<T>{x, d}, mean, double(n));
-  each(d, add_first_row_step<T>{x, mean});
   subtract(x, n, d, mean);
 }
 template <class T>
