@@ -1,5 +1,5 @@
 // The exact side of losses_fuzz: the definitions of docs/math.md in long double, and with each number how far rounding may
-// move it. Nothing here comes from the library. u is the unit round-off of the computing type, v that of the storage type; all
+// move it. Nothing here comes from the library. u is the unit round-off of the computing type, v of the storage type; all
 // to first order.
 //
 //   sum of d terms t_k     u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: roundings of partial sums have random signs
@@ -11,7 +11,7 @@
 //   kernel k(D)            max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
 //   slope k'(D)            the same with k'; derivatives by parameters, products of more factors, with 5 for 2
 //   sum over pairs p       sum |c_p| (dk_p + u h |k_p|): pairs share rows, and clusters distances, so errors have one sign.
-//                          h = 2 sqrt(N) / 3 for a sum over N rows; 3 N / 2 for equal terms, or N^2 in one type
+//                          h = sqrt(N) for a sum over N rows; 3 N / 2 for equal terms, or N^2 in one type
 //   gradient, of a pair    |c_p| (dk' |delta_k| + (|k'| + dk') (|(dz_ik, dz_jk)|_2 + (3 + h) u (|z_ik| + |z_jk|)));
 //                          0 for equal rows
 //   D / M                  D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or of a median the largest dD near it
@@ -38,7 +38,7 @@ inline real square(real v) { return v * v; }
 inline real growth(int d) { return 1 + 2 * std::sqrt(real(d)) / 3; }
 
 /// Of a sum over n rows: the roundings of its partial sums, in units of its terms.
-inline real sum_growth(int n) { return 2 * std::sqrt(real(n)) / 3; }
+inline real sum_growth(int n) { return std::sqrt(real(n)); }
 
 /// Rows, and by how much each number may be off.
 struct uncertain_rows {

@@ -56,7 +56,7 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
 
 /// Gradient by the weights w of one sample, W their sum, a = w / W; with K the kernel's values,
 /// within:  biased 2 (sum_j a_j K_ij - S) / W, S = sum a_i a_j K_ij;  unbiased, off = 1 - sum a^2, both sums without the
-///          diagonal: 2 (sum_j a_j K_ij - (1 - a_i) S / off) / (off W);  across: -2 (sum_j b_j K_ij - sum_ij a_i b_j K_ij) / W
+///         diagonal: 2 (sum_j a_j K_ij - (1 - a_i) S / off) / (off W); across: -2 (sum_j b_j K_ij - sum_ij a_i b_j K_ij) / W
 void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int group, std::vector<real>& v,
                       std::vector<real>& e) {
   std::vector<real> a, b;

@@ -2,8 +2,8 @@
 //
 //     losses_fuzz [seconds] [seed] [case]
 //
-// With a case's number only that case runs, and is printed. What is found is shrunk and printed, and the exit code is 1. It is
-// 1, too, where the worst error of a kind of output is below a twentieth of its bound, for such a bound could hide a fault.
+// With a case's number only that case runs, and is printed. What is found is shrunk and printed, and it exits with 1. It does
+// so, too, where the worst error of a kind of output is below a twentieth of its bound, for such a bound could hide a fault.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
