@@ -85,13 +85,16 @@ void with_kernel(const test_case& c, const F& f) {
       for (const member& m : c.members) sigmas.push_back(m.bandwidth), betas.push_back(m.weight);
       return f(craft::gaussians<>(sigmas, betas));
     }
-    case kernel_type::energy: return f(craft::energy<>(c.members[0].shape));
-    case kernel_type::dot: return f(craft::dot_product<>());
+    case kernel_type::energy:
+      return f(craft::energy<>(c.members[0].shape));
+    case kernel_type::dot:
+      return f(craft::dot_product<>());
     case kernel_type::nested:
       if constexpr (!Few) {
         const auto& m = c.members;
         return f(m[0].weight * craft::rational_quadratic<>(m[0].bandwidth, m[0].shape) +
-                 m[1].weight * (craft::gaussian<>(m[1].bandwidth) + craft::inverse_multiquadric<>(m[2].bandwidth, m[2].shape)));
+                 m[1].weight *
+                     (craft::gaussian<>(m[1].bandwidth) + craft::inverse_multiquadric<>(m[2].bandwidth, m[2].shape)));
       }
       return;
     case kernel_type::cosine:
@@ -109,8 +112,7 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
   const int n = c.x.rows, m = c.y.rows, d = c.x.cols;
   const bool relative = c.verb == verb::relative || c.verb == verb::relative_pullback, mmd = c.verb == verb::mmd;
   int weights = 0, bandwidths = 0;
-  if (mmd)
-    with_kernel<few>(c, [&](const auto& k) { weights = k.weights(), bandwidths = k.bandwidths(); });
+  if (mmd) with_kernel<few>(c, [&](const auto& k) { weights = k.weights(), bandwidths = k.bandwidths(); });
   gradient<S> gx(c, exact, "x", c.want_x, n, d), gy(c, exact, relative ? "anchors" : "y", c.want_y, m, d);
   gradient<T> first(c, exact, mmd ? "weights" : "log_scale", c.want_first, 1, mmd ? weights : 1);
   gradient<T> second(c, exact, mmd ? "bandwidths" : "bias", c.want_second, 1, mmd ? bandwidths : 1);
@@ -124,14 +126,17 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
   const craft::labels y_labels = c.y_labels.empty() ? craft::labels() : craft::labels(c.y_labels);
   const craft::bandwidth rule{craft::bandwidth_rule(c.rule), craft::bandwidth_sample(c.sample), c.rule_gradient};
   const auto alignment = [&](const auto& verb, auto options) {
-    options.log_scale = c.log_scale, options.max_scale = most, options.normalise = c.normalise, options.upstream = c.upstream;
+    options.log_scale = c.log_scale, options.max_scale = most, options.normalise = c.normalise,
+    options.upstream = c.upstream;
     craft::alignment_gradients<S> g;
     g.x = gx.output(), g.y = gy.output(), g.log_scale = first.output(), g.bias = second.output();
     g.weights = by_x_weight.output(), g.targets = by_y_weight.output();
     verb(options, g);
   };
   switch (c.verb) {
-    case verb::bandwidth_scale: scale = craft::bandwidth_scale(ctx, x.input(), y.input(), rule); break;
+    case verb::bandwidth_scale:
+      scale = craft::bandwidth_scale(ctx, x.input(), y.input(), rule);
+      break;
     case verb::mmd: {
       craft::mmd_options o;
       o.estimator = craft::estimator(c.estimator), o.bandwidth = rule, o.columns = craft::column_scaling(c.columns);
@@ -154,8 +159,10 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
       craft::relative_gradients<S> g;
       g.x = gx.output(), g.anchors = gy.output(), g.log_scale = first.output();
       with_kernel<few>(c, [&](const auto& k) {
-        if (c.verb == verb::relative) craft::relative(ctx, x.input(), y.input(), k, o, out.place());
-        else craft::relative_pullback(ctx, x.input(), y.input(), k, o, dout.input(), g);
+        if (c.verb == verb::relative)
+          craft::relative(ctx, x.input(), y.input(), k, o, out.place());
+        else
+          craft::relative_pullback(ctx, x.input(), y.input(), k, o, dout.input(), g);
       });
       break;
     }
@@ -164,10 +171,14 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
       o.label_smoothing = c.smoothing, o.reduce = c.sum ? craft::reduction::sum : craft::reduction::mean;
       if (!c.x_weights.empty()) o.weights = c.x_weights;
       const memory<T> targets(c.targets, c.padding);
-      alignment([&](const auto& options, const auto& g) {
-        if (c.soft) craft::anchor_cross_entropy(ctx, x.input(), y.input(), targets.input(), options, value, g);
-        else craft::anchor_cross_entropy(ctx, x.input(), y.input(), x_labels, options, value, g);
-      }, o);
+      alignment(
+          [&](const auto& options, const auto& g) {
+            if (c.soft)
+              craft::anchor_cross_entropy(ctx, x.input(), y.input(), targets.input(), options, value, g);
+            else
+              craft::anchor_cross_entropy(ctx, x.input(), y.input(), x_labels, options, value, g);
+          },
+          o);
       break;
     }
     case verb::info_nce: {
@@ -175,13 +186,15 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
       o.direction = c.symmetric ? craft::direction::symmetric : craft::direction::one_way, o.label_smoothing = c.smoothing;
       o.x_labels = x_labels, o.y_labels = y_labels;
       if (!c.x_weights.empty()) o.weights = c.x_weights;
-      alignment([&](const auto& options, const auto& g) { craft::info_nce(ctx, x.input(), y.input(), options, value, g); }, o);
+      alignment([&](const auto& options, const auto& g) { craft::info_nce(ctx, x.input(), y.input(), options, value, g); },
+                o);
       break;
     }
     case verb::sigmoid_contrastive: {
       craft::sigmoid_options o;
       o.bias = c.bias, o.x_labels = x_labels, o.y_labels = y_labels;
-      alignment([&](const auto& options, const auto& g) { craft::sigmoid_contrastive(ctx, x.input(), y.input(), options, value, g); },
+      alignment([&](const auto& options,
+                    const auto& g) { craft::sigmoid_contrastive(ctx, x.input(), y.input(), options, value, g); },
                 o);
     }
   }
@@ -195,7 +208,8 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
   } else if (c.verb != verb::relative_pullback) {
     answer.outputs.push_back({"value", {double(value)}});
   }
-  gx.keep(answer), gy.keep(answer), first.keep(answer), second.keep(answer), by_x_weight.keep(answer), by_y_weight.keep(answer);
+  gx.keep(answer), gy.keep(answer), first.keep(answer), second.keep(answer), by_x_weight.keep(answer),
+      by_y_weight.keep(answer);
 }
 
 extern template void call_as<float>(const test_case&, const exact_answer&, library_answer&);

@@ -11,8 +11,8 @@ namespace fuzz {
 using real = long double;
 
 enum class verb { mmd, bandwidth_scale, relative, relative_pullback, anchor_cross_entropy, info_nce, sigmoid_contrastive };
-inline const char* const verb_names[] = {"mmd", "bandwidth_scale", "relative", "relative_pullback", "anchor_cross_entropy",
-                                         "info_nce", "sigmoid_contrastive"};
+inline const char* const verb_names[] = {
+    "mmd", "bandwidth_scale", "relative", "relative_pullback", "anchor_cross_entropy", "info_nce", "sigmoid_contrastive"};
 enum class scalar_type { f32, f64, f16, bf16 };  ///< of inputs and of their gradients
 inline const char* const scalar_names[] = {"float", "double", "half", "bfloat16"};
 
@@ -72,8 +72,8 @@ struct test_case {
 struct exact_output {
   std::string kind;
   std::vector<real> value, bound;
-  bool compared = true;        ///< false where the documentation leaves the number open (ties of a median)
-  bool or_zero = false;        ///< the clamp's side is within rounding: 0 is right, too
+  bool compared = true;  ///< false where the documentation leaves the number open (ties of a median)
+  bool or_zero = false;  ///< the clamp's side is within rounding: 0 is right, too
 };
 struct exact_answer {
   bool may_refuse = false;   ///< out of the documented range: an error is right, too

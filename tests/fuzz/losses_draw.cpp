@@ -42,7 +42,8 @@ void draw_rows(source& r, test_case& c, double scale, bool apart) {
   table &x = c.x, &y = c.y;
   const int d = x.cols;
   const bool clustered = apart && r.chance(0.2), equal = r.chance(0.03), constant = r.chance(0.2);
-  const double spread = r.power(0, 2), offset = apart && r.chance(0.35) ? r.power(0, 4) : 0, shift = r.chance(0.5) ? r.unit() : 0;
+  const double spread = r.power(0, 2), offset = apart && r.chance(0.35) ? r.power(0, 4) : 0,
+               shift = r.chance(0.5) ? r.unit() : 0;
   std::vector<double> centre(std::size_t(3 * d));
   for (double& v : centre) v = clustered ? spread * r.normal() : 0;
   for (table* t : {&x, &y})
@@ -80,10 +81,15 @@ void draw_rows(source& r, test_case& c, double scale, bool apart) {
 
 void draw_kernel(source& r, test_case& c, double scale) {
   const scalar_type computing = c.type == scalar_type::f64 ? scalar_type::f64 : scalar_type::f32;
-  const bool two_bytes = c.type == scalar_type::f16 || c.type == scalar_type::bf16, distances_only = c.verb == verb::bandwidth_scale;
+  const bool two_bytes = c.type == scalar_type::f16 || c.type == scalar_type::bf16,
+             distances_only = c.verb == verb::bandwidth_scale;
   const double kinds = r.unit();
-  c.kernel = kinds < 0.5 ? kernel_type::any : kinds < 0.75 ? kernel_type::gaussians : kinds < 0.82 ? kernel_type::nested
-             : kinds < 0.88 ? kernel_type::energy : kinds < 0.95 ? kernel_type::dot : kernel_type::cosine;
+  c.kernel = kinds < 0.5    ? kernel_type::any
+             : kinds < 0.75 ? kernel_type::gaussians
+             : kinds < 0.82 ? kernel_type::nested
+             : kinds < 0.88 ? kernel_type::energy
+             : kinds < 0.95 ? kernel_type::dot
+                            : kernel_type::cosine;
   if (distances_only) c.kernel = kernel_type::energy;
   if (two_bytes && (c.kernel == kernel_type::nested || c.kernel == kernel_type::cosine)) c.kernel = kernel_type::any;
   if (c.rule != 0 || c.columns != 0 || c.normalise || c.statistics == 2) scale = 1;
@@ -94,8 +100,10 @@ void draw_kernel(source& r, test_case& c, double scale) {
     m.family = f;
     m.weight = r.chance(0.5) ? 1 : in_type(r.normal() * r.power(-1, 1));
     m.bandwidth = f == family::energy ? 1 : in_type(scale * r.power(-1, 1) * std::sqrt(double(c.x.cols)));
-    if (f == family::rational_quadratic) m.shape = in_type(r.chance(0.3) ? r.power(2, 7) : r.power(-1, 1));
-    else if (f != family::gaussian && r.chance(0.2)) m.shape = in_type(scale * scale * r.power(-8, -1));
+    if (f == family::rational_quadratic)
+      m.shape = in_type(r.chance(0.3) ? r.power(2, 7) : r.power(-1, 1));
+    else if (f != family::gaussian && r.chance(0.2))
+      m.shape = in_type(scale * scale * r.power(-8, -1));
     return m;
   };
   const auto any_family = [&] { return family(r.below(5)); };
@@ -159,8 +167,7 @@ void draw_alignment(source& r, test_case& c) {
       for (int i = 0; i < n; ++i) {
         double sum = 0;
         for (int j = 0; j < m; ++j) sum += c.targets.at(i, j) = r.unit();
-        for (int j = 0; j < m; ++j)
-          c.targets.at(i, j) = double(float(c.targets.at(i, j) / (r.chance(0.9) ? sum : 1)));
+        for (int j = 0; j < m; ++j) c.targets.at(i, j) = double(float(c.targets.at(i, j) / (r.chance(0.9) ? sum : 1)));
       }
     } else {
       for (int i = 0; i < n; ++i) c.x_labels.push_back(r.chance(0.1) ? -100 : r.below(m));
@@ -184,10 +191,14 @@ void draw_alignment(source& r, test_case& c) {
 
 double stored(scalar_type t, double v) {
   switch (t) {
-    case scalar_type::f64: return v;
-    case scalar_type::f32: return double(float(v));
-    case scalar_type::f16: return double(float(Eigen::half(float(v))));
-    case scalar_type::bf16: return double(float(Eigen::bfloat16(float(v))));
+    case scalar_type::f64:
+      return v;
+    case scalar_type::f32:
+      return double(float(v));
+    case scalar_type::f16:
+      return double(float(Eigen::half(float(v))));
+    case scalar_type::bf16:
+      return double(float(Eigen::bfloat16(float(v))));
   }
   return v;
 }
@@ -205,11 +216,18 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   source r(seed, number);
   test_case c;
   const double verbs = r.unit();
-  c.verb = verbs < 0.45 ? verb::mmd : verbs < 0.5 ? verb::bandwidth_scale : verbs < 0.6 ? verb::relative
-           : verbs < 0.75 ? verb::relative_pullback : verbs < 0.85 ? verb::anchor_cross_entropy
-           : verbs < 0.93 ? verb::info_nce : verb::sigmoid_contrastive;
+  c.verb = verbs < 0.45   ? verb::mmd
+           : verbs < 0.5  ? verb::bandwidth_scale
+           : verbs < 0.6  ? verb::relative
+           : verbs < 0.75 ? verb::relative_pullback
+           : verbs < 0.85 ? verb::anchor_cross_entropy
+           : verbs < 0.93 ? verb::info_nce
+                          : verb::sigmoid_contrastive;
   const double types = r.unit();
-  c.type = types < 0.45 ? scalar_type::f32 : types < 0.8 ? scalar_type::f64 : types < 0.9 ? scalar_type::f16 : scalar_type::bf16;
+  c.type = types < 0.45  ? scalar_type::f32
+           : types < 0.8 ? scalar_type::f64
+           : types < 0.9 ? scalar_type::f16
+                         : scalar_type::bf16;
   const bool small = r.chance(0.7), alignment = c.verb >= verb::anchor_cross_entropy;
   const int n = 1 + r.below(small ? 6 : 40), m = alignment && r.chance(0.6) ? n : 1 + r.below(small ? 6 : 40);
   const int d = r.chance(0.02) ? 300 : 1 + r.below(small ? 8 : 64);
@@ -221,7 +239,10 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   if (r.chance(0.4)) c.want_x_weights = draw_want(r), c.want_y_weights = draw_want(r);
   if (r.chance(0.3)) c.upstream = r.normal() * r.power(-2, 2);
 
-  double scale = r.chance(0.6) ? 1 : c.type == scalar_type::f16 ? r.power(-2, 2) : r.chance(0.3) ? r.power(-20, 20) : r.power(-13, 13);
+  double scale = r.chance(0.6)                ? 1
+                 : c.type == scalar_type::f16 ? r.power(-2, 2)
+                 : r.chance(0.3)              ? r.power(-20, 20)
+                                              : r.power(-13, 13);
   if (c.verb == verb::mmd) draw_mmd(r, c);
   if (c.verb == verb::bandwidth_scale) c.rule = r.below(5), c.sample = r.chance(0.3), c.normalise = false;
   if (c.verb == verb::relative || c.verb == verb::relative_pullback) {

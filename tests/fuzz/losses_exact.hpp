@@ -1,26 +1,29 @@
-// The exact side of losses_fuzz: definitions in long double, taken from docs/math.md, and with each number how far rounding may
-// move it. Nothing here comes from the library. With u the unit round-off of the computing type (of the storage type: v), and
-// first order in u throughout:
+// The exact side of losses_fuzz: the definitions of docs/math.md in long double, and with each number how far rounding may
+// move it. Nothing here comes from the library. u is the unit round-off of the computing type, v of the storage type; all
+// to first order.
 //
-//   sum of d terms t_k      u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: the roundings of partial sums have random signs
-//   row entry z_ik          dz_ik = u |z_ik|, one rounding each time it is stored (centred, divided by a norm, by sqrt(M), ...)
-//   D, from dot products    2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b),   delta = z_i - z_j, e_k = dz_ik + dz_jk
-//      from differences,    the same with 2 u r(d) D in the place of the last term
-//      where D < 16 (d + 4) eps (a + b);   0 for a row with itself and for equal rows
-//   kernel k(D)             max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
-//   slope k'(D)             the same with k'; the derivatives by the kernel's parameters, products of more factors, with 5 for 2
-//   sum over pairs          |c_p| (dk_p + u h |k_p|) added up: pairs share rows, and clusters share distances, so their errors have
-//                           one sign; h = sqrt(N) / 2 for the roundings of a sum over N rows; of all N^2 pairs in one type, or equal ones: N
-//   gradient, pair's share  |c_p| (dk' |delta_k| + (|k'| + dk') (sqrt(dz_ik^2 + dz_jk^2) + (3 + h) u (|z_ik| + |z_jk|)));  0 for equal rows
-//   bandwidth rules         D / M errs by D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or for a median the largest dD near it
-//   unit row x / |x|        dz_k = 2 u |z_k|; its gradient (g - (g.z) z) / |x| errs by
-//                           (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
-//   softmax                 logit: dz = the dot product's, + 2 u |z|; loss of a row: sum_j |mass p_j - t_j| dz_j + (2 + h) u (|lse| + |z|)
-//                           p_j errs by p_j (dz_j + sum_l p_l dz_l + 2 u (1 + |z_j| + |lse|))
-//   number on its way out   + v |number|, and the least positive number of the type, as where exp or a slope underflows
+//   sum of d terms t_k     u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: roundings of partial sums have random signs
+//   row entry z_ik         dz_ik = u |z_ik| each time it is stored: centred, divided by a norm, by sqrt(M), ...
+//   D, by dot products     2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b), delta = z_i - z_j, e_k = dz_ik + dz_jk,
+//                          a = |z_i|^2, b = |z_j|^2
+//   D, by differences      the same with 2 u r(d) D for the last term; where D < 16 (d + 4) eps (a + b)
+//   D of equal rows        0, and of a row with itself
+//   kernel k(D)            max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
+//   slope k'(D)            the same with k'; derivatives by parameters, products of more factors, with 5 for 2
+//   sum over pairs p       sum |c_p| (dk_p + u h |k_p|): pairs share rows, and clusters distances, so errors have one sign.
+//                          h = sqrt(N) for a sum over N rows; 3 N / 2 for equal terms, or N^2 in one type
+//   gradient, of a pair    |c_p| (dk' |delta_k| + (|k'| + dk') (|(dz_ik, dz_jk)|_2 + (3 + h) u (|z_ik| + |z_jk|)));
+//                          0 for equal rows
+//   D / M                  D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or of a median the largest dD near it
+//   unit row z = x / |x|   dz_k = 2 u |z_k|; what distances see of it, z less the unit anchors' mean, u times that
+//   g through the norm     (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
+//   logit z_j              that of the dot product, + 2 u |z_j|
+//   softmax p_j            p_j (dz_j + sum_l p_l dz_l + 2 u (1 + |z_j| + |lse|))
+//   loss of a row          sum_j |mass p_j - t_j| dz_j + (2 + h) u (|lse| + |z|)
+//   on its way out         v |number|, and the least positive number of the type, as where a product underflows
 //
-// All but the last are taken 1.25 times, because the growths r and h are of typical sums. Sums over pairs are linear and those over columns are not: with few rows both are sharp, and the run's table of the worst
-// error / bound (losses_fuzz.cpp) shows how sharp.
+// All but the last are taken 1.25 times: r and h are growths of typical sums. Sums over pairs are linear, over columns they
+// are not; with few rows both are sharp, and the table at the end of a run shows how sharp.
 #pragma once
 
 #include <algorithm>
@@ -35,9 +38,9 @@ inline real square(real v) { return v * v; }
 inline real growth(int d) { return 1 + 2 * std::sqrt(real(d)) / 3; }
 
 /// Of a sum over n rows: the roundings of its partial sums, in units of its terms.
-inline real sum_growth(int n) { return std::sqrt(real(n)) / 2; }
+inline real sum_growth(int n) { return std::sqrt(real(n)); }
 
-/// Rows, and by how much each number may be off. `source` tells which rows are made alike: equal ones stay equal.
+/// Rows, and by how much each number may be off.
 struct uncertain_rows {
   int n = 0, d = 0;
   std::vector<real> z, dz;
@@ -113,8 +116,8 @@ inline void normalise_pullback(const uncertain_rows& unit, const std::vector<rea
 }
 
 /// Adds an output: numbers times `factor`, with what storing them costs.
-inline void add_output(exact_answer& a, const char* kind, const std::vector<real>& v, const std::vector<real>& e, real factor,
-                       real u, const precision& out) {
+inline void add_output(exact_answer& a, const char* kind, const std::vector<real>& v, const std::vector<real>& e,
+                       real factor, real u, const precision& out) {
   exact_output o;
   o.kind = kind;
   for (std::size_t i = 0; i < v.size(); ++i) {
@@ -148,7 +151,8 @@ inline void add_log_scale(const test_case& c, const scale_of_logits& scale, unce
              of_computing(c.type));
   exact_output& o = answer.outputs.back();
   o.or_zero = scale.at_the_bound || (scale.clamped && std::abs(g.v) <= g.e);
-  if (o.or_zero && !passes) o.value[0] = p, o.bound[0] += g.e * std::abs(upstream) + 2 * of_computing(c.type).u * std::abs(p);
+  if (o.or_zero && !passes)
+    o.value[0] = p, o.bound[0] += g.e * std::abs(upstream) + 2 * of_computing(c.type).u * std::abs(p);
 }
 
 /// How far the scalar product of rows and their gradients may be off.
@@ -161,7 +165,8 @@ inline real inner(const uncertain_rows& x, const uncertain_rows& g) {
 /// What a kernel of the distance is at one D, with errors; parameters' derivatives if asked for.
 struct pair_terms {
   uncertain k, slope;
-  real steepest = 0;  ///< sup |k'| sqrt(D) of the members with a root: their gradient is no longer than that, however small D is
+  real steepest =
+      0;  ///< sup |k'| sqrt(D) of the members with a root: their gradient is no longer than that, however small D is
   std::vector<uncertain> by_weight, by_bandwidth;
 };
 struct kernel_of_distance {

@@ -30,10 +30,12 @@ radial one(const member& m, real D) {
     case family::rational_quadratic: {
       const real x = D / (2 * m.shape * s * s), t = m.shape * std::log1p(x), k = std::exp(-t);
       // x / (1 + x) - log(1 + x), by its series where the two cancel
-      const real difference = x < 1e-4L ? x * x * (-0.5L + x * (2 / 3.0L - x * (0.75L - x * 0.8L))) : x / (1 + x) - std::log1p(x);
+      const real difference =
+          x < 1e-4L ? x * x * (-0.5L + x * (2 / 3.0L - x * (0.75L - x * 0.8L))) : x / (1 + x) - std::log1p(x);
       return {k, -1 / (2 * s * s * (1 + x)), {D / (s * s * s * (1 + x)), difference}, t};
     }
-    case family::energy: return {-r, D > floor ? 0.5L / far : 0, {0, 0}, 0};
+    case family::energy:
+      return {-r, D > floor ? 0.5L / far : 0, {0, 0}, 0};
   }
   return {};
 }
@@ -67,7 +69,9 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     const radial low = error > 0 ? one(m, std::max(D - error, 0.0L)) : here, high = error > 0 ? one(m, D + error) : here;
     // A series of p-th powers multiplies the rounding of the widest member; a few times are allowed.
     const real powers = c.series > 1 ? std::min(square(widest / m.bandwidth), 16.0L) : 0;
-    const real rounding = error > 0 || D > 0 ? p.u * (2 + 3 * here.t + 2 * powers) : p.u * (1 + std::sqrt(real(c.members.size())) / 2), w = m.weight;
+    const real rounding = error > 0 || D > 0 ? p.u * (2 + 3 * here.t + 2 * powers)
+                                             : p.u * (1 + std::sqrt(real(c.members.size())) / 2),
+               w = m.weight;
     const bool apart = error > 0 || D > 0;
     const real tiny = apart ? p.smallest : 0, w_size = std::abs(w);  // where exp underflows
     add(sum.k, w, here.k, low.k, high.k, rounding, tiny);
@@ -78,8 +82,10 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
       const real r = std::sqrt(D), near = D - error > m.shape ? std::abs(low.slope() - here.slope()) : HUGE_VALL;
       const real e = std::max(near, std::abs(high.slope() - here.slope())) + rounding * std::abs(here.slope()) +
                      tiny * std::abs(here.slope_of_k);
-      if (r > 0 && e * r <= 2 * slope_at_most) sum.slope.e += w_size * e;
-      else sum.steepest += 2 * w_size * slope_at_most;
+      if (r > 0 && e * r <= 2 * slope_at_most)
+        sum.slope.e += w_size * e;
+      else
+        sum.steepest += 2 * w_size * slope_at_most;
     } else {
       add(sum.slope, w, here.slope(), low.slope(), high.slope(), rounding, tiny * std::abs(here.slope_of_k));
     }
@@ -88,8 +94,8 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     if (weight_at[q] >= 0) add(sum.by_weight[std::size_t(weight_at[q])], 1, here.k, low.k, high.k, rounding, tiny);
     const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
     for (int b = 0; b < count; ++b)
-      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), low.by(b), high.by(b),
-          p.u * (5 + 3 * here.t), tiny * (1 + std::abs(here.by_of_k[b])));
+      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), low.by(b), high.by(b), p.u * (5 + 3 * here.t),
+          tiny * (1 + std::abs(here.by_of_k[b])));
   }
   return sum;
 }

@@ -11,9 +11,11 @@ struct sums {
   uncertain_rows g;
   explicit sums(const sample& s) : g(s.N, s.d) {}
 };
-void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q, bool equal,
-              real relative_scale, bool parameters, sums& to) {
-  const real u = s.p.u, c = std::abs(q.c), least = s.p.least, h = sum_growth(s.N) + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()), in_sum = u * (equal || s.c.type == scalar_type::f64 ? real(s.N) : h);
+void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q,
+              bool equal, real relative_scale, bool parameters, sums& to) {
+  const real u = s.p.u, c = std::abs(q.c), least = s.p.least,
+             h = sum_growth(s.N) + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()),
+             in_sum = u * (equal || s.c.type == scalar_type::f64 ? 1.5L * s.N : h);
   if (!of_distance(s.c)) {
     const linear_terms k = cosine_or_dot(s.c.kernel, z, q.i, z, q.j, u);
     to.value.v += q.c * k.k.v, to.value.e += c * (k.k.e + u * h * std::abs(k.k.v));
@@ -23,8 +25,10 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
       for (int f = 0; f < s.d; ++f) {
         const real zi = z.at(i, f), zj = z.at(j, f);
         to.g.at(i, f) += q.c * (k.ds.v * zj + 2 * own.v * zi);
-        to.g.error(i, f) += (c + least) * ((k.ds.e + (3 + h) * u * std::abs(k.ds.v)) * std::abs(zj) + std::abs(k.ds.v) * z.error(j, f) +
-                                 2 * (own.e + (3 + h) * u * std::abs(own.v)) * std::abs(zi) + 2 * std::abs(own.v) * z.error(i, f));
+        to.g.error(i, f) +=
+            (c + least) *
+            ((k.ds.e + (3 + h) * u * std::abs(k.ds.v)) * std::abs(zj) + std::abs(k.ds.v) * z.error(j, f) +
+             2 * (own.e + (3 + h) * u * std::abs(own.v)) * std::abs(zi) + 2 * std::abs(own.v) * z.error(i, f));
       }
     }
     return;
@@ -43,16 +47,18 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
     const real zi = z.at(q.i, f), zj = z.at(q.j, f), delta = zi - zj;
     const real steep = std::abs(k.slope.v) + k.slope.e, both = std::abs(zi) + std::abs(zj);
     const real e = k.slope.e * std::abs(delta) + k.steepest +
-                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (3 + h) * u * both) + 2 * least / (c + s.p.smallest) * both;
+                   steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (3 + h) * u * both) +
+                   2 * least / (c + s.p.smallest) * both;
     to.g.at(q.i, f) += 2 * q.c * k.slope.v * delta, to.g.error(q.i, f) += 2 * c * e;
     to.g.at(q.j, f) -= 2 * q.c * k.slope.v * delta, to.g.error(q.j, f) += 2 * c * e;
   }
 }
 
-/// Gradient by the weights w of one sample, rows [first, end) of a W = w: with K the kernel's values,
+/// Gradient by the weights w of one sample, W their sum, a = w / W; with K the kernel's values,
 /// within:  biased 2 (sum_j a_j K_ij - S) / W, S = sum a_i a_j K_ij;  unbiased, off = 1 - sum a^2, both sums without the
-///          diagonal: 2 (sum_j a_j K_ij - (1 - a_i) S / off) / (off W);   across: -2 (sum_j b_j K_ij - sum_ij a_i b_j K_ij) / W
-void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int group, std::vector<real>& v, std::vector<real>& e) {
+///         diagonal: 2 (sum_j a_j K_ij - (1 - a_i) S / off) / (off W); across: -2 (sum_j b_j K_ij - sum_ij a_i b_j K_ij) / W
+void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int group, std::vector<real>& v,
+                      std::vector<real>& e) {
   std::vector<real> a, b;
   real off = 1, other = 1;
   shares(group == 0 ? s.c.x_weights : s.c.y_weights, group == 0 ? s.n : s.m, a, off);
@@ -64,10 +70,13 @@ void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int grou
   const real W = w.empty() ? real(count) : std::accumulate(w.begin(), w.end(), real(0)), h = (3 + sum_growth(s.N)) * s.p.u;
   std::vector<uncertain> within(a.size()), across(a.size());
   uncertain S, C;
-  const auto add = [&](uncertain& to, real c, const uncertain& k) { to.v += c * k.v, to.e += c * (k.e + h * std::abs(k.v)); };
+  const auto add = [&](uncertain& to, real c, const uncertain& k) {
+    to.v += c * k.v, to.e += c * (k.e + h * std::abs(k.v));
+  };
   for (int i = 0; i < count; ++i) {
     for (int j = 0; j < count; ++j)
-      if (!unbiased || i != j) add(within[std::size_t(i)], a[std::size_t(j)], K[std::size_t((first + i) * s.N + first + j)]);
+      if (!unbiased || i != j)
+        add(within[std::size_t(i)], a[std::size_t(j)], K[std::size_t((first + i) * s.N + first + j)]);
     for (std::size_t j = 0; j < b.size(); ++j)
       add(across[std::size_t(i)], b[j], K[std::size_t((first + i) * s.N + start + int(j))]);
     add(S, a[std::size_t(i)], within[std::size_t(i)]), add(C, a[std::size_t(i)], across[std::size_t(i)]);
@@ -100,13 +109,15 @@ void pull_back(const sample& s, const scale_of& f, const uncertain_rows& z, unce
     for (int i = 0; i < (s.c.sample == 1 ? s.n : s.N) && f.mean_factor > 0; ++i)
       for (int k = 0; k < s.d; ++k) {
         const real mean = f.mean[std::size_t(k)];
-        add(i, k, f.mean_factor * (s.z.at(i, k) - mean), f.mean_factor * (s.z.error(i, k) + f.mean_error[std::size_t(k)] + 2 * u * std::abs(mean)));
+        add(i, k, f.mean_factor * (s.z.at(i, k) - mean),
+            f.mean_factor * (s.z.error(i, k) + f.mean_error[std::size_t(k)] + 2 * u * std::abs(mean)));
       }
     for (const weighted_pair& q : f.pairs)
       for (int k = 0; k < s.d; ++k) {
         const real v = 2 * q.c * (s.z.at(q.i, k) - s.z.at(q.j, k));
-        const real e = 2 * q.c * (std::hypot(s.z.error(q.i, k), s.z.error(q.j, k)) +
-                                  u * (std::abs(s.z.at(q.i, k)) + std::abs(s.z.at(q.j, k))));
+        const real e =
+            2 * q.c *
+            (std::hypot(s.z.error(q.i, k), s.z.error(q.j, k)) + u * (std::abs(s.z.at(q.i, k)) + std::abs(s.z.at(q.j, k))));
         add(q.i, k, v, e), add(q.j, k, -v, e);
       }
   }
@@ -187,9 +198,10 @@ void exact_mmd(const test_case& c, exact_answer& answer) {
   };
   if (c.estimator != 2 && (c.want_x_weights != want::none || c.want_y_weights != want::none)) {
     std::vector<uncertain> K(std::size_t(s.N * s.N));
+    sums one(s);
     for (int i = 0; i < s.N; ++i)
       for (int j = i; j < s.N; ++j) {
-        sums one(s);
+        one.value = {};  // its gradients are of no interest
         add_pair(s, z, kernel, {i, j, 1}, i == j || s.equal(i, j), f.fitted ? f.M.e / f.M.v + 2 * s.p.u : 0, false, one);
         K[std::size_t(i * s.N + j)] = K[std::size_t(j * s.N + i)] = one.value;
       }

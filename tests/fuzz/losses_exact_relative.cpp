@@ -14,12 +14,22 @@ struct prepared {
   int n, C, d;
   uncertain_rows x, y;
   std::vector<real> deviation, x_norm, y_norm;
-  uncertain_rows x_before, y_before;      ///< the division by norms
-  uncertain_rows x_centred, y_centred;    ///< what distances see: unit rows less the unit anchors' mean
+  uncertain_rows x_before, y_before;    ///< the division by norms
+  uncertain_rows x_centred, y_centred;  ///< what distances see: unit rows less the unit anchors' mean
 
   explicit prepared(const test_case& given)
-      : c(given), p(of_computing(c.type)), n(c.x.rows), C(c.y.rows), d(c.x.cols), x(load(c.x)), y(load(c.y)),
-        deviation(std::size_t(d), 1), x_before(0, 0), y_before(0, 0), x_centred(0, 0), y_centred(0, 0) {
+      : c(given),
+        p(of_computing(c.type)),
+        n(c.x.rows),
+        C(c.y.rows),
+        d(c.x.cols),
+        x(load(c.x)),
+        y(load(c.y)),
+        deviation(std::size_t(d), 1),
+        x_before(0, 0),
+        y_before(0, 0),
+        x_centred(0, 0),
+        y_centred(0, 0) {
     if (c.statistics != 0 || (of_distance(c) && !c.normalise)) subtract_mean();
     if (c.statistics == 2) divide();
     x_before = x, y_before = y;
@@ -46,7 +56,8 @@ struct prepared {
         all([&](const uncertain_rows& g, const uncertain_rows& z, int i) {
           by.v -= g.at(i, k) * z.at(i, k) / s;
           by.e += (g.error(i, k) * std::abs(z.at(i, k)) +
-                   std::abs(g.at(i, k)) * (z.error(i, k) + 2 * p.u * std::abs(z.at(i, k)))) / s;
+                   std::abs(g.at(i, k)) * (z.error(i, k) + 2 * p.u * std::abs(z.at(i, k)))) /
+                  s;
         });
         all([&](uncertain_rows& g, const uncertain_rows&, int i) {
           g.at(i, k) /= s;
@@ -55,8 +66,9 @@ struct prepared {
         for (int i = 0; i < C && c.statistics_gradient; ++i) {
           const real z = y_before.at(i, k) / (C - 1);
           gy.at(i, k) += by.v * z;
-          gy.error(i, k) += by.e * std::abs(z) + std::abs(by.v) * (y_before.error(i, k) / (C - 1) +
-                            (2 * p.u + deviation_error_[std::size_t(k)]) * std::abs(z));
+          gy.error(i, k) +=
+              by.e * std::abs(z) + std::abs(by.v) * (y_before.error(i, k) / (C - 1) +
+                                                     (2 * p.u + deviation_error_[std::size_t(k)]) * std::abs(z));
         }
       }
       if (!c.statistics_gradient) continue;
@@ -90,11 +102,13 @@ struct prepared {
   void centre_units() {
     for (int k = 0; k < d; ++k) {
       const real mean = column_mean(y, k, C);
-      for (auto [t, unit, before, norm] : {std::tuple(&x_centred, &x, &x_before, &x_norm), std::tuple(&y_centred, &y, &y_before, &y_norm)})
+      for (auto [t, unit, before, norm] :
+           {std::tuple(&x_centred, &x, &x_before, &x_norm), std::tuple(&y_centred, &y, &y_before, &y_norm)})
         for (int i = 0; i < t->n; ++i) {
           t->at(i, k) -= mean;
           const real r = (*norm)[std::size_t(i)];
-          t->error(i, k) = p.u * std::abs(t->at(i, k)) + 2 * 0x1p-53L * std::abs(unit->at(i, k)) + (r > 0 ? before->error(i, k) / r : 0);
+          t->error(i, k) =
+              p.u * std::abs(t->at(i, k)) + 2 * 0x1p-53L * std::abs(unit->at(i, k)) + (r > 0 ? before->error(i, k) / r : 0);
         }
     }
   }
@@ -115,13 +129,14 @@ struct prepared {
 };
 
 /// Adds U k's derivatives by row i of x and row j of y.
-void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j, uncertain U, uncertain& k, uncertain_rows& gx,
-               uncertain_rows& gy) {
+void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j, uncertain U, uncertain& k,
+               uncertain_rows& gx, uncertain_rows& gy) {
   const real u = r.p.u, size = std::abs(U.v) + r.p.least, h = (3 + sum_growth(std::max(r.n, r.C))) * r.p.u;
   if (!of_distance(r.c)) {
     const linear_terms t = cosine_or_dot(r.c.kernel, r.x, i, r.y, j, u);
     k = t.k;
-    const auto side = [&](const uncertain_rows& own, int a, const uncertain_rows& other, int b, const uncertain& by, uncertain_rows& g) {
+    const auto side = [&](const uncertain_rows& own, int a, const uncertain_rows& other, int b, const uncertain& by,
+                          uncertain_rows& g) {
       for (int f = 0; f < r.d; ++f) {
         const real za = own.at(a, f), zb = other.at(b, f), v = t.ds.v * zb + 2 * by.v * za;
         g.at(a, f) += U.v * v;
@@ -140,8 +155,11 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
   k = t.k;
   for (int f = 0; f < r.d && !equal; ++f) {
     const real zi = x.at(i, f), zj = y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
-    const real e = 2 * size * (t.slope.e * std::abs(delta) + t.steepest + (std::abs(t.slope.v) + t.slope.e) *
-                               (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj)))) + 4 * r.p.least * (std::abs(zi) + std::abs(zj));
+    const real e = 2 * size *
+                       (t.slope.e * std::abs(delta) + t.steepest +
+                        (std::abs(t.slope.v) + t.slope.e) *
+                            (std::hypot(x.error(i, f), y.error(j, f)) + h * (std::abs(zi) + std::abs(zj)))) +
+                   4 * r.p.least * (std::abs(zi) + std::abs(zj));
     gx.at(i, f) += v, gx.error(i, f) += e, gy.at(j, f) -= v, gy.error(j, f) += e;
   }
 }

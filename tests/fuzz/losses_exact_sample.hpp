@@ -122,8 +122,10 @@ inline scale_of fit(const sample& s) {
   }
   bool all_equal = true;
   for (int i = 1; i < rows; ++i) all_equal = all_equal && s.equal(0, i);
-  if (all_equal || f.M.v == 0) f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
-  else f.M.e = (4 + growth(rows * s.d)) * s.p.u * f.M.v + f.mean_factor * std::sqrt(moved);
+  if (all_equal || f.M.v == 0)
+    f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
+  else
+    f.M.e = (4 + growth(rows * s.d)) * s.p.u * f.M.v + f.mean_factor * std::sqrt(moved);
   return f;
 }
 
@@ -145,7 +147,8 @@ inline bool shares(const std::vector<double>& w, int n, std::vector<real>& a, re
 }
 
 /// MMD^2 = sum over pairs i < j of c k(D_ij) + diagonal_i k(z_i, z_i).
-inline bool coefficients(const sample& s, std::vector<weighted_pair>& pairs, std::vector<real>& diagonal, bool& may_refuse) {
+inline bool coefficients(const sample& s, std::vector<weighted_pair>& pairs, std::vector<real>& diagonal,
+                         bool& may_refuse) {
   diagonal.assign(std::size_t(s.N), 0);
   if (s.c.estimator == 2) {
     const int count = std::min(s.n, s.m) / 2;

@@ -73,11 +73,13 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
   by_weight.resize(std::size_t(n)), by_target.resize(std::size_t(c.soft ? n * m : 0));
   const auto add_by_weight = [&](const std::vector<std::pair<int, uncertain>>& rows, real W, real share, bool divided) {
     uncertain L;
-    for (const auto& [i, loss] : rows) L.v += weight(i) / W * loss.v, L.e += weight(i) / W * (loss.e + 2 * p.u * std::abs(loss.v));
+    for (const auto& [i, loss] : rows)
+      L.v += weight(i) / W * loss.v, L.e += weight(i) / W * (loss.e + 2 * p.u * std::abs(loss.v));
     for (const auto& [i, loss] : rows) {
       uncertain& to = by_weight[std::size_t(std::min(i, n - 1))];
       to.v += divided ? share * (loss.v - L.v) / W : loss.v;
-      to.e += divided ? share * (loss.e + L.e + 2 * p.u * (std::abs(loss.v) + std::abs(L.v))) / W : loss.e + p.u * std::abs(loss.v);
+      to.e += divided ? share * (loss.e + L.e + 2 * p.u * (std::abs(loss.v) + std::abs(L.v))) / W
+                      : loss.e + p.u * std::abs(loss.v);
     }
   };
   // Rows of a softmax whose targets come from pairs that belong together.
@@ -96,17 +98,21 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
       for (int j = 0; j < cols; ++j) positives += pair(i, j);
       for (int j = 0; j < cols; ++j) t[std::size_t(j)] += pair(i, j) ? (1 - e) / positives : 0;
       if (positives > 0)
-        losses.push_back({i, l.cross_entropy(cols, share * weight(i) / all, t, [&](int j) { return get(i, j); },
-                                             [&](int j) -> uncertain& { return to(i, j); })});
+        losses.push_back({i, l.cross_entropy(
+                                 cols, share * weight(i) / all, t, [&](int j) { return get(i, j); },
+                                 [&](int j) -> uncertain& { return to(i, j); })});
     }
     add_by_weight(losses, all, share, true);
   };
   if (c.verb == verb::info_nce) {
     const real share = c.symmetric ? 0.5L : 1;
-    contrast(n, m, share, together, [&](int i, int j) { return l.at(i, j); }, [&](int i, int j) -> uncertain& { return l.pull(i, j); });
+    contrast(
+        n, m, share, together, [&](int i, int j) { return l.at(i, j); },
+        [&](int i, int j) -> uncertain& { return l.pull(i, j); });
     if (c.symmetric)
-      contrast(m, n, share, [&](int j, int i) { return together(i, j); }, [&](int j, int i) { return l.at(i, j); },
-               [&](int j, int i) -> uncertain& { return l.pull(i, j); });
+      contrast(
+          m, n, share, [&](int j, int i) { return together(i, j); }, [&](int j, int i) { return l.at(i, j); },
+          [&](int j, int i) -> uncertain& { return l.pull(i, j); });
   } else if (c.verb == verb::anchor_cross_entropy) {
     const auto takes_part = [&](int i) { return c.soft || c.x_labels[std::size_t(i)] != -100; };
     real all = 0;
@@ -118,8 +124,9 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
       std::vector<real> t;
       for (int j = 0; j < m; ++j)
         t.push_back((1 - e) * (c.soft ? real(c.targets.at(i, j)) : c.x_labels[std::size_t(i)] == j ? 1 : 0) + e / m);
-      losses.push_back({i, l.cross_entropy(m, w, t, [&](int j) { return l.at(i, j); },
-                                           [&](int j) -> uncertain& { return l.pull(i, j); })});
+      losses.push_back(
+          {i, l.cross_entropy(
+                  m, w, t, [&](int j) { return l.at(i, j); }, [&](int j) -> uncertain& { return l.pull(i, j); })});
       for (int j = 0; j < m && c.soft; ++j) {  // dL/dt = (1 - e) w (lse - z)
         const uncertain &z = l.at(i, j), &lse = l.lse_of_row;
         const real v = (1 - e) * w * (lse.v - z.v);
@@ -133,7 +140,8 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
         const real sign = together(i, j) ? 1 : -1, b = c.bias, q = sign * (l.at(i, j).v + b);
         const real loss = q > 0 ? std::log1p(std::exp(-q)) : -q + std::log1p(std::exp(q)), g = 1 / (1 + std::exp(q));
         const real dq = l.at(i, j).e + p.u * (std::abs(b) + std::abs(q));
-        l.value.v += loss / n, l.value.e += (std::min(1.0L, g * std::exp(dq)) * dq + (2 + sum_growth(n * m)) * p.u * loss + p.smallest) / n;
+        l.value.v += loss / n,
+            l.value.e += (std::min(1.0L, g * std::exp(dq)) * dq + (2 + sum_growth(n * m)) * p.u * loss + p.smallest) / n;
         l.pull(i, j) = {-sign * g / n, (std::min(1.0L, g * std::expm1(dq)) + 2 * p.u * g + p.smallest) / n};
         l.by_bias.v += l.pull(i, j).v, l.by_bias.e += l.pull(i, j).e + p.u * growth(n * m) / 2 * g / n;
       }
@@ -146,7 +154,8 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
       const uncertain U = l.pull(i, j);
       by_scale.v += U.v * l.at(i, j).v;
       for (int k = 0; k < x.d; ++k) {
-        const real xi = x.at(i, k), yj = y.at(j, k), dU = scale.s * (U.e + p.u * std::abs(U.v)), s = scale.s * std::abs(U.v);
+        const real xi = x.at(i, k), yj = y.at(j, k), dU = scale.s * (U.e + p.u * std::abs(U.v)),
+                   s = scale.s * std::abs(U.v);
         gx.at(i, k) += scale.s * U.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + h * std::abs(yj));
         gy.at(j, k) += scale.s * U.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + h * std::abs(xi));
       }

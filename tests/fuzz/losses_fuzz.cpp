@@ -2,8 +2,8 @@
 //
 //     losses_fuzz [seconds] [seed] [case]
 //
-// With a case's number only that case runs, and is printed. What is found is shrunk and printed, and the exit code is 1; it is
-// 1, too, where the worst error of a kind of output is not even a twentieth of its bound, for such a bound could hide a fault.
+// With a case's number only that case runs, and is printed. What is found is shrunk and printed, and it exits with 1. It does
+// so, too, where the worst error of a kind of output is below a twentieth of its bound, for such a bound could hide a fault.
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -18,9 +18,12 @@ namespace fuzz {
 
 exact_answer exact(const test_case& c) {
   exact_answer a;
-  if (c.verb == verb::mmd || c.verb == verb::bandwidth_scale) exact_mmd(c, a);
-  else if (c.verb == verb::relative || c.verb == verb::relative_pullback) exact_relative(c, a);
-  else exact_alignment(c, a);
+  if (c.verb == verb::mmd || c.verb == verb::bandwidth_scale)
+    exact_mmd(c, a);
+  else if (c.verb == verb::relative || c.verb == verb::relative_pullback)
+    exact_relative(c, a);
+  else
+    exact_alignment(c, a);
   return a;
 }
 
@@ -28,10 +31,18 @@ library_answer call(const test_case& c, const exact_answer& e) {
   library_answer a;
   try {
     switch (c.type) {
-      case scalar_type::f32: call_as<float>(c, e, a); break;
-      case scalar_type::f64: call_as<double>(c, e, a); break;
-      case scalar_type::f16: call_as<Eigen::half>(c, e, a); break;
-      case scalar_type::bf16: call_as<Eigen::bfloat16>(c, e, a); break;
+      case scalar_type::f32:
+        call_as<float>(c, e, a);
+        break;
+      case scalar_type::f64:
+        call_as<double>(c, e, a);
+        break;
+      case scalar_type::f16:
+        call_as<Eigen::half>(c, e, a);
+        break;
+      case scalar_type::bf16:
+        call_as<Eigen::bfloat16>(c, e, a);
+        break;
     }
   } catch (const craft::option_error& error) {
     a.error = error.what();
@@ -74,7 +85,8 @@ std::vector<comparison> compare(const test_case& c, const exact_answer& e, const
     comparison worst;
     worst.kind = o.kind;
     const bool stored = o.kind == "x" || o.kind == "y" || o.kind == "anchors" || o.kind == "out";
-    const real largest = (stored ? of_storage(c.type) : of_computing(o.kind == "scale" ? scalar_type::f64 : c.type)).largest;
+    const real largest =
+        (stored ? of_storage(c.type) : of_computing(o.kind == "scale" ? scalar_type::f64 : c.type)).largest;
     for (std::size_t i = 0; i < o.value.size() && x.compared; ++i) {
       const real old = how(c, o.kind) == want::accumulate ? before(c.type, x.value[i]) : 0, got = o.value[i];
       if (std::abs(x.value[i]) + x.bound[i] > 0.5L * largest) continue;
@@ -101,7 +113,9 @@ const comparison* failure(const std::vector<comparison>& all, const std::string&
 
 test_case shrink(test_case c, const std::string& kind, double seconds) {
   const auto start = std::chrono::steady_clock::now();
-  const auto late = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() > seconds; };
+  const auto late = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() > seconds;
+  };
   for (bool smaller = true; smaller && !late();) {
     smaller = false;
     for (const test_case& candidate : simpler(c)) {
@@ -120,8 +134,8 @@ void print(const test_case& c, const std::string& kind) {
   const std::vector<comparison> all = run(c);
   for (const comparison& o : all)
     if (kind.empty() || o.ratio > 1)
-      std::printf("  => %s[%zu]: got %.17Lg, wanted %.17Lg, bound %.3Lg, error / bound %.3Lg\n", o.kind.c_str(), o.at, o.got,
-                  o.wanted, o.bound, o.ratio);
+      std::printf("  => %s[%zu]: got %.17Lg, wanted %.17Lg, bound %.3Lg, error / bound %.3Lg\n", o.kind.c_str(), o.at,
+                  o.got, o.wanted, o.bound, o.ratio);
 }
 
 /// Per verb, kind of output and scalar type.
@@ -139,9 +153,10 @@ int table_of(const std::map<key, tally>& tallies) {
     const bool zero = std::get<1>(k) == "bias" && std::get<0>(k) != verb::sigmoid_contrastive;  // by definition
     const bool is_loose = !zero && t.compared >= 500 && t.worst < 0.05L;
     loose += is_loose;
-    std::printf("%-22s %-11s %-9s %9llu %7llu %14.3Lf%s\n", verb_names[int(std::get<0>(k))], std::get<1>(k).substr(0, 11).c_str(),
-                scalar_names[int(std::get<2>(k))], static_cast<unsigned long long>(t.compared),
-                static_cast<unsigned long long>(t.found), t.worst, is_loose ? "  the bound is loose" : "");
+    std::printf("%-22s %-11s %-9s %9llu %7llu %14.3Lf%s\n", verb_names[int(std::get<0>(k))],
+                std::get<1>(k).substr(0, 11).c_str(), scalar_names[int(std::get<2>(k))],
+                static_cast<unsigned long long>(t.compared), static_cast<unsigned long long>(t.found), t.worst,
+                is_loose ? "  the bound is loose" : "");
   }
   return loose;
 }

@@ -122,32 +122,39 @@ std::vector<test_case> simpler(const test_case& c) {
         add([&](test_case& s) { s.members[q].bandwidth = stored(scalar_type::f32, v); });
     const bool exponent = c.members[q].family == family::rational_quadratic;
     for (const double v : {exponent ? 1.0 : 0.0, digits(c.members[q].shape, "%.0e")})
-      if (stored(scalar_type::f32, v) != c.members[q].shape) add([&](test_case& s) { s.members[q].shape = stored(scalar_type::f32, v); });
+      if (stored(scalar_type::f32, v) != c.members[q].shape)
+        add([&](test_case& s) { s.members[q].shape = stored(scalar_type::f32, v); });
   }
-  const auto reset = [&](auto test_case::* option, auto to) {
+  const auto reset = [&](auto test_case::*option, auto to) {
     if (c.*option != to) add([&](test_case& s) { s.*option = to; });
   };
   const test_case plain;
-  reset(&test_case::tile, 0), reset(&test_case::threads, 1), reset(&test_case::padding, 0), reset(&test_case::upstream, 1.0);
+  reset(&test_case::tile, 0), reset(&test_case::threads, 1), reset(&test_case::padding, 0),
+      reset(&test_case::upstream, 1.0);
   for (const auto w : {&test_case::want_x, &test_case::want_y, &test_case::want_first, &test_case::want_second,
                        &test_case::want_x_weights, &test_case::want_y_weights}) {
     reset(w, want::none);
     if (c.*w == want::accumulate) reset(w, want::overwrite);
   }
-  for (const auto o : {&test_case::estimator, &test_case::rule, &test_case::sample, &test_case::columns, &test_case::statistics,
-                       &test_case::series})
+  for (const auto o : {&test_case::estimator, &test_case::rule, &test_case::sample, &test_case::columns,
+                       &test_case::statistics, &test_case::series})
     reset(o, 0);
-  for (const auto o : {&test_case::rule_gradient, &test_case::sum, &test_case::symmetric, &test_case::normalise}) reset(o, false);
+  for (const auto o : {&test_case::rule_gradient, &test_case::sum, &test_case::symmetric, &test_case::normalise})
+    reset(o, false);
   for (const auto o : {&test_case::column_gradient, &test_case::statistics_gradient}) reset(o, true);
-  for (const auto o : {&test_case::column_eps, &test_case::factor, &test_case::offset, &test_case::smoothing, &test_case::bias,
-                       &test_case::log_scale, &test_case::max_scale})
+  for (const auto o : {&test_case::column_eps, &test_case::factor, &test_case::offset, &test_case::smoothing,
+                       &test_case::bias, &test_case::log_scale, &test_case::max_scale})
     reset(o, plain.*o);
   for (const auto o : {&test_case::x_weights, &test_case::y_weights}) reset(o, std::vector<double>());
   if (c.x.v.size() + c.y.v.size() > 60) return out;
-  simpler_numbers(c, [](test_case& s) -> std::vector<double>& { return s.x.v; }, out);
-  simpler_numbers(c, [](test_case& s) -> std::vector<double>& { return s.y.v; }, out);
-  simpler_numbers(c, [](test_case& s) -> std::vector<double>& { return s.dout.v; }, out);
-  simpler_numbers(c, [](test_case& s) -> std::vector<double>& { return s.targets.v; }, out);
+  simpler_numbers(
+      c, [](test_case& s) -> std::vector<double>& { return s.x.v; }, out);
+  simpler_numbers(
+      c, [](test_case& s) -> std::vector<double>& { return s.y.v; }, out);
+  simpler_numbers(
+      c, [](test_case& s) -> std::vector<double>& { return s.dout.v; }, out);
+  simpler_numbers(
+      c, [](test_case& s) -> std::vector<double>& { return s.targets.v; }, out);
   return out;
 }
 
@@ -157,8 +164,9 @@ std::string describe(const test_case& c) {
   };
   const test_case plain;
   const auto table_text = [&](const char* n, const table& t) {
-    return t.rows == 0 ? std::string() : std::string("  ") + n + " (" + std::to_string(t.rows) + " x " + std::to_string(t.cols) + ") = " +
-                                             numbers(t.v, t.cols) + ";\n";
+    return t.rows == 0 ? std::string()
+                       : std::string("  ") + n + " (" + std::to_string(t.rows) + " x " + std::to_string(t.cols) +
+                             ") = " + numbers(t.v, t.cols) + ";\n";
   };
   std::string s = std::string("craft::") + verb_names[int(c.verb)] + ", " + scalar_names[int(c.type)] + ":\n";
   s += table_text("x", c.x) + table_text("y", c.y) + table_text("dout", c.dout) + table_text("soft targets", c.targets);
@@ -179,21 +187,26 @@ std::string describe(const test_case& c) {
   s += name("columns", c.columns, 0, scalings[c.columns]) + name("column_gradient", c.column_gradient, true, "false");
   s += name("column_eps", c.column_eps, 1e-8, number(c.column_eps)) + name("factor", c.factor, 1, number(c.factor));
   s += name("offset", c.offset, 0, number(c.offset)) + name("upstream", c.upstream, 1, number(c.upstream));
-  s += name("statistics", c.statistics, 0, statistics[c.statistics]) + name("statistics_gradient", c.statistics_gradient, true, "false");
+  s += name("statistics", c.statistics, 0, statistics[c.statistics]) +
+       name("statistics_gradient", c.statistics_gradient, true, "false");
   if (c.verb >= verb::relative) s += std::string("  normalise = ") + (c.normalise ? "true" : "false") + ";\n";
   s += name("log_scale", c.log_scale, c.verb >= verb::anchor_cross_entropy ? HUGE_VAL : 0, number(c.log_scale));
-  s += name("max_scale", c.max_scale, 0, number(c.max_scale)) + name("label_smoothing", c.smoothing, 0, number(c.smoothing));
+  s +=
+      name("max_scale", c.max_scale, 0, number(c.max_scale)) + name("label_smoothing", c.smoothing, 0, number(c.smoothing));
   if (c.verb == verb::sigmoid_contrastive) s += "  bias = " + number(c.bias) + ";\n";
   s += name("direction", c.symmetric, false, "symmetric") + name("reduce", c.sum, false, "sum");
   const auto list = [&](const char* n, const auto& v) {
-    return v.empty() ? std::string() : std::string("  ") + n + " = " + numbers(std::vector<double>(v.begin(), v.end()), 0) + ";\n";
+    return v.empty() ? std::string()
+                     : std::string("  ") + n + " = " + numbers(std::vector<double>(v.begin(), v.end()), 0) + ";\n";
   };
-  s += list("x_weights", c.x_weights) + list("y_weights", c.y_weights) + list("x_labels", c.x_labels) + list("y_labels", c.y_labels);
+  s += list("x_weights", c.x_weights) + list("y_weights", c.y_weights) + list("x_labels", c.x_labels) +
+       list("y_labels", c.y_labels);
   const char* const wants[] = {"-", "overwrite", "accumulate"};
   s += std::string("  gradients: x ") + wants[int(c.want_x)] + ", y " + wants[int(c.want_y)] + ", weights/log_scale " +
-       wants[int(c.want_first)] + ", bandwidths/bias " + wants[int(c.want_second)] + ", x_weights/weights " + wants[int(c.want_x_weights)] +
-       ", y_weights/targets " + wants[int(c.want_y_weights)] + ";\n";
-  s += "  craft::cpu ctx(" + std::to_string(c.threads) + "), tile " + std::to_string(c.tile) + ", padding " + std::to_string(c.padding) + "\n";
+       wants[int(c.want_first)] + ", bandwidths/bias " + wants[int(c.want_second)] + ", x_weights/weights " +
+       wants[int(c.want_x_weights)] + ", y_weights/targets " + wants[int(c.want_y_weights)] + ";\n";
+  s += "  craft::cpu ctx(" + std::to_string(c.threads) + "), tile " + std::to_string(c.tile) + ", padding " +
+       std::to_string(c.padding) + "\n";
   return s;
 }
 
