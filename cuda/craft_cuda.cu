@@ -26,6 +26,7 @@ using std::int64_t;
   template void cuda_engine::group_means<T>(const rows<T>&, const index_t*, index_t, T*, index_t*);                        \
   template void cuda_engine::lower_distances<T>(const rows<T>&, index_t, T*) const;                                        \
   template void cuda_engine::farthest_points<T>(const rows<T>&, index_t, index_t*);                                        \
+  template void cuda_engine::column_means<T>(const T*, index_t, index_t, double*);                                         \
   template void cuda_engine::centre<T>(T*, index_t, index_t, double*);                                                     \
   template void cuda_engine::subtract<T>(T*, index_t, index_t, const double*) const;                                       \
   template void cuda_engine::scale<T>(T*, index_t, index_t, const number&) const;                                          \
@@ -33,7 +34,7 @@ using std::int64_t;
   template void cuda_engine::normalise<T>(T*, index_t, index_t, T*, const double*) const;                                  \
   template void cuda_engine::normalise_pullback<T>(T*, const T*, index_t, index_t, const T*) const;                        \
   template void cuda_engine::unnormalise<T>(T*, index_t, index_t, const T*) const;                                         \
-  template void cuda_engine::inverse_deviation<T>(const T*, index_t, index_t, const double*, double*);                     \
+  template void cuda_engine::inverse_deviation<T>(const T*, index_t, index_t, double*);                                    \
   template void cuda_engine::scale_each_column<T>(T*, index_t, index_t, const double*) const;                              \
   template void cuda_engine::deviation_pullback<T>(const T*, const T*, index_t, const T*, T*, index_t, index_t);           \
   template void cuda_engine::mean_pullback<T>(const T*, index_t, T*, index_t, index_t);                                    \

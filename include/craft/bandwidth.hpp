@@ -34,10 +34,9 @@ struct bandwidth {
 
 namespace engine {
 
-/// M of the rows, in the engine's memory; null where it is 1 by rule. `shift`: what the rows were shifted by when they were
-/// centred (d numbers), `mean`: place for d numbers.
+/// M of the rows, in the engine's memory; null where it is 1 by rule. `mean`: place for d numbers.
 template <class Engine, class T>
-bandwidth_fit* fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule rule, const double* shift, double* mean) {
+bandwidth_fit* fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule rule, double* mean) {
   const index_t n = sample.n, d = sample.d;
   if (rule == bandwidth_rule::fixed || n < 2) return nullptr;
   bandwidth_fit* fit = e.template take<bandwidth_fit>(1);
@@ -48,9 +47,9 @@ bandwidth_fit* fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule ru
                         : count % 2 == 0                                          ? 2
                                                                                   : 1;
   for (index_t p = 0; p < pairs; ++p) e.distance_of_rank(sample, lower + p, &fit->pair[p]);
-  e.column_sums(sample.data, n, d, mean, double(n));
+  e.column_means(sample.data, n, d, mean);
   e.spread(sample.data, n, d, mean, spread);
-  e.each(1, bandwidth_step<T>{fit, spread, shift, n, d, pairs, rule == bandwidth_rule::mean_offdiagonal});
+  e.each(1, bandwidth_step{fit, spread, n, pairs, rule == bandwidth_rule::mean_offdiagonal});
   return fit;
 }
 
@@ -80,7 +79,7 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
   e.square_norms(z);
   check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, false), d);
   const engine::bandwidth_fit* fit =
-      engine::fit_bandwidth(e, engine::rows<T>{z.data, used, d, z.squared}, b.rule, shift, mean);
+      engine::fit_bandwidth(e, engine::rows<T>{z.data, used, d, z.squared}, b.rule, mean);
   return fit ? *e.on_host(&fit->scale, 1) : 1;  // alone: what the rule does not need nobody has written
 }
 

@@ -126,10 +126,11 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   if (!kernel.linear) check.squarable<T>("x and y", e.beyond_squares(z, rows<T>{}, !kernel.translation_invariant), d);
   const rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
   double* sample_mean = e.template take<double>(d);
-  bandwidth_fit* fit = fit_bandwidth(e, sample, options.bandwidth.rule, shift, sample_mean);
+  bandwidth_fit* fit = fit_bandwidth(e, sample, options.bandwidth.rule, sample_mean);
   if (fit) {
     e.scale(z.data, n + m, d, e.number_at(&fit->inverse_root));
     e.square_norms(z);
+    if (!kernel.linear) check.squarable<T>("x and y / sqrt(M)", e.beyond_squares(z, rows<T>{}, false), d);
   }
 
   // Value and gradient of w' K w.

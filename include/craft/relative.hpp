@@ -139,7 +139,7 @@ class prepared_rows {
       e.subtract(x.data, x.n, x.d, mean);
       if (statistics == anchor_statistics::standardise) {
         inverse_deviation_ = e.template take<double>(y.d);
-        e.inverse_deviation(y.data, y.n, y.d, mean, inverse_deviation_);
+        e.inverse_deviation(y.data, y.n, y.d, inverse_deviation_);
         e.scale_each_column(x.data, x.n, x.d, inverse_deviation_);
         e.scale_each_column(y.data, y.n, y.d, inverse_deviation_);
       }

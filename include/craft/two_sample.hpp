@@ -74,7 +74,7 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   if (Kernel::translation_invariant) e.centre(z.data, total, d, shift);
   e.square_norms(z);
   check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, !Kernel::translation_invariant), d);
-  if (auto* fit = engine::fit_bandwidth(e, z, options.bandwidth.rule, shift, mean)) {
+  if (auto* fit = engine::fit_bandwidth(e, z, options.bandwidth.rule, mean)) {
     e.scale(z.data, total, d, e.number_at(&fit->inverse_root));
     e.square_norms(z);
   }

@@ -162,6 +162,8 @@ class cuda_engine {
 
   // ---- rows: transformations
   template <class T>
+  void column_means(const T* x, index_t n, index_t d, double* out);
+  template <class T>
   void centre(T* x, index_t n, index_t d, double* mean);
   template <class T>
   void subtract(T* x, index_t n, index_t d, const double* m) const;
@@ -176,7 +178,7 @@ class cuda_engine {
   template <class T>
   void unnormalise(T* x, index_t n, index_t d, const T* inverse_norm) const;
   template <class T>
-  void inverse_deviation(const T* x, index_t n, index_t d, const double* mean, double* out);
+  void inverse_deviation(const T* x, index_t n, index_t d, double* out);
   template <class T>
   void scale_each_column(T* x, index_t n, index_t d, const double* factor) const;
   template <class T>

@@ -575,7 +575,6 @@ struct normalise_step {
   T* inverse_norm;
   device_number scale;
   const double* minus;
-  __device__ T less(double unit, index_t k) const { return T(minus ? unit - minus[k] : unit); }
   __device__ void operator()(index_t i, int lane) const {
     const S* x = from + i * stride;
     T* r = to + i * d;
@@ -587,17 +586,27 @@ struct normalise_step {
       T s(0);
       for (index_t k = lane; k < d; k += warp_lanes) {
         s += T(x[k]);
-        r[k] = less(double(T(x[k])), k);
+        r[k] = minus ? T(double(T(x[k])) - minus[k]) : T(x[k]);
       }
       s = warp_sum(s);
       if (lane == 0) inverse_norm[i] = s;
       return;
     }
+    if (minus) {  // in double, for what is left of unit rows that are nearly the same
+      double squares = 0;
+      for (index_t k = lane; k < d; k += warp_lanes) {
+        const double c = double(T(x[k])) / double(largest);
+        squares += c * c;
+      }
+      const double norm = double(largest) * std::sqrt(warp_sum(squares));
+      for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(double(T(x[k])) / norm - minus[k]);
+      if (lane == 0) inverse_norm[i] = T(1 / norm);
+      return;
+    }
     T s(0);
     for (index_t k = lane; k < d; k += warp_lanes) s += (T(x[k]) / largest) * (T(x[k]) / largest);
     const T norm = largest * std::sqrt(warp_sum(s)), by = T(double(scale));
-    for (index_t k = lane; k < d; k += warp_lanes)  // in this order: by / norm may be beyond T
-      r[k] = minus ? less(double(T(x[k])) / double(norm), k) : T(x[k]) / norm * by;
+    for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(x[k]) / norm * by;  // in this order: by / norm may be beyond T
     if (lane == 0) inverse_norm[i] = T(1) / norm;
   }
 };
@@ -641,15 +650,12 @@ struct square_term {
   index_t d;
   __device__ double operator()(index_t i, index_t k) const { return double(x[i * d + k]) * double(x[i * d + k]); }
 };
-template <class T>
 struct inverse_deviation_step {
-  const double* mean;
   index_t n;
   double* out;
   __device__ void operator()(index_t k) const {
-    constexpr double eps = double(math::limits<T>::epsilon);
-    const double deviation = std::sqrt(out[k] / double(n - 1)), centre = mean[k] < 0 ? -mean[k] : mean[k];
-    out[k] = deviation > 16 * eps * centre ? 1 / deviation : 1;
+    const double deviation = std::sqrt(out[k] / double(n - 1));
+    out[k] = deviation > 0 ? 1 / deviation : 1;
   }
 };
 template <class T>
@@ -683,8 +689,12 @@ struct both_term {
 
 // The first row plus the mean difference from it: equal numbers have that number for their mean.
 template <class T>
+void cuda_engine::column_means(const T* x, index_t n, index_t d, double* out) {
+  sum_columns(n, d, difference_term<T>{x, d}, out, double(n));
+}
+template <class T>
 void cuda_engine::centre(T* x, index_t n, index_t d, double* mean) {
-  sum_columns(n, d, difference_term<T>{x, d}, mean, double(n));
+  column_means(x, n, d, mean);
   subtract(x, n, d, mean);
 }
 template <class T>
@@ -731,9 +741,9 @@ void cuda_engine::unnormalise(T* x, index_t n, index_t d, const T* inverse_norm)
   each(n * d, unnormalise_step<T>{x, d, inverse_norm});
 }
 template <class T>
-void cuda_engine::inverse_deviation(const T* x, index_t n, index_t d, const double* mean, double* out) {
+void cuda_engine::inverse_deviation(const T* x, index_t n, index_t d, double* out) {
   sum_columns(n, d, square_term<T>{x, d}, out);
-  each(d, inverse_deviation_step<T>{mean, n, out});
+  each(d, inverse_deviation_step{n, out});
 }
 template <class T>
 void cuda_engine::scale_each_column(T* x, index_t n, index_t d, const double* factor) const {

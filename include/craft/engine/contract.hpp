@@ -229,29 +229,22 @@ struct bandwidth_fit {
 
 /// M by a rule from the sum of squared distances from the mean, and for median rules from the pairs found. A median of 0
 /// falls back to the mean, and that to 1.
-template <class T>
 struct bandwidth_step {
   bandwidth_fit* fit;
   const double* spread;  ///< sum_i |z_i - mean|^2
-  const double* shift;   ///< what the rows were shifted by when they were centred, d numbers
-  index_t n, d, pairs;
+  index_t n, pairs;
   bool without_diagonal;
   CRAFT_HOST_DEVICE void operator()(index_t) const {
-    // Equal rows leave round-off of their common part behind when that is subtracted; such a spread is none.
-    double common = 0;
-    for (index_t k = 0; k < d; ++k) common += shift[k] * shift[k];
-    constexpr double eps = double(math::limits<T>::epsilon), tiny = 1e3 * double(math::limits<T>::smallest);
-    const double round_off = 16 * eps * eps * common, least = round_off > tiny ? round_off : tiny;
-    double scale = 0;
+    double scale = 0;  // of equal rows exactly: their mean is each of them
     fit->mean_factor = 0;
     fit->pairs = pairs;
     for (index_t p = 0; p < pairs; ++p) scale += fit->pair[p].value / double(pairs);
-    if (!(scale > least)) {
+    if (!(scale > 0)) {
       fit->pairs = 0;
       fit->mean_factor = 2 / double(without_diagonal ? n - 1 : n);
       scale = fit->mean_factor * *spread;
     }
-    if (!(scale > least)) {
+    if (!(scale > 0)) {
       fit->mean_factor = 0;
       scale = 1;
     }

@@ -266,21 +266,22 @@ class cpu_engine : public cpu_sweeps {
   }
 
   // ---- rows: transformations
-  /// x_i -= mean of all rows, which is left in `mean`. Of doubles it is the first row plus the mean difference from it: the mean
-  /// of equal numbers is then that number, and what remains of them 0, where a sum of many divided by n would be rounded
-  /// (that of floats, in double, is not).
+  /// out = mean of all rows, in double. Of doubles it is the first row plus the mean difference from it: the mean of equal numbers
+  /// is then that number, where a sum of many divided by n would be rounded (that of floats, in double, is not).
+  template <class T>
+  void column_means(const T* x, index_t n, index_t d, double* out) const {
+    if constexpr (sizeof(T) < sizeof(double)) return column_sums(x, n, d, out, double(n));
+    columns(n, d, [&](index_t begin, index_t end) {
+      std::fill(out + begin, out + end, 0.0);
+      for (index_t i = 1; i < n; ++i)
+        for (index_t k = begin; k < end; ++k) out[k] += double(x[i * d + k]) - double(x[k]);
+      for (index_t k = begin; k < end; ++k) out[k] = double(x[k]) + out[k] / double(n);
+    });
+  }
+  /// x_i -= mean of all rows, which is left in `mean`: equal rows are exactly 0 then.
   template <class T>
   void centre(T* x, index_t n, index_t d, double* mean) const {
-    if constexpr (sizeof(T) < sizeof(double)) {
-      column_sums(x, n, d, mean, double(n));
-      return subtract(x, n, d, mean);
-    }
-    columns(n, d, [&](index_t begin, index_t end) {
-      std::fill(mean + begin, mean + end, 0.0);
-      for (index_t i = 1; i < n; ++i)
-        for (index_t k = begin; k < end; ++k) mean[k] += double(x[i * d + k]) - double(x[k]);
-      for (index_t k = begin; k < end; ++k) mean[k] = double(x[k]) + mean[k] / double(n);
-    });
+    column_means(x, n, d, mean);
     subtract(x, n, d, mean);
   }
   /// x_i -= m
@@ -315,9 +316,9 @@ class cpu_engine : public cpu_sweeps {
           inverse_norm[i] = engine::normalise(xi, d, T(1));
           continue;
         }
-        const T length = norm(xi, d);
-        inverse_norm[i] = length > T(0) ? T(1) / length : T(0);
-        for (index_t k = 0; k < d; ++k) xi[k] = T((length > T(0) ? double(xi[k]) / double(length) : double(xi[k])) - minus[k]);
+        const double length = wide_norm(xi, d), by = length > 0 ? length : 1;
+        inverse_norm[i] = T(length > 0 ? 1 / length : 0);
+        for (index_t k = 0; k < d; ++k) xi[k] = T(double(xi[k]) / by - minus[k]);
       }
     });
   }
@@ -337,17 +338,16 @@ class cpu_engine : public cpu_sweeps {
         for (index_t k = i * d; inverse_norm[i] > T(0) && k < (i + 1) * d; ++k) x[k] /= inverse_norm[i];
     });
   }
-  /// out_k = 1 / standard deviation (n - 1) of column k of rows that are centred already; 1 for a column that is constant but
-  /// for the round-off of its mean.
+  /// out_k = 1 / standard deviation (n - 1) of column k of rows that are centred already; 1 for a constant column.
   template <class T>
-  void inverse_deviation(const T* x, index_t n, index_t d, const double* mean, double* out) const {
+  void inverse_deviation(const T* x, index_t n, index_t d, double* out) const {
     columns(n, d, [&](index_t begin, index_t end) {
       std::fill(out + begin, out + end, 0.0);
       for (index_t i = 0; i < n; ++i)
         for (index_t k = begin; k < end; ++k) out[k] += double(x[i * d + k]) * double(x[i * d + k]);
       for (index_t k = begin; k < end; ++k) {
         const double deviation = std::sqrt(out[k] / double(n - 1));
-        out[k] = deviation > 16 * double(std::numeric_limits<T>::epsilon()) * std::abs(mean[k]) ? 1 / deviation : 1;
+        out[k] = deviation > 0 ? 1 / deviation : 1;
       }
     });
   }

@@ -107,6 +107,14 @@ T norm(const T* x, index_t n) {
   const T quick = std::sqrt(dot(x, x, n));
   return quick > low && quick < high ? quick : scaled_norm(x, n);
 }
+/// |x| in double.
+template <class T>
+[[gnu::noinline]] double wide_norm(const T* x, index_t n) {
+  if constexpr (sizeof(T) == sizeof(double)) return norm(x, n);
+  double squares = 0;
+  for (index_t k = 0; k < n; ++k) squares += double(x[k]) * double(x[k]);  // of floats: neither overflows nor vanishes
+  return std::sqrt(squares);
+}
 /// x *= scale / |x|; returns 1 / |x|. A row of zeros, or with a number that is not one, stays as it is, and gives 0.
 template <class T>
 [[gnu::noinline]] T normalise(T* x, index_t n, T scale) {
