@@ -89,18 +89,19 @@ TEMPLATE_LIST_TEST_CASE("mmd: errors", "[errors][mmd]", devices) {
   rejects<craft::option_error>(all, run(x.in(), y.in(), craft::gaussian(-1.0), plain, {}), {"positive", "-1"});
   rejects<craft::option_error>(all, run(x.in(), y.in(), not_a_number * craft::gaussian(1.0), plain, {}));
 
-  const auto weighted = [&](std::vector<double> wx, std::vector<double> wy, auto error) {
+  const auto weighted = [&](std::vector<double> wx, std::vector<double> wy, auto error,
+                            const std::vector<std::string>& parts = {}) {
     using Error = decltype(error);
     const array<D, T> xw(wx), yw(wy);
     craft::mmd_options w;
     if (!wx.empty()) w.x_weights = xw.as_numbers();
     if (!wy.empty()) w.y_weights = yw.as_numbers();
-    rejects<Error>(all, run(x.in(), y.in(), kernel, w, g));
+    rejects<Error>(all, run(x.in(), y.in(), kernel, w, g), parts);
   };
   const craft::shape_error count("");
   const craft::option_error range("");
-  weighted({1, 1, 1, 1, 1}, {}, count);
-  weighted({}, {1, 1, 1, 1, 1, 1}, count);
+  weighted({1, 1, 1, 1, 1}, {}, count, {"mmd: x_weights: expected 6, one per row of x (6 x", "got 5"});
+  weighted({}, {1, 1, 1, 1, 1, 1}, count, {"mmd: y_weights: expected 5, one per row of y (5 x", "got 6"});
   weighted({1, 1, -1e-3, 1, 1, 1}, {}, range);
   weighted({}, {1, 1, 1, not_a_number, 1}, range);
   weighted({1, 1, 1, infinity, 1, 1}, {}, range);
