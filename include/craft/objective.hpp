@@ -55,7 +55,8 @@ struct objective_gradients {
   output<compute_t<S>, M> log_scale{};  ///< one number, or two: see alignment_gradients
 };
 
-/// All terms and all gradients in one call. kernel: of the discrepancy, see mmd.
+/// All terms and all gradients in one call. kernel: of the discrepancy, see mmd. The discrepancy's x_weights and y_weights
+/// count, but have no gradient here; mmd has one.
 ///
 /// Cost: at most the sum of its parts (anchor_cross_entropy, info_nce, relative, mmd). Memory O((n + m + C) (d + C)).
 /// Throws shape_error, option_error, label_error, data_error, alias_error, and has written nothing then.

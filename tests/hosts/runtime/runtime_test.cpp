@@ -163,15 +163,18 @@ TEMPLATE_LIST_TEST_CASE("mmd by descriptions is mmd", "[runtime][mmd]", every_ty
     CHECK(kernel.bandwidths() == typed.bandwidths());
     for (const craft::mmd_options& o : options) {
       INFO(name << ", estimator " << int(o.estimator));
+      const index_t by_weights = o.estimator == craft::estimator::linear ? 0 : 1;
       same<D>(
           [&](outputs<D>& to) {
             rt::mmd(device, in(s.x), in(s.y), kernel, o, to.value(),
-                    {to.place(n, d, 2), to.place(m, d), to.place(1, kernel.weights()), to.place(kernel.bandwidths(), 1)});
+                    {to.place(n, d, 2), to.place(m, d), to.place(1, kernel.weights()), to.place(kernel.bandwidths(), 1),
+                     to.place(by_weights, n), to.place(m, by_weights)});
           },
           [&](outputs<D>& to) {
             craft::mmd(ctx, s.x.in(), s.y.in(), typed, o, to.typed_value(),
                        craft::mmd_gradients<T, D::space>{to.typed(n, d, 2), to.typed(m, d), to.typed(1, typed.weights()),
-                                                         to.typed(typed.bandwidths(), 1)});
+                                                         to.typed(typed.bandwidths(), 1), to.typed(by_weights, n),
+                                                         to.typed(m, by_weights)});
           });
     }
   });
@@ -209,11 +212,14 @@ TEMPLATE_LIST_TEST_CASE("alignment losses by descriptions are those losses", "[r
   const craft::any_device device(D::make());
   const auto ctx = D::make();
   const samples<D> s;
-  const auto places = [](outputs<D>& to, index_t rows) {
-    return rt::alignment_outputs{to.place(n, d, 1), to.place(rows, d), to.place(1, 1), to.place(1, 1)};
+  // weights, targets: how many rows the gradients by those have; none: not wanted.
+  const auto places = [](outputs<D>& to, index_t rows, index_t weights = 0, index_t targets = 0) {
+    return rt::alignment_outputs{to.place(n, d, 1), to.place(rows, d),    to.place(1, 1),
+                                 to.place(1, 1),    to.place(weights, n), to.place(targets, classes, 2)};
   };
-  const auto typed = [](outputs<D>& to, index_t rows) {
-    return gradients{to.typed(n, d, 1), to.typed(rows, d), to.typed(1, 1), to.typed(1, 1)};
+  const auto typed = [](outputs<D>& to, index_t rows, index_t weights = 0, index_t targets = 0) {
+    return gradients{to.typed(n, d, 1), to.typed(rows, d),    to.typed(1, 1),
+                     to.typed(1, 1),    to.typed(weights, n), to.typed(targets, classes, 2)};
   };
 
   craft::cross_entropy_options ce;
@@ -223,17 +229,17 @@ TEMPLATE_LIST_TEST_CASE("alignment losses by descriptions are those losses", "[r
   ce.reduce = craft::reduction::sum;
   same<D>(
       [&](outputs<D>& to) {
-        rt::anchor_cross_entropy(device, in(s.x), in(s.anchors), s.labels.in(), ce, to.value(), places(to, classes));
+        rt::anchor_cross_entropy(device, in(s.x), in(s.anchors), s.labels.in(), ce, to.value(), places(to, classes, 1));
       },
       [&](outputs<D>& to) {
-        craft::anchor_cross_entropy(ctx, s.x.in(), s.anchors.in(), s.labels.in(), ce, to.typed_value(), typed(to, classes));
+        craft::anchor_cross_entropy(ctx, s.x.in(), s.anchors.in(), s.labels.in(), ce, to.typed_value(), typed(to, classes, 1));
       });
   same<D>(
       [&](outputs<D>& to) {
-        rt::anchor_cross_entropy(device, in(s.x), in(s.anchors), in(s.soft), ce, to.value(), places(to, classes));
+        rt::anchor_cross_entropy(device, in(s.x), in(s.anchors), in(s.soft), ce, to.value(), places(to, classes, 1, n));
       },
       [&](outputs<D>& to) {
-        craft::anchor_cross_entropy(ctx, s.x.in(), s.anchors.in(), s.soft.in(), ce, to.typed_value(), typed(to, classes));
+        craft::anchor_cross_entropy(ctx, s.x.in(), s.anchors.in(), s.soft.in(), ce, to.typed_value(), typed(to, classes, 1, n));
       });
 
   craft::contrastive_options nce;
@@ -249,9 +255,9 @@ TEMPLATE_LIST_TEST_CASE("alignment losses by descriptions are those losses", "[r
       nce.y_labels = sig.y_labels = s.y_labels.in();
       nce.direction = craft::direction::one_way;
     }
-    same<D>([&](outputs<D>& to) { rt::info_nce(device, in(s.x), in(other), nce, to.value(), places(to, rows)); },
+    same<D>([&](outputs<D>& to) { rt::info_nce(device, in(s.x), in(other), nce, to.value(), places(to, rows, 1)); },
             [&](outputs<D>& to) {
-              craft::info_nce(ctx, s.x.in(), other.in(), nce, to.typed_value(), typed(to, rows));
+              craft::info_nce(ctx, s.x.in(), other.in(), nce, to.typed_value(), typed(to, rows, 1));
             });
     same<D>(
         [&](outputs<D>& to) { rt::sigmoid_contrastive(device, in(s.x), in(other), sig, to.value(), places(to, rows)); },
@@ -675,7 +681,7 @@ namespace {
 template <class D>
 struct call_data {
   rt::matrix x, paired, anchors, soft, dout, target;
-  rt::place dx, d_anchors, number, out, centres;
+  rt::place dx, d_anchors, d_weights, number, out, centres;
   craft::labels labels;
   craft::numbers weights;
   void* value;
@@ -699,21 +705,21 @@ std::vector<verb<D>> every_verb() {
   const auto mmd = [](device on, const A& a) {
     craft::mmd_options o;
     o.x_weights = a.weights;
-    rt::mmd(on, a.x, a.paired, {}, o, a.value, {a.dx});
+    rt::mmd(on, a.x, a.paired, {}, o, a.value, {a.dx, {}, {}, {}, a.d_weights});
   };
   const auto cross_entropy = [](device on, const A& a) {
     craft::cross_entropy_options o;
     o.weights = a.weights;
-    rt::anchor_cross_entropy(on, a.x, a.anchors, a.labels, o, a.value, {a.dx, a.d_anchors, a.number});
+    rt::anchor_cross_entropy(on, a.x, a.anchors, a.labels, o, a.value, {a.dx, a.d_anchors, a.number, {}, a.d_weights});
   };
   const auto soft_cross_entropy = [](device on, const A& a) {
-    rt::anchor_cross_entropy(on, a.x, a.anchors, a.soft, {}, a.value, {a.dx, a.d_anchors, a.number});
+    rt::anchor_cross_entropy(on, a.x, a.anchors, a.soft, {}, a.value, {a.dx, a.d_anchors, a.number, {}, {}, a.out});
   };
   const auto info_nce = [](device on, const A& a) {
     craft::contrastive_options o;
     o.x_labels = o.y_labels = a.labels;
     o.weights = a.weights;
-    rt::info_nce(on, a.x, a.paired, o, a.value, {a.dx, {}, a.number});
+    rt::info_nce(on, a.x, a.paired, o, a.value, {a.dx, {}, a.number, {}, a.d_weights});
   };
   const auto sigmoid = [](device on, const A& a) {
     craft::sigmoid_options o;
@@ -741,10 +747,12 @@ std::vector<verb<D>> every_verb() {
     rt::farthest_point_anchors(on, a.x, 2, 0, craft::metric::euclidean);
   };
   return {
-      {"mmd", {&A::x, &A::paired}, {}, {&A::dx}, true, false, true, mmd},
-      {"anchor_cross_entropy", {&A::x, &A::anchors}, {}, {&A::dx, &A::d_anchors, &A::number}, true, true, true, cross_entropy},
-      {"anchor_cross_entropy", {&A::x, &A::anchors}, {&A::soft}, {&A::dx, &A::number}, true, false, false, soft_cross_entropy},
-      {"info_nce", {&A::x, &A::paired}, {}, {&A::dx, &A::number}, true, true, true, info_nce},
+      {"mmd", {&A::x, &A::paired}, {}, {&A::dx, &A::d_weights}, true, false, true, mmd},
+      {"anchor_cross_entropy", {&A::x, &A::anchors}, {}, {&A::dx, &A::d_anchors, &A::number, &A::d_weights}, true, true, true,
+       cross_entropy},
+      {"anchor_cross_entropy", {&A::x, &A::anchors}, {&A::soft}, {&A::dx, &A::number, &A::out}, true, false, false,
+       soft_cross_entropy},
+      {"info_nce", {&A::x, &A::paired}, {}, {&A::dx, &A::number, &A::d_weights}, true, true, true, info_nce},
       {"sigmoid_contrastive", {&A::x, &A::paired}, {}, {&A::dx, &A::number}, true, true, false, sigmoid},
       {"relative", {&A::x, &A::anchors}, {}, {&A::out}, false, false, false, relative},
       {"relative_pullback", {&A::x, &A::anchors}, {&A::dout}, {&A::dx, &A::d_anchors, &A::number}, false, false, false, pullback},
@@ -779,11 +787,11 @@ TEMPLATE_LIST_TEST_CASE("wrong descriptions are refused by every verb, and nothi
 
   for (const verb<D>& v : every_verb<D>()) {
     INFO(v.name << " of " << stored);
-    array<D, T> dx(n, d, sentinel), da(classes, d, sentinel), number(1, 1, sentinel), out(n, classes, sentinel),
-        centres(classes, d, sentinel), values(1, 5, sentinel);
-    const watched all(dx, da, number, out, centres, values);
-    const A good{in(s.x),  in(s.paired),  in(s.anchors), in(s.soft), in(s.dout),    in(s.y),
-                 to(dx),   to(da),        to(number),    to(out),    to(centres),   s.labels.in(),
+    array<D, T> dx(n, d, sentinel), da(classes, d, sentinel), dw(1, n, sentinel), number(1, 1, sentinel),
+        out(n, classes, sentinel), centres(classes, d, sentinel), values(1, 5, sentinel);
+    const watched all(dx, da, dw, number, out, centres, values);
+    const A good{in(s.x), in(s.paired), in(s.anchors), in(s.soft), in(s.dout), in(s.y), to(dx), to(da), to(dw), to(number),
+                 to(out), to(centres), s.labels.in(),
                  s.x_weights.as_numbers(), values.out().data()};
     const auto refused = [&](auto error, const std::function<void(A&)>& change, std::vector<std::string> parts) {
       A a = good;
