@@ -20,7 +20,7 @@ using std::int64_t;
   template void cuda_engine::column_sums<T>(const T*, index_t, index_t, double*, double);                                  \
   template void cuda_engine::sum<T>(const T*, index_t, double*);                                                           \
   template void cuda_engine::largest<T>(const T*, index_t, double*);                                                       \
-  template double cuda_engine::beyond_squares<T>(const rows<T>&, const rows<T>&, bool);                                    \
+  template double cuda_engine::beyond_squares<T>(const rows<T>&, const rows<T>&, small_squares);                           \
   template void cuda_engine::dot<T>(const T*, const T*, index_t, index_t, double*);                                        \
   template void cuda_engine::spread<T>(const T*, index_t, index_t, const double*, double*);                                \
   template void cuda_engine::group_means<T>(const rows<T>&, const index_t*, index_t, T*, index_t*);                        \

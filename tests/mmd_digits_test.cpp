@@ -218,6 +218,17 @@ TEMPLATE_LIST_TEST_CASE("numbers whose squares the computing type cannot hold ar
   reals bad = X;
   bad(1, 2) = not_a_number;
   CHECK(std::isnan(run_mmd<D>(ctx, bad, Y, c.kernel()).value));
+  // Where the slope stays finite, numbers too small for their squares do no harm.
+  const auto tiny = as_stored<D>(least / 64 * X), tinier = as_stored<D>(least / 64 * Y);
+  const auto smooth = gaussian_series("gaussian", {1}, {1});
+  const mmd_result got = run_mmd<D>(ctx, tiny, tinier, smooth.kernel()),
+                   want = naive_mmd(smooth, tiny, tinier, coefficients(form::biased, 5, 4));
+  CHECK(relative_distance(got.x, want.x) <= 60 * roundoff<T>);
+  is_refused<D>(ctx, [&](const typename D::context& on) {
+    craft::mmd_options options;
+    options.bandwidth.rule = craft::bandwidth_rule::median;
+    return run_mmd<D>(on, tiny, tinier, smooth.kernel(), options);
+  });
   // Kernels that see each row's norm: a row of its own that is too small.
   reals small = X;
   small.row(2) *= least / 64;

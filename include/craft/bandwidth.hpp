@@ -77,7 +77,7 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
   double *shift = e.template take<double>(d), *mean = e.template take<double>(d);
   e.centre(z.data, n + m, d, shift);
   e.square_norms(z);
-  check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, false), d);
+  check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, engine::small_squares::all), d);
   const engine::bandwidth_fit* fit =
       engine::fit_bandwidth(e, engine::rows<T>{z.data, used, d, z.squared}, b.rule, mean);
   return fit ? *e.on_host(&fit->scale, 1) : 1;  // alone: what the rule does not need nobody has written

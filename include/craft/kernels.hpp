@@ -17,6 +17,7 @@
 //     check()                                 throws option_error for a parameter outside its range
 //     translation_invariant                   whether it depends on D = |x - y|^2 only, so that data may be centred
 //     linear                                  optional, true: a multiple of s, whose pull-back needs neither s nor norms
+//     smooth                                  optional, true: dk/dD stays finite as D goes to 0
 //
 // Of a function of D alone, detail::distance_kernel makes value and partials out of
 //
@@ -119,6 +120,7 @@ struct no_parameters {
 /// write exp(-D / sigma^2) or exp(-gamma D); see docs/math.md.
 template <class T = double>
 struct gaussian : detail::distance_kernel<gaussian<T>> {
+  static constexpr bool smooth = true;
   T sigma;  ///< bandwidth 0
   /// sigma > 0.
   CRAFT_HOST_DEVICE explicit gaussian(T sigma_) : sigma(sigma_) {}
@@ -192,6 +194,7 @@ laplacian(T, T) -> laplacian<detail::parameter_t<T>>;
 /// Inverse multiquadric: k = c^2 / (c^2 + D + eps). eps (default 0) is there for Craft's "multiscale" (1e-8).
 template <class T = double>
 struct inverse_multiquadric : detail::distance_kernel<inverse_multiquadric<T>> {
+  static constexpr bool smooth = true;
   T c,      ///< bandwidth 0, in the units of x
       eps;  ///< in squared units of x
   /// c > 0, eps >= 0.
@@ -233,6 +236,7 @@ inverse_multiquadric(T, T) -> inverse_multiquadric<detail::parameter_t<T>>;
 /// alpha = 1/2, l = c gives the inverse multiquadric of exponent one half, (1 + D / c^2)^(-1/2).
 template <class T = double>
 struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
+  static constexpr bool smooth = true;
   T length,   ///< bandwidth 0: l, in the units of x
       alpha;  ///< bandwidth 1: the exponent
   /// length > 0, alpha > 0.
@@ -371,6 +375,7 @@ struct cosine : detail::no_parameters {
 /// descending order of sigma inside for that; `order` remembers where each one stood.
 template <class T = double>
 struct gaussians : detail::distance_kernel<gaussians<T>> {
+  static constexpr bool smooth = true;
   static constexpr int capacity = 64;       ///< the most members
   static constexpr int highest_power = 16;  ///< of an exponential
   int count = 0;                            ///< members
@@ -509,7 +514,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 /// weight * kernel; the weight is the first of its weights.
 template <class T, class K>
 struct scaled {
-  static constexpr bool translation_invariant = K::translation_invariant;
+  static constexpr bool translation_invariant = K::translation_invariant, smooth = engine::is_smooth<K>::value;
   T weight;  ///< its weight 0
   K kernel;  ///< the pair function that is scaled
 
@@ -547,6 +552,7 @@ struct scaled {
 template <class A, class B>
 struct kernel_sum {
   static constexpr bool translation_invariant = A::translation_invariant && B::translation_invariant;
+  static constexpr bool smooth = engine::is_smooth<A>::value && engine::is_smooth<B>::value;
   A first;   ///< its parameters come first
   B second;  ///< then come those of this one
 

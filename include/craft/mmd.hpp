@@ -61,6 +61,7 @@ template <class Engine, class T>
 struct form_kernel {
   int weights, bandwidths;
   bool translation_invariant, linear;
+  small_squares small;
   function_ref<void()> check;
   function_ref<void(Engine&, const rows<T>&, const form_terms<Engine, T>&, double*, const pull<T>&)> form;
   function_ref<void(Engine&, const rows<T>&, const rows<T>&, T*)> map;  ///< its values, packed
@@ -123,14 +124,16 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   double* shift = kernel.translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
   if (kernel.translation_invariant) e.centre(z.data, n + m, d, shift);
   e.square_norms(z);
-  if (!kernel.linear) check.squarable<T>("x and y", e.beyond_squares(z, rows<T>{}, !kernel.translation_invariant), d);
+  const bool fixed = options.bandwidth.rule == bandwidth_rule::fixed;
+  const small_squares small = kernel.small == small_squares::harmless && !fixed ? small_squares::all : kernel.small;
+  if (!kernel.linear) check.squarable<T>("x and y", e.beyond_squares(z, rows<T>{}, small), d);
   const rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
   double* sample_mean = e.template take<double>(d);
   bandwidth_fit* fit = fit_bandwidth(e, sample, options.bandwidth.rule, sample_mean);
   if (fit) {
     e.scale(z.data, n + m, d, e.number_at(&fit->inverse_root));
     e.square_norms(z);
-    if (!kernel.linear) check.squarable<T>("x and y / sqrt(M)", e.beyond_squares(z, rows<T>{}, false), d);
+    if (!kernel.linear) check.squarable<T>("x and y / sqrt(M)", e.beyond_squares(z, rows<T>{}, small_squares::harmless), d);
   }
 
   // Value and gradient of w' K w.
@@ -238,7 +241,8 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
           matrix_view<T, Context::space>(to, rows.n, columns.n));
   };
   const engine::form_kernel<device, T> erased{int(kernel.weights()), int(kernel.bandwidths()), Kernel::translation_invariant,
-                                              engine::is_linear<Kernel>::value, check, form, map};
+                                              engine::is_linear<Kernel>::value, engine::small_squares_of<Kernel>(), check, form,
+                                              map};
   engine::discrepancy<Context, S>(ctx, xv, yv, erased, options, value, gradients);
 }
 

@@ -165,7 +165,7 @@ class prepared_rows {
     e_.square_norms(x);
     e_.square_norms(y);
     if (is_linear<K>::value || normalise_) return;
-    check.squarable<T>("x and anchors", e_.beyond_squares(x, y, !K::translation_invariant), x.d);
+    check.squarable<T>("x and anchors", e_.beyond_squares(x, y, small_squares_of<K>()), x.d);
   }
 
   /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.

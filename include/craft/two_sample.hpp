@@ -73,7 +73,11 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   double *shift = e.template zeros<double>(d), *mean = e.template take<double>(d);
   if (Kernel::translation_invariant) e.centre(z.data, total, d, shift);
   e.square_norms(z);
-  check.squarable<T>("x and y", e.beyond_squares(z, engine::rows<T>{}, !Kernel::translation_invariant), d);
+  const bool harmless = options.bandwidth.rule == bandwidth_rule::fixed || !Kernel::translation_invariant;
+  check.squarable<T>("x and y",
+                     e.beyond_squares(z, engine::rows<T>{},
+                                      harmless ? engine::small_squares_of<Kernel>() : engine::small_squares::all),
+                     d);
   if (auto* fit = engine::fit_bandwidth(e, z, options.bandwidth.rule, mean)) {
     e.scale(z.data, total, d, e.number_at(&fit->inverse_root));
     e.square_norms(z);

@@ -16,13 +16,13 @@
 //                          0 for equal rows
 //   D / M                  D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or of a median the largest dD near it
 //   unit row z = x / |x|   dz_k = 2 u |z_k|; what distances see of it, z less the unit anchors' mean, u times that
-//   g through the norm     (dg_k + |z_k| sum |z_l| dg_l + 2 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
+//   g through the norm     (dg_k + |z_k| sum |z_l| dg_l + 4 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
 //   logit z_j              that of the dot product, + 2 u |z_j|
 //   softmax p_j            p_j (dz_j + sum_l p_l dz_l + 2 u (1 + |z_j| + |lse|))
 //   loss of a row          sum_j |mass p_j - t_j| dz_j + (2 + h) u (|lse| + |z|)
-//   on its way out         v |number|, and the least positive number of the type, as where a product underflows
+//   on its way out         v |number|, and some of the least positive number of the type, as where products underflow
 //
-// All but the last are taken 1.25 times: r and h are growths of typical sums. Sums over pairs are linear, over columns they
+// All but the last are taken twice: r and h are growths of typical sums, and among a million sums some are not. Sums over pairs are linear, over columns they
 // are not; with few rows both are sharp, and the table at the end of a run shows how sharp.
 #pragma once
 
@@ -88,9 +88,11 @@ inline std::vector<real> normalise(uncertain_rows& x, real u) {
   std::vector<real> norm(std::size_t(x.n));
   for (int i = 0; i < x.n; ++i) {
     const real r = norm[std::size_t(i)] = std::sqrt(x.squared(i));
+    real moved = 0;  // the norm, where the row errs itself
+    for (int k = 0; k < x.d && r > 0; ++k) moved += std::abs(x.at(i, k)) / r * x.error(i, k) / r;
     for (int k = 0; k < x.d && r > 0; ++k) {
       x.at(i, k) /= r;
-      x.error(i, k) = x.error(i, k) / r + 2 * u * std::abs(x.at(i, k));
+      x.error(i, k) = x.error(i, k) / r + (moved + 2 * u) * std::abs(x.at(i, k));
     }
   }
   return norm;
@@ -99,18 +101,19 @@ inline std::vector<real> normalise(uncertain_rows& x, real u) {
 inline void normalise_pullback(const uncertain_rows& unit, const std::vector<real>& norm, uncertain_rows& g, real u) {
   for (int i = 0; i < g.n; ++i) {
     const real r = norm[std::size_t(i)];
-    real along = 0, moved = 0, squares = 0, size = 0;
+    real along = 0, moved = 0, squares = 0, norm_moved = 0;
     for (int k = 0; k < g.d; ++k) {
       const real z = unit.at(i, k), t = z * g.at(i, k);
-      along += t, squares += t * t, size += square(g.at(i, k));
+      along += t, squares += t * t;
       moved += std::abs(z) * g.error(i, k) + std::abs(g.at(i, k)) * unit.error(i, k);
+      norm_moved += std::abs(z) * std::max<real>(0, unit.error(i, k) - 2 * u * std::abs(z));  // of rows that err themselves
     }
     for (int k = 0; k < g.d; ++k) {
       const real z = unit.at(i, k), v = g.at(i, k);
       const real e = g.error(i, k) + std::abs(z) * moved + std::abs(along) * unit.error(i, k) +
-                     2 * u * (std::abs(v) + std::abs(z) * (std::abs(along) + growth(g.d) * std::sqrt(squares)));
+                     4 * u * (std::abs(v) + std::abs(z) * (std::abs(along) + growth(g.d) * std::sqrt(squares)));
       g.at(i, k) = r > 0 ? (v - along * z) / r : 0;
-      g.error(i, k) = r > 0 ? e / r : 0;
+      g.error(i, k) = r > 0 ? e / r + norm_moved * std::abs(g.at(i, k)) : 0;
     }
   }
 }
@@ -122,7 +125,7 @@ inline void add_output(exact_answer& a, const char* kind, const std::vector<real
   o.kind = kind;
   for (std::size_t i = 0; i < v.size(); ++i) {
     o.value.push_back(v[i] * factor);
-    o.bound.push_back((1.25L * e[i] + u * std::abs(v[i])) * std::abs(factor) + out.u * std::abs(v[i] * factor) + out.least);
+    o.bound.push_back((2 * e[i] + u * std::abs(v[i])) * std::abs(factor) + out.u * std::abs(v[i] * factor) + 4 * out.least);
   }
   a.outputs.push_back(o);
 }

@@ -94,12 +94,15 @@ void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int grou
 void pull_back(const sample& s, const scale_of& f, const uncertain_rows& z, uncertain_rows& g) {
   const real u = s.p.u, root = std::sqrt(f.M.v);
   uncertain along;
+  real squares = 0;
   for (std::size_t q = 0; q < g.z.size(); ++q) {
     along.v += z.z[q] * g.z[q];
+    squares += square(z.z[q] * g.z[q]);
     along.e += std::abs(z.z[q]) * g.dz[q] + std::abs(g.z[q]) * (z.dz[q] + u * std::abs(z.z[q]));
     g.z[q] /= root;
     g.dz[q] = g.dz[q] / root + std::abs(g.z[q]) * (f.fitted ? f.M.e / f.M.v / 2 + 2 * u : 0);
   }
+  along.e += u * growth(int(g.z.size())) * (std::sqrt(squares) + std::abs(along.v));
   if (f.fitted && s.c.rule_gradient) {
     const real by = -along.v / (2 * f.M.v), by_error = along.e / (2 * f.M.v) + std::abs(by) * (f.M.e / f.M.v + 2 * u);
     const auto add = [&](int i, int k, real v, real e) {

@@ -90,10 +90,11 @@ struct prepared {
   void subtract_mean() {
     for (int k = 0; k < d; ++k) {
       const real mean = column_mean(y, k, C);
-      real size = 0;
-      for (int i = 0; i < C; ++i) size += std::abs(y.at(i, k)) / C;
-      // The mean is a double: its rounding shifts all rows alike, which only distances do not see.
-      const real off = constant(k) || (of_distance(c) && !c.normalise) ? 0 : 2 * 0x1p-53L * size;
+      real size = 0, differences = 0;
+      for (int i = 0; i < C; ++i) size += std::abs(y.at(i, k)) / C, differences += square(y.at(i, k) - y.at(0, k));
+      // The mean is a sum of doubles: its rounding shifts all rows alike, which only distances do not see.
+      const real summed = growth(C) * std::sqrt(differences * C) / C;
+      const real off = constant(k) || (of_distance(c) && !c.normalise) ? 0 : 0x1p-53L * (2 * size + summed);
       for (uncertain_rows* t : {&x, &y})
         for (int i = 0; i < t->n; ++i) t->at(i, k) -= mean, t->error(i, k) = p.u * std::abs(t->at(i, k)) + off;
     }

@@ -114,7 +114,10 @@ inline scale_of fit(const sample& s) {
     const real mean = column_mean(s.z, k, rows);
     real errors = 0;
     for (int i = 0; i < rows; ++i) errors += square(s.z.error(i, k));
-    f.mean.push_back(mean), f.mean_error.push_back(std::sqrt(errors) / rows);
+    real differences = 0;  // the mean is a sum of doubles
+    for (int i = 0; i < rows; ++i) differences += square(s.z.at(i, k) - s.z.at(0, k));
+    const real summed = 0x1p-53L * (growth(rows) * std::sqrt(differences * rows) / rows + std::abs(mean));
+    f.mean.push_back(mean), f.mean_error.push_back(std::sqrt(errors) / rows + summed);
     for (int i = 0; i < rows; ++i) {
       f.M.v += f.mean_factor / 2 * square(s.z.at(i, k) - mean);
       moved += square((s.z.at(i, k) - mean) * s.z.error(i, k));

@@ -148,7 +148,7 @@ class cuda_engine {
   /// Reports what it finds if the context was asked to look at the data. Else the host does not wait: squared norms become not
   /// numbers, and with them all that is computed.
   template <class T>
-  double beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row);
+  double beyond_squares(const rows<T>& x, const rows<T>& y, small_squares small);
   template <class T>
   void dot(const T* x, const T* y, index_t n, index_t d, double* out);
   template <class T>

@@ -393,21 +393,24 @@ struct vanishing_row_step {
   }
 };
 template <class T>
-double cuda_engine::beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row) {
+double cuda_engine::beyond_squares(const rows<T>& x, const rows<T>& y, small_squares small) {
   const square_limits<T> limits(x.d);
+  const bool each_row = small == small_squares::each_row;
   const double least = limits.least * limits.least;
   for (const rows<T>& r : {x, y})
     if (each_row && r.n > 0)
       launch("vanishing rows", row_kernel<vanishing_row_step<T>>, blocks_for(r.n, block_warps), 1, block_threads, 0, r.n,
              vanishing_row_step<T>{r, least});
-  if (!each_row) launch("vanishing", vanishing_kernel<T>, 1, 1, block_threads, block_warps * sizeof(int), x, y, least);
+  if (small == small_squares::all) launch("vanishing", vanishing_kernel<T>, 1, 1, block_threads, block_warps * sizeof(int), x, y, least);
   if (!ctx_.check_finite()) return 0;
   double* out = take<double>(1);
   const auto magnitude = [&](const T* data, index_t count) {
     largest(data, count, out);
     return rehearses() ? 0.0 : *on_host(out, 1);
   };
-  const auto forbidden = [&](double m) { return m != 0 && !(m >= limits.least && m <= limits.most); };
+  const auto forbidden = [&](double m) {
+    return m != 0 && !((small == small_squares::harmless || m >= limits.least) && m <= limits.most);
+  };
   double found = 0;
   for (const rows<T>& r : {x, y}) {
     if (r.n == 0) continue;

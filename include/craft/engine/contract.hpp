@@ -130,11 +130,13 @@ struct pair_scalars {
   CRAFT_HOST_DEVICE static pair_scalars at_distance(T D) { return {T(-0.5) * D, T(0), T(0)}; }
 };
 
-/// Whether a pair function says `static constexpr bool linear = true`: it is a multiple of s, and looks at no norms.
-template <class K, class = void>
-struct is_linear : std::false_type {};
+/// What squares that vanish do to a result. Nothing, for a smooth function of the distance, whose own parameters are checked; all
+/// is wrong if all numbers are so small, for any other; a row is, for a function of the norms.
+enum class small_squares { harmless, all, each_row };
 template <class K>
-struct is_linear<K, std::enable_if_t<K::linear>> : std::true_type {};
+constexpr small_squares small_squares_of() {
+  return !K::translation_invariant ? small_squares::each_row : is_smooth<K>::value ? small_squares::harmless : small_squares::all;
+}
 
 // ---------------------------------------------------------------------------------------------------------
 // Between the sweeps

@@ -173,15 +173,18 @@ class cpu_engine : public cpu_sweeps {
     });
     *out = double(most.load());
   }
-  /// A magnitude that square_limits forbid, or 0: the largest of all numbers of x and y, or if `each_row` of a row that is not
-  /// zero. The norms tell nearly always. Not of what is not finite: that stays so by itself.
+  /// A magnitude that square_limits forbid, or 0: the largest of all numbers of x and y, or of a row that is not zero. The
+  /// norms tell nearly always. Not of what is not finite: that stays so by itself.
   template <class T>
-  double beyond_squares(const rows<T>& x, const rows<T>& y, bool each_row) const {
+  double beyond_squares(const rows<T>& x, const rows<T>& y, small_squares small) const {
     const square_limits<T> limits(x.d);
+    const bool each_row = small == small_squares::each_row;
     const auto forbidden = [&](double magnitude) {
-      return std::isfinite(magnitude) && magnitude != 0 && !(magnitude >= limits.least && magnitude <= limits.most);
+      const bool too_small = small != small_squares::harmless && magnitude < limits.least;
+      return std::isfinite(magnitude) && magnitude != 0 && (too_small || magnitude > limits.most);
     };
-    const double least = limits.least * limits.least * (each_row ? 1 : double(x.d)), most = limits.most * limits.most;
+    const double least = small == small_squares::harmless ? 0 : limits.least * limits.least * (each_row ? 1 : double(x.d));
+    const double most = limits.most * limits.most;
     double highest = 0, found = 0;
     for (const rows<T>& r : {x, y})
       for (index_t i = 0; i < r.n; ++i) {

@@ -80,8 +80,23 @@ CRAFT_HOST_DEVICE inline V where_equal(V x, V y, V value) {
 template <class V>
 CRAFT_HOST_DEVICE inline V log1p(V x) {
   const V one(1), u = one + x, rounded = u - one;
-  const V corrected = log(u) * x / max(rounded, where_equal(rounded, V(0), one));
+  const V corrected = log(u) * (x / max(rounded, where_equal(rounded, V(0), one)));
   return where_positive(rounded, corrected) + where_equal(rounded, V(0), x);
 }
 
 }  // namespace craft::math
+
+namespace craft::engine {
+
+/// Whether a pair function says `static constexpr bool linear = true`: it is a multiple of s, and looks at no norms.
+template <class K, class = void>
+struct is_linear : std::false_type {};
+template <class K>
+struct is_linear<K, std::enable_if_t<K::linear>> : std::true_type {};
+/// Whether a pair function says `static constexpr bool smooth = true`: its slope stays finite as D goes to 0.
+template <class K, class = void>
+struct is_smooth : std::false_type {};
+template <class K>
+struct is_smooth<K, std::enable_if_t<K::smooth>> : std::true_type {};
+
+}  // namespace craft::engine
