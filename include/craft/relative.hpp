@@ -148,11 +148,15 @@ class prepared_rows {
       x_inverse_norm_ = e.template take<T>(x.n);
       y_inverse_norm_ = e.template take<T>(y.n);
       if (distances) {  // unit rows share a mean too, all the more if the rows do
-        unit_mean_ = e.template take<double>(y.d);
+        unit_mean_ = e.template zeros<double>(y.d);
+        double* rest = e.template take<double>(y.d);
         T* unit = e.template take<T>(y.n * y.d);
-        e.copy(y.data, y.n * y.d, unit);
-        e.normalise(unit, y.n, y.d, y_inverse_norm_);
-        e.column_sums(unit, y.n, y.d, unit_mean_, double(y.n));
+        for (int pass = 0; pass < 2; ++pass) {  // the mean of the rows as rounded, and what that has left of it
+          e.copy(y.data, y.n * y.d, unit);
+          e.normalise(unit, y.n, y.d, y_inverse_norm_, unit_mean_);
+          e.column_means(unit, y.n, y.d, rest);
+          e.each(y.d, add_step{unit_mean_, rest});
+        }
       }
       e.normalise(x.data, x.n, x.d, x_inverse_norm_, unit_mean_);
       e.normalise(y.data, y.n, y.d, y_inverse_norm_, unit_mean_);

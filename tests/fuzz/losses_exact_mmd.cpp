@@ -15,7 +15,7 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
               bool equal, real relative_scale, bool parameters, sums& to) {
   const real u = s.p.u, c = std::abs(q.c), least = s.p.least,
              h = sum_growth(s.N) + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()),
-             in_sum = u * (equal || s.c.type == scalar_type::f64 ? 1.5L * s.N : h);
+             in_sum = u * (equal || s.c.type == scalar_type::f64 ? 3 * s.N : h);
   if (!of_distance(s.c)) {
     const linear_terms k = cosine_or_dot(s.c.kernel, z, q.i, z, q.j, u);
     to.value.v += q.c * k.k.v, to.value.e += c * (k.k.e + u * h * std::abs(k.k.v));

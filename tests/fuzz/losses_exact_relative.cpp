@@ -108,8 +108,10 @@ struct prepared {
         for (int i = 0; i < t->n; ++i) {
           t->at(i, k) -= mean;
           const real r = (*norm)[std::size_t(i)];
+          real moved = 2 * 0x1p-53L;  // the norm, where the row errs itself
+          for (int l = 0; l < d && r > 0; ++l) moved += std::abs(unit->at(i, l)) * before->error(i, l) / r;
           t->error(i, k) =
-              p.u * std::abs(t->at(i, k)) + 2 * 0x1p-53L * std::abs(unit->at(i, k)) + (r > 0 ? before->error(i, k) / r : 0);
+              p.u * std::abs(t->at(i, k)) + moved * std::abs(unit->at(i, k)) + (r > 0 ? before->error(i, k) / r : 0);
         }
     }
   }

@@ -37,17 +37,19 @@ __device__ inline T row_distance(const rows<T>& x, index_t i, const rows<T>& y, 
   for (index_t k = 0; k < x.d; ++k) sum += (xi[k] - yj[k]) * (xi[k] - yj[k]);
   return sum;
 }
-/// What a pair function of the distance looks at if the pair is near, else what it looks at anyway.
+/// What a pair function looks at, and whether no gradient comes from there.
+template <class T>
+struct looked_at {
+  pair_scalars<T> at;
+  bool still;
+};
+/// Of the distance if the pair is near, else what it looks at anyway.
 template <class K, class T>
-__device__ inline pair_scalars<T> scalars_of(const near_pairs<T>& near, const rows<T>& x, index_t i, const rows<T>& y,
-                                             index_t j, const pair_scalars<T>& at) {
-  if (K::translation_invariant && near(at.s, at.a, at.b)) return pair_scalars<T>::at_distance(row_distance(x, i, y, j));
-  return at;
-}
-/// Whether no gradient comes from a pair: equal rows, at a function of their distance.
-template <class K, class T>
-__device__ inline bool is_still(const pair_scalars<T>& at) {
-  return K::translation_invariant && at.s == T(0) && at.a == T(0) && at.b == T(0);
+__device__ inline looked_at<T> look(const near_pairs<T>& near, const rows<T>& x, index_t i, const rows<T>& y, index_t j,
+                                    const pair_scalars<T>& at) {
+  if (!K::translation_invariant || !near(at.s, at.a, at.b)) return {at, false};
+  const T D = row_distance(x, i, y, j);
+  return {pair_scalars<T>::at_distance(D), !(D > T(0))};
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -84,13 +86,13 @@ struct quadratic_element {  // values within a sample and across are summed apar
     return {z.squared[i], i < split, weight * (i < split ? x : y), weight * double(weights.across)};
   }
   __device__ bool writes() const { return gradient; }
-  __device__ pair_scalars<T> scalars(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
-    if (i == j) return {a.squared, a.squared, a.squared};  // a row with itself, known by its index
-    return scalars_of<K>(near, z, i, z, j, pair_scalars<T>{s, a.squared, b.squared});
+  __device__ looked_at<T> look(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
+    if (i == j) return {{a.squared, a.squared, a.squared}, false};  // a row with itself, known by its index
+    return engine::look<K>(near, z, i, z, j, pair_scalars<T>{s, a.squared, b.squared});
   }
   __device__ pair_result<T> operator()(const row_side& a, const column_side& b, index_t i, index_t j, T s) const {
     if (i == j && skip_diagonal) return {};
-    const pair_scalars<T> at = scalars(a, b, i, j, s);
+    const auto [at, still] = look(a, b, i, j, s);
     const bool mirrored = j >= square_end, across = a.first != b.first;
     const T count = mirrored ? b.weight + b.weight : b.weight;
     if (!gradient) {
@@ -99,7 +101,7 @@ struct quadratic_element {  // values within a sample and across are summed apar
     }
     const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
     const T value = count * k.value;
-    const T u = is_still<K>(at) ? T(0) : T(2 * (across ? a.across : a.within)) * b.weight;
+    const T u = still ? T(0) : T(2 * (across ? a.across : a.within)) * b.weight;
     if (i == j) return {value, T(0), T(0.5) * u * (k.ds + k.da + k.db), T(0), T(0)};  // 0 for a function of the distance
     return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds};
   }
@@ -130,7 +132,7 @@ struct map_element {
   __device__ side column(index_t j) const { return {y.squared[j]}; }
   __device__ bool writes() const { return false; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
-    const auto at = scalars_of<K>(near, x, i, y, j, pair_scalars<T>{s, a.squared, b.squared});
+    const pair_scalars<T> at = look<K>(near, x, i, y, j, pair_scalars<T>{s, a.squared, b.squared}).at;
     out[i * stride + j] = S(T(double(scale)) * kernel.value(at.s, at.a, at.b));
     return {};
   }
@@ -159,9 +161,9 @@ struct map_pullback_element {
   __device__ bool writes() const { return true; }
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T s) const {
     const T dk = T(double(scale)) * T(dout[i * stride + j]);
-    const auto at = scalars_of<K>(near, x, i, y, j, pair_scalars<T>{reads ? s : T(0), a.squared, b.squared});
+    const auto [at, still] = look<K>(near, x, i, y, j, pair_scalars<T>{reads ? s : T(0), a.squared, b.squared});
     const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
-    const T u = is_still<K>(at) ? T(0) : dk;
+    const T u = still ? T(0) : dk;
     return {dk * k.value, T(0), u * k.da, u * k.db, u * k.ds};
   }
 };
@@ -473,7 +475,7 @@ __global__ void __launch_bounds__(block_threads, 1) parameters_kernel(panel<T> p
     const auto a = element.row(p.i0 + i);
     const auto b = element.column(p.j0 + j);
     if (p.i0 + i == p.j0 + j && element.skip_diagonal) continue;
-    const auto pair = element.scalars(a, b, p.i0 + i, p.j0 + j, p.s[i * p.stride + j]);
+    const pair_scalars<T> pair = element.look(a, b, p.i0 + i, p.j0 + j, p.s[i * p.stride + j]).at;
     const double u =
         (a.first != b.first ? a.across : a.within) * double(b.weight) * (p.j0 + j >= element.square_end ? 2 : 1);
     const auto add = [&](int q, T k) {
@@ -594,10 +596,12 @@ struct linear_step {
         const auto add = [&](int at, T dk) { per_item[(1 + at) * pairs.p + i] += double(u * dk); };
         kernel.parameters(at.s, at.a, at.b, add, [&](int at, T dk) { add(weights + at, dk); });
       }
-      if (g.gradient == nullptr || is_still<K>(at)) continue;
+      if (g.gradient == nullptr || (radial && !(sum > T(0)))) continue;
       for (index_t c = lane; c < d; c += warp_lanes) {
-        g.gradient[a * d + c] += u * (k.ds * zb[c] + T(2) * k.da * za[c]);
-        g.gradient[b * d + c] += u * (k.ds * za[c] + T(2) * k.db * zb[c]);
+        const T of_a = radial ? T(2) * k.da * (za[c] - zb[c]) : k.ds * zb[c] + T(2) * k.da * za[c];
+        const T of_b = radial ? -of_a : k.ds * za[c] + T(2) * k.db * zb[c];
+        g.gradient[a * d + c] += u * of_a;
+        g.gradient[b * d + c] += u * of_b;
       }
     }
     if (lane == 0) per_item[i] = value;

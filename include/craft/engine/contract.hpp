@@ -158,6 +158,13 @@ struct add_mean_step {
   CRAFT_HOST_DEVICE void operator()(index_t i) const { x[i] = T(double(x[i]) + mean[i % d]); }
 };
 
+/// a_k += b_k
+struct add_step {
+  double* a;
+  const double* b;
+  CRAFT_HOST_DEVICE void operator()(index_t k) const { a[k] += b[k]; }
+};
+
 /// s = exp(log_scale), clamped: out = {s, whether the clamp holds it}.
 template <class Number>
 struct clamped_scale_step {
@@ -241,12 +248,12 @@ struct bandwidth_step {
     fit->mean_factor = 0;
     fit->pairs = pairs;
     for (index_t p = 0; p < pairs; ++p) scale += fit->pair[p].value / double(pairs);
-    if (!(scale > 0)) {
+    if (scale <= 0) {  // what is not a number stays that
       fit->pairs = 0;
       fit->mean_factor = 2 / double(without_diagonal ? n - 1 : n);
       scale = fit->mean_factor * *spread;
     }
-    if (!(scale > 0)) {
+    if (scale <= 0) {
       fit->mean_factor = 0;
       scale = 1;
     }

@@ -791,7 +791,11 @@ class cpu_engine : public cpu_sweeps {
           s, a, b, [&](int q, T dk) { totals[1 + q] += double(u * dk); },
           [&](int q, T dk) { by_bandwidth[q] += double(u * dk); });
     }
-    if (g.gradient == nullptr || (radial && D == T(0))) return;
+    if (g.gradient == nullptr) return;
+    if (radial) {
+      if (D > T(0)) add_difference(T(2) * u * p.da, zi, zj, z.d, g.gradient + i * z.d, g.gradient + j * z.d);
+      return;
+    }
     add_multiple(u * p.ds, zj, z.d, g.gradient + i * z.d);
     add_multiple(u * p.ds, zi, z.d, g.gradient + j * z.d);
     g.self[i] += double(u * p.da);

@@ -177,6 +177,8 @@ class cpu_sweeps : public cpu_threads {
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
     t.s = kept.tiles ? kept.tiles : m.tile, t.stride = product<T>::padded(most_columns);
     t.row_sums = m.row_sums, t.col_sums = m.col_sums, t.near = m.near;
+    t.row_gradient = gx.gradient ? gx.gradient + t.i0 * d : nullptr;
+    t.col_gradient = gy.gradient && !t.diagonal ? gy.gradient + t.j0 * d : nullptr;
     tile_state state = tile_state::again;
     for (t.careful = false; state == tile_state::again; t.careful = true) {
       std::fill_n(m.row_sums, t.ni, T(0));

@@ -17,6 +17,7 @@ struct tile {
   T* row_sums;       ///< ni numbers of this tile, 0 at first
   T* col_sums;       ///< nj numbers of this tile, 0 at first
   index_t* near;     ///< room for nj indices
+  T *row_gradient, *col_gradient;  ///< of the first row and column, d numbers each; null: not wanted
   double* totals;
   index_t slot;      ///< which of the concurrent workers this is
   T* row(index_t i) const { return s + i * stride; }

@@ -79,7 +79,7 @@ void each_with_least(index_t n, running_least<T>& least, F&& f) {
 ///
 /// Two kinds of pairs stand apart from the others of their row, so that what is small there keeps its digits. A row with itself:
 /// nothing moves the distance 0, so its slope must not come into sums where others would be lost beside it. And near
-/// rows, whose distance is taken from the rows; equal ones have no slope either. They are rare: a tile is gone through as if
+/// rows, whose distance and whose share of the gradient are taken from the difference of the rows. They are rare: a tile is gone through as if
 /// there were none, and once more if there may be some.
 template <class T, class K>
 struct quadratic_form_tile {
@@ -141,15 +141,13 @@ struct quadratic_form_tile {
       for (index_t q = 0; q < apart; ++q) {
         const index_t j = t.near[q];
         if (t.diagonal && j == i) continue;
-        const T D = squared_distance(z.data + (t.i0 + i) * z.d, z.data + (t.j0 + j) * z.d, z.d);
+        const T *zi = z.data + (t.i0 + i) * z.d, *zj = z.data + (t.j0 + j) * z.d, D = squared_distance(zi, zj, z.d);
         const auto at = pair_scalars<T>::at_distance(D);
         const pair_partials<T> p = k.partials(at.s, at.a, at.b);
         add_apart(j, at, p.value, value);
-        if (!gradient || D == T(0)) continue;
-        const T u = scale * column_weight[j];
-        row_sum += u * p.da;
-        t.col_sums[j] += u * p.db;
-        s[j] = u * p.ds;
+        if (gradient && D > T(0))
+          add_difference(T(2) * scale * column_weight[j] * p.da, zi, zj, z.d, row_or_null(t.row_gradient, i, z.d),
+                         row_or_null(t.col_gradient, j, z.d));
       }
       if (t.diagonal && skip_diagonal) {
         column_weight[i] = weights.per_row[t.j0 + i];
@@ -272,14 +270,14 @@ struct map_pullback_tile {
       });
       for (index_t q = 0; q < apart; ++q) {
         const index_t j = t.near[q];
-        const T w = scale * T(from[j]), D = squared_distance(x.data + (t.i0 + i) * x.d, y.data + (t.j0 + j) * y.d, x.d);
+        const T *xi = x.data + (t.i0 + i) * x.d, *yj = y.data + (t.j0 + j) * y.d;
+        const T w = scale * T(from[j]), D = squared_distance(xi, yj, x.d);
         const auto at = pair_scalars<T>::at_distance(D);
         const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
         total += double(w * k.value);
-        if (D == T(0)) continue;
-        row_sum += w * k.da;
-        t.col_sums[j] += w * k.db;
-        s[j] = w * k.ds;
+        if (D > T(0))
+          add_difference(T(2) * w * k.da, xi, yj, x.d, row_or_null(t.row_gradient, i, x.d),
+                         row_or_null(t.col_gradient, j, x.d));
       }
       if constexpr (by_norms) t.row_sums[i] += row_sum;
     }

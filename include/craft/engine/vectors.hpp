@@ -87,6 +87,17 @@ template <class T>
     store(y + k, load<V>(y + k) + V(a) * load<V>(x + k));
   });
 }
+/// gx += a (x - y), gy -= a (x - y), where they are wanted
+template <class T>
+[[gnu::noinline]] void add_difference(T a, const T* x, const T* y, index_t n, T* gx, T* gy) {
+  for (index_t k = 0; k < n && gx; ++k) gx[k] += a * (x[k] - y[k]);
+  for (index_t k = 0; k < n && gy; ++k) gy[k] -= a * (x[k] - y[k]);
+}
+/// Row i of a matrix with rows of n numbers, or null.
+template <class T>
+T* row_or_null(T* x, index_t i, index_t n) {
+  return x ? x + i * n : nullptr;
+}
 /// |x| where the sum of squares overflows or vanishes.
 template <class T>
 [[gnu::noinline, gnu::cold]] T scaled_norm(const T* x, index_t n) {
