@@ -49,7 +49,7 @@ __device__ inline looked_at<T> look(const near_pairs<T>& near, const rows<T>& x,
                                     const pair_scalars<T>& at) {
   if (!K::translation_invariant || !near(at.s, at.a, at.b)) return {at, false};
   const T D = row_distance(x, i, y, j);
-  return {pair_scalars<T>::at_distance(D), !(D > T(0))};
+  return {pair_scalars<T>::at_distance(D), D == T(0)};
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -596,7 +596,7 @@ struct linear_step {
         const auto add = [&](int at, T dk) { per_item[(1 + at) * pairs.p + i] += double(u * dk); };
         kernel.parameters(at.s, at.a, at.b, add, [&](int at, T dk) { add(weights + at, dk); });
       }
-      if (g.gradient == nullptr || (radial && !(sum > T(0)))) continue;
+      if (g.gradient == nullptr || (radial && sum == T(0))) continue;
       for (index_t c = lane; c < d; c += warp_lanes) {
         const T of_a = radial ? T(2) * k.da * (za[c] - zb[c]) : k.ds * zb[c] + T(2) * k.da * za[c];
         const T of_b = radial ? -of_a : k.ds * za[c] + T(2) * k.db * zb[c];
