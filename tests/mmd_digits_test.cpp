@@ -20,7 +20,7 @@ using any_case = pair_case<craft::any_kernel<>>;
 using numbers_in = const std::vector<double>&;
 
 /// sum_q c_q^2 / (c_q^2 + D + eps)
-any_case multiquadrics(std::vector<double> c, double eps) {
+any_case multiquadrics(std::vector<double> lengths, double eps) {
   return {"multiquadrics",
           [eps](const pair_of_samples& p, const parameters&, const parameters& h) {
             dual k;
@@ -33,7 +33,7 @@ any_case multiquadrics(std::vector<double> c, double eps) {
             return craft::any_kernel<>(members);
           },
           {},
-          std::move(c)};
+          std::move(lengths)};
 }
 any_case multiscale() { return multiquadrics({0.2, 0.5, 0.9, 1.3}, 1e-8); }
 

@@ -136,7 +136,7 @@ struct gaussian : detail::distance_kernel<gaussian<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    bandwidth(0, at(D).value * (D * V(gamma())) * V(T(2) / sigma));
+    bandwidth(0, at(D).value * D * V(gamma()) * V(T(2) / sigma));  // in this order: D gamma may be beyond T
   }
   template <class U>
   gaussian<U> as() const {
@@ -433,7 +433,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     for (int q = 0; q < count; ++q) {  // each by an exponential of its own, since its digits count for themselves here
       const V k = math::exp(D * V(-gamma[q]));
       weight(order[q], k);
-      bandwidth(order[q], V(beta[q]) * k * (D * V(gamma[q])) * V(T(2) / sigma[q]));
+      bandwidth(order[q], V(beta[q]) * k * D * V(gamma[q]) * V(T(2) / sigma[q]));
     }
   }
   template <class U>

@@ -22,8 +22,8 @@
 //   loss of a row          sum_j |mass p_j - t_j| dz_j + (2 + h) u (|lse| + |z|)
 //   on its way out         v |number|, and some of the least positive number of the type, as where products underflow
 //
-// All but the last are taken twice: r and h are growths of typical sums, and among a million sums some are not. Sums over pairs are linear, over columns they
-// are not; with few rows both are sharp, and the table at the end of a run shows how sharp.
+// All but the last are taken twice: r and h are growths of typical sums, and among a million sums some are not. Sums over
+// pairs are linear, over columns they are not; with few rows both are sharp, and the table at the end of a run shows how sharp.
 #pragma once
 
 #include <algorithm>

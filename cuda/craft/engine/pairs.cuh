@@ -593,8 +593,8 @@ struct linear_step {
       value += double(u) * double(k.value);
       if (parameters > 0 && lane == 0) {
         const int weights = kernel.weights();
-        const auto add = [&](int at, T dk) { per_item[(1 + at) * pairs.p + i] += double(u * dk); };
-        kernel.parameters(at.s, at.a, at.b, add, [&](int at, T dk) { add(weights + at, dk); });
+        const auto add = [&](int which, T dk) { per_item[(1 + which) * pairs.p + i] += double(u * dk); };
+        kernel.parameters(at.s, at.a, at.b, add, [&](int which, T dk) { add(weights + which, dk); });
       }
       if (g.gradient == nullptr || (radial && sum == T(0))) continue;
       for (index_t c = lane; c < d; c += warp_lanes) {

@@ -131,8 +131,8 @@ class checks {
     one_per_row(name, y.size(), of);
     reachable(name, y, engine);
   }
-  /// Weights: none, or one per row of the input called `of`, finite, not negative, and not all zero. One rule for all verbs: rows that a label leaves
-  /// out are another matter.
+  /// Weights: none, or one per row of the input called `of`, finite, not negative, and not all zero. One rule for all verbs: rows
+  /// that a label leaves out are another matter.
   template <class Engine>
   void weights(const char* name, const numbers& given, const char* of, Engine& engine) const {
     if (given.empty()) return;

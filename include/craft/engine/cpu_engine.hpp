@@ -793,7 +793,7 @@ class cpu_engine : public cpu_sweeps {
     }
     if (g.gradient == nullptr) return;
     if (radial) {
-      if (D != T(0)) add_difference(T(2) * u * p.da, zi, zj, z.d, g.gradient + i * z.d, g.gradient + j * z.d);
+      add_difference(T(2) * u * p.da, zi, zj, z.d, g.gradient + i * z.d, g.gradient + j * z.d);
       return;
     }
     add_multiple(u * p.ds, zj, z.d, g.gradient + i * z.d);

@@ -13,6 +13,7 @@
 
 #include "craft/engine/contract.hpp"
 #include "craft/engine/function_ref.hpp"
+#include "craft/kernels.hpp"
 
 namespace craft::engine {
 

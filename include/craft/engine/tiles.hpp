@@ -145,7 +145,7 @@ struct quadratic_form_tile {
         const auto at = pair_scalars<T>::at_distance(D);
         const pair_partials<T> p = k.partials(at.s, at.a, at.b);
         add_apart(j, at, p.value, value);
-        if (gradient && D != T(0))
+        if (gradient)
           add_difference(T(2) * scale * column_weight[j] * p.da, zi, zj, z.d, row_or_null(t.row_gradient, i, z.d),
                          row_or_null(t.col_gradient, j, z.d));
       }
@@ -275,9 +275,7 @@ struct map_pullback_tile {
         const auto at = pair_scalars<T>::at_distance(D);
         const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
         total += double(w * k.value);
-        if (D != T(0))
-          add_difference(T(2) * w * k.da, xi, yj, x.d, row_or_null(t.row_gradient, i, x.d),
-                         row_or_null(t.col_gradient, j, x.d));
+        add_difference(T(2) * w * k.da, xi, yj, x.d, row_or_null(t.row_gradient, i, x.d), row_or_null(t.col_gradient, j, x.d));
       }
       if constexpr (by_norms) t.row_sums[i] += row_sum;
     }
