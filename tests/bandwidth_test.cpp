@@ -240,3 +240,31 @@ TEMPLATE_LIST_TEST_CASE("MMD uses the scale that is reported", "[bandwidth]", de
       CHECK(std::abs(got - want) <= 20 * roundoff<typename D::scalar>);
     }
 }
+
+TEMPLATE_LIST_TEST_CASE("M is exactly that of the numbers given: no distance for equal rows, and none lost beside a large mean",
+                        "[bandwidth]", devices) {
+  using D = TestType;
+  auto ctx = D::make();
+  const auto scale = [&](const reals& X, const reals& Y, craft::bandwidth_rule rule,
+                         craft::bandwidth_sample sample = craft::bandwidth_sample::pooled) {
+    const array<D> x(X), y(Y);
+    return craft::bandwidth_scale(ctx, x.in(), y.in(), {rule, sample, false});
+  };
+  // Most rows are one and the same: the median is 0, and M that of the mean.
+  reals X = random_reals(6, 16, 71, 3).row(0).replicate(6, 1), Y = random_reals(2, 16, 72, 3);
+  CHECK(scale(X, Y, craft::bandwidth_rule::median) == scale(X, Y, craft::bandwidth_rule::mean));
+  // All rows are: M is 1.
+  for (const auto rule : {craft::bandwidth_rule::mean, craft::bandwidth_rule::mean_offdiagonal, craft::bandwidth_rule::median})
+    CHECK(scale(X, X, rule) == 1);
+  CHECK(scale(X, Y, craft::bandwidth_rule::mean, craft::bandwidth_sample::x) == 1);
+  // Two rows, 12 apart at 5.5e7, which a float holds.
+  X = reals::Constant(1, 1, -55004140.0);
+  Y = reals::Constant(1, 1, -55004128.0);
+  CHECK(scale(X, Y, craft::bandwidth_rule::median) == 144);
+  CHECK(scale(X, Y, craft::bandwidth_rule::mean) == 72);
+  // x's rows nearly the same, y far away.
+  X = reals(2, 1);
+  X << 1, 1 + 0x1p-20;
+  Y = reals::Constant(1, 1, 0.0);
+  CHECK(std::abs(scale(X, Y, craft::bandwidth_rule::mean, craft::bandwidth_sample::x) / 0x1p-41 - 1) <= 1e-3);
+}

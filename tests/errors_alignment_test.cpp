@@ -81,6 +81,7 @@ TEMPLATE_LIST_TEST_CASE("anchor_cross_entropy: errors", "[errors][alignment]", d
   weighted({1, 1, 1, 1, 1}, craft::shape_error(""));
   weighted({1, 1, 1, 1, 1, 1, 1}, craft::shape_error(""));
   for (const double bad : {-1e-3, not_a_number, infinity}) weighted({1, 1, bad, 1, 1, 1}, craft::option_error(""));
+  weighted({0, 0, 0, 0, 0, 0}, craft::option_error(""));
 
   const auto to = [&](auto change) {
     craft::alignment_gradients<S, D::space> h = g;
@@ -218,6 +219,15 @@ TEMPLATE_LIST_TEST_CASE("info_nce: errors of weights and smoothing", "[errors][a
   rejects<craft::option_error>(all, run, {"-1"});
   o.weights = undefined.as_numbers();
   rejects<craft::option_error>(all, run);
+  // The same rule in all verbs: not all zero, and a sum that is a normal double.
+  const array<D, T> zero(std::vector<double>(6, 0.0));
+  o.weights = zero.as_numbers();
+  rejects<craft::option_error>(all, run, {"weights must not all be zero"});
+  const array<D, double> huge(std::vector<double>(6, 1e308)), tiny(std::vector<double>(6, 5e-324));
+  for (const auto* w : {&huge, &tiny}) {
+    o.weights = w->as_numbers();
+    rejects<craft::option_error>(all, run, {"weights sum to", "divide them by the largest"});
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------
