@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include "craft/cuda.cuh"
+#include "craft/engine/sample_weights.hpp"
 #include "craft/kernels.hpp"
 
 namespace craft::engine {
@@ -59,12 +60,17 @@ using std::int64_t;
   template void cuda_engine::each<add_mean_step<T>>(index_t, const add_mean_step<T>&) const;                               \
   template void cuda_engine::each<row_key_step<T>>(index_t, const row_key_step<T>&) const;                                 \
   template void cuda_engine::each<equal_row_step<T>>(index_t, const equal_row_step<T>&) const;                             \
-  template void cuda_engine::each<bandwidth_step<T>>(index_t, const bandwidth_step<T>&) const;                             \
   template void cuda_engine::each<bandwidth_pullback_step<T>>(index_t, const bandwidth_pullback_step<T>&) const;           \
   template void cuda_engine::each<objective_step<T>>(index_t, const objective_step<T>&) const;                             \
   template void cuda_engine::each<label_step<T>>(index_t, const label_step<T>&) const;                                     \
   template void cuda_engine::each<clear_diagonal_step<T>>(index_t, const clear_diagonal_step<T>&) const;                   \
-  template void cuda_engine::each<label_sums_step<T>>(index_t, const label_sums_step<T>&) const;
+  template void cuda_engine::each<label_sums_step<T>>(index_t, const label_sums_step<T>&) const;                           \
+  template void cuda_engine::each<weights_apart_step<T>>(index_t, const weights_apart_step<T>&) const;                     \
+  template void cuda_engine::each<sample_weight_step<T>>(index_t, const sample_weight_step<T>&) const;                     \
+  template void cuda_engine::each<row_weight_pullback_step<cuda_engine::softmax<T>>>(                                      \
+      index_t, const row_weight_pullback_step<cuda_engine::softmax<T>>&) const;                                            \
+  template void cuda_engine::each<target_pullback_step<T, cuda_engine::softmax<T>>>(                                       \
+      index_t, const target_pullback_step<T, cuda_engine::softmax<T>>&) const;
 
 CRAFT_FOR_COMPUTED(double)
 CRAFT_FOR_COMPUTED(float)
@@ -83,6 +89,9 @@ template void cuda_engine::each<clamped_scale_step<device_number>>(index_t, cons
 template void cuda_engine::each<clamped_scale_pullback_step<device_number>>(
     index_t, const clamped_scale_pullback_step<device_number>&) const;
 template void cuda_engine::each<form_factors_step>(index_t, const form_factors_step&) const;
+template void cuda_engine::each<bandwidth_step>(index_t, const bandwidth_step&) const;
+template void cuda_engine::each<add_step>(index_t, const add_step&) const;
+template void cuda_engine::each<shared_weight_step>(index_t, const shared_weight_step&) const;
 
 // ---- for every type T computed from numbers stored as S
 #define CRAFT_FOR_STORED(T, S)                                                                                        \
@@ -138,5 +147,11 @@ using four_multiquadrics =
                inverse_multiquadric<T>>;
 CRAFT_FOR_KERNEL(double, four_multiquadrics<double>)
 CRAFT_FOR_KERNEL(float, four_multiquadrics<float>)
+template void cuda_engine::map<double, four_multiquadrics<double>, double>(const rows<double>&, const rows<double>&,
+                                                                           const four_multiquadrics<double>&, const number&,
+                                                                           const place<double>&);
+template void cuda_engine::map<float, four_multiquadrics<float>, float>(const rows<float>&, const rows<float>&,
+                                                                        const four_multiquadrics<float>&, const number&,
+                                                                        const place<float>&);
 
 }  // namespace craft::engine

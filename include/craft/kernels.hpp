@@ -81,6 +81,12 @@ struct radial {
   V value, slope;
 };
 
+/// D gamma as a factor of exp(-D gamma): finite, where the exponential is 0 or the least number anyway.
+template <class V, class T>
+CRAFT_HOST_DEVICE V exponent(V D, T gamma) {
+  return math::min(D * V(gamma), V(T(1024)));
+}
+
 /// What kernels of D = a + b - 2 s share. Kernel::at(D) gives value and dk/dD, the whole formula.
 /// Rounding can make D slightly negative; it is taken as 0 then.
 template <class Kernel>
@@ -136,7 +142,7 @@ struct gaussian : detail::distance_kernel<gaussian<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    bandwidth(0, at(D).value * D * V(gamma()) * V(T(2) / sigma));  // in this order: D gamma may be beyond T
+    bandwidth(0, at(D).value * detail::exponent(D, gamma()) * V(T(2) / sigma));
   }
   template <class U>
   gaussian<U> as() const {
@@ -433,7 +439,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     for (int q = 0; q < count; ++q) {  // each by an exponential of its own, since its digits count for themselves here
       const V k = math::exp(D * V(-gamma[q]));
       weight(order[q], k);
-      bandwidth(order[q], V(beta[q]) * k * D * V(gamma[q]) * V(T(2) / sigma[q]));
+      bandwidth(order[q], V(beta[q]) * k * detail::exponent(D, gamma[q]) * V(T(2) / sigma[q]));
     }
   }
   template <class U>
