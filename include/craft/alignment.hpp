@@ -174,8 +174,8 @@ class alignment_call {
     r.x.store(g.x, upstream);
     r.y.store(g.y, upstream);
   }
-  /// Loss of one or two directions, and its gradients. divided: whether by the weights' sum.
-  template <class Options, class Gradients>
+  /// Loss of one or two directions, and its gradients. Soft: whether targets have one; divided: whether by the weights' sum.
+  template <bool Soft, class Options, class Gradients>
   void run_softmax(const Options& o, softmax by_row, softmax by_col, bool both, bool divided,
                    const scalar_out<T, Context::space>& value, const Gradients& g) {
     sides r = prepare(o, g);
@@ -183,7 +183,8 @@ class alignment_call {
     const bool pulled = r.x.g.wanted();
     T* dots = softmax_value(e, r.x.r, r.y.r, by_row, by_col, both, pulled, loss);
     if (g.weights.wanted()) store_weights(by_row, by_col, both, divided, e.read(o.upstream), g.weights);
-    if (g.targets.wanted()) store_targets(r, by_row, e.read(o.upstream), g.targets);
+    if constexpr (Soft)
+      if (g.targets.wanted()) store_targets(r, by_row, e.read(o.upstream), g.targets);
     if (pulled) {
       e.softmax_pullback(r.x.r, r.y.r, by_row, by_col, both, dots, r.x.g, r.y.g);
       if (g.bias.wanted()) e.store_vector(e.template zeros<double>(1), g.bias, number(0));  // it moves no softmax
@@ -265,7 +266,7 @@ void anchor_cross_entropy(const Context& ctx, const X& x, const A& anchors, cons
     e.soft_targets(t, options.label_smoothing, s);
     e.row_weights(n, options.weights, nullptr, 0, nullptr, options.reduce == reduction::mean, 1.0, s);
   }
-  call.run_softmax(options, s, {}, false, options.reduce == reduction::mean, value, gradients);
+  call.template run_softmax<!by_label>(options, s, {}, false, options.reduce == reduction::mean, value, gradients);
 }
 
 /// Contrastive loss within a batch: the other modality's rows are the anchors.
@@ -302,7 +303,7 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   const double share = both ? 0.5 : 1.0;
   e.row_weights(n, options.weights, nullptr, 0, by_row.matches, true, share, by_row);
   if (both) e.row_weights(m, options.weights, nullptr, 0, by_col.matches, true, share, by_col);
-  call.run_softmax(options, by_row, by_col, both, true, value, gradients);
+  call.template run_softmax<false>(options, by_row, by_col, both, true, value, gradients);
 }
 
 /// Sigmoid loss over all pairs:

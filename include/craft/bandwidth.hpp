@@ -22,7 +22,7 @@ enum class bandwidth_sample { pooled, x };
 /// of the two is meant changes dL/dx by large factors (docs/math.md), so it is an explicit choice here.
 ///
 /// If the rule gives 0 (a median where most rows are equal) M falls back to the mean, and if that is 0 too (all rows
-/// equal) to 1; every kernel value is then k(0), and the gradients are finite.
+/// equal, or made so by the rounding of numbers of which the pooled mean was subtracted) to 1; every kernel value is then k(0), and the gradients are finite.
 ///
 /// Cost: mean rules O(N d); median rules a few sweeps over the pairs, O(N^2 d) operations, without storing distances.
 /// Source: A. Gretton et al., JMLR 13 (2012), section 8, for the median heuristic.

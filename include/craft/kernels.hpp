@@ -520,7 +520,8 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 /// weight * kernel; the weight is the first of its weights.
 template <class T, class K>
 struct scaled {
-  static constexpr bool translation_invariant = K::translation_invariant, smooth = engine::is_smooth<K>::value;
+  static constexpr bool translation_invariant = K::translation_invariant;
+  static constexpr bool smooth = engine::is_smooth<K>::value;
   T weight;  ///< its weight 0
   K kernel;  ///< the pair function that is scaled
 

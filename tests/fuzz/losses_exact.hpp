@@ -125,7 +125,8 @@ inline void add_output(exact_answer& a, const char* kind, const std::vector<real
   o.kind = kind;
   for (std::size_t i = 0; i < v.size(); ++i) {
     o.value.push_back(v[i] * factor);
-    o.bound.push_back((2 * e[i] + u * std::abs(v[i])) * std::abs(factor) + out.u * std::abs(v[i] * factor) + 4 * out.least);
+    o.bound.push_back((2 * e[i] + u * std::abs(v[i])) * std::abs(factor) + out.u * std::abs(v[i] * factor) +
+                      4 * out.least * (1 + std::abs(factor)));
   }
   a.outputs.push_back(o);
 }

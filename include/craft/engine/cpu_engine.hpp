@@ -783,7 +783,7 @@ class cpu_engine : public cpu_sweeps {
     const T D = radial ? squared_distance(zi, zj, z.d) : T(0);
     const auto [s, a, b] = radial ? pair_scalars<T>::at_distance(D)
                                   : pair_scalars<T>{engine::dot(zi, zj, z.d), z.squared[i], z.squared[j]};
-    const pair_partials<T> p = k.partials(s, a, b);
+    const pair_partials<T> p = partials_of<T>(k, {s, a, b});
     totals[0] += double(u) * double(p.value);
     if (parameters) {
       double* by_bandwidth = totals + 1 + k.weights();

@@ -74,6 +74,12 @@ void each_with_least(index_t n, running_least<T>& least, F&& f) {
   for (; j < n; ++j) f(j, least.one);
 }
 
+/// The kernel's values of a single pair, as a call: there are few of them.
+template <class T, class K>
+[[gnu::noinline]] pair_partials<T> partials_of(const K& k, const pair_scalars<T>& at) {
+  return k.partials(at.s, at.a, at.b);
+}
+
 /// Weighted sum of k over all pairs, sum_ij u_ij k(z_i, z_j), on a stacked sample whose first `split` rows are x.
 /// Optionally the sums of the kernel's parameter derivatives.
 ///
@@ -98,7 +104,7 @@ struct quadratic_form_tile {
     const double factor = 2 * (first == second ? (first ? weights.within_x : weights.within_y) : weights.across);
     const T *a_of = z.squared + t.i0, *b = z.squared + t.j0;
     const T far = radial ? far_enough(near, a_of, t.ni, b, t.nj) : T(0);
-    const pair_partials<T> itself = radial && t.diagonal ? k.partials(T(0), T(0), T(0)) : pair_partials<T>{};
+    const pair_partials<T> itself = radial && t.diagonal ? partials_of<T>(k, {T(0), T(0), T(0)}) : pair_partials<T>{};
     running_least<T> least;
     double total = 0;
     std::copy_n(weights.per_row + t.j0, t.nj, column_weight);
@@ -143,7 +149,7 @@ struct quadratic_form_tile {
         if (t.diagonal && j == i) continue;
         const T *zi = z.data + (t.i0 + i) * z.d, *zj = z.data + (t.j0 + j) * z.d, D = squared_distance(zi, zj, z.d);
         const auto at = pair_scalars<T>::at_distance(D);
-        const pair_partials<T> p = k.partials(at.s, at.a, at.b);
+        const pair_partials<T> p = partials_of(k, at);
         add_apart(j, at, p.value, value);
         if (gradient)
           add_difference(T(2) * scale * column_weight[j] * p.da, zi, zj, z.d, row_or_null(t.row_gradient, i, z.d),
@@ -152,7 +158,7 @@ struct quadratic_form_tile {
       if (t.diagonal && skip_diagonal) {
         column_weight[i] = weights.per_row[t.j0 + i];
       } else if (t.diagonal) {
-        const pair_partials<T> p = radial ? itself : k.partials(a, a, a);
+        const pair_partials<T> p = radial ? itself : partials_of<T>(k, {a, a, a});
         add_apart(i, {a, a, a}, p.value, value);
         row_sum += T(0.5) * scale * column_weight[i] * (p.ds + p.da + p.db);  // exactly 0 for a function of the distance
       }
@@ -220,7 +226,7 @@ struct map_tile {
         const index_t j = t.near[q];
         const T D = squared_distance(x.data + (t.i0 + i) * x.d, y.data + (t.j0 + j) * y.d, x.d);
         const auto at = pair_scalars<T>::at_distance(D);
-        s[j] = scale * kernel.value(at.s, at.a, at.b);
+        s[j] = scale * partials_of(kernel, at).value;
       }
       S* to = out.row(t.i0 + i) + t.j0;
       for (index_t j = 0; j < t.nj; ++j) to[j] = S(s[j]);
@@ -273,7 +279,7 @@ struct map_pullback_tile {
         const T *xi = x.data + (t.i0 + i) * x.d, *yj = y.data + (t.j0 + j) * y.d;
         const T w = scale * T(from[j]), D = squared_distance(xi, yj, x.d);
         const auto at = pair_scalars<T>::at_distance(D);
-        const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
+        const pair_partials<T> k = partials_of(kernel, at);
         total += double(w * k.value);
         add_difference(T(2) * w * k.da, xi, yj, x.d, row_or_null(t.row_gradient, i, x.d), row_or_null(t.col_gradient, j, x.d));
       }
