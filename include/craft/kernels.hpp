@@ -250,9 +250,8 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    const V t = excess(D);
-    const V k = math::exp(math::log1p(t) * V(-alpha));
-    return {k, k / (V(T(1)) + t) * V(T(-0.5) / (length * length))};
+    const terms<V> k = terms_at(D);
+    return {k.value, k.slope};
   }
   CRAFT_HOST_DEVICE int weights() const { return 0; }
   CRAFT_HOST_DEVICE int bandwidths() const { return 2; }
@@ -260,9 +259,9 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    const V t = excess(D), k = at(D).value;
-    bandwidth(0, k * (t / (V(T(1)) + t)) * V(T(2) * alpha / length));
-    bandwidth(1, -(k * log1p_less_slope(t)));
+    const terms<V> k = terms_at(D);
+    bandwidth(0, k.value * (k.t / (V(T(1)) + k.t)) * V(T(2) * alpha / length));
+    bandwidth(1, -(k.value * log1p_less_slope(k.t, k.log1p)));
   }
   template <class U>
   rational_quadratic<U> as() const {
@@ -274,18 +273,32 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   }
 
  private:
-  /// t = D / (2 alpha l^2), at most the largest number: of infinity there is no logarithm here.
+  /// t = D / (2 alpha l^2), or `most` where it is beyond that; log(1 + t), k and dk/dD of the true t.
   template <class V>
-  CRAFT_HOST_DEVICE V excess(V D) const {
-    constexpr T largest = math::limits<T>::largest / T(2);
-    return -math::max(-(D * V(T(0.5) / (length * length)) * V(T(1) / alpha)), V(-largest));
+  struct terms {
+    V t, log1p, value, slope;
+  };
+  template <class V>
+  CRAFT_HOST_DEVICE terms<V> terms_at(V D) const {
+    constexpr T most = math::limits<T>::largest / T(4);
+    const V by_length(T(0.5) / (length * length)), t = -math::max(-(D * by_length * V(T(1) / alpha)), V(-most));
+    const bool beyond = math::any_at_least(t, most);
+    V log1p = math::log1p(t);
+    if (beyond) {  // log t = log D - log(2 alpha l^2)
+      const T rest = math::log(most) + math::log(T(2)) + math::log(alpha) + T(2) * math::log(length);
+      log1p = log1p + math::max(math::log(D) - V(rest), V(T(0)));
+    }
+    const V k = math::exp(log1p * V(-alpha));
+    V slope = k / (V(T(1)) + t) * by_length;
+    if (beyond) slope = math::min(slope, k * V(alpha) / D);  // what it is for large t, and larger than it for others
+    return {t, log1p, k, -slope};
   }
   /// log(1 + t) - t / (1 + t). Both are nearly t for small t: there, with w = t / (2 + t), it is
   /// 2 w^2 / (1 + w) + 2 w^3 (1/3 + w^2/5 + w^4/7 + ...), from log(1 + t) = 2 artanh(w).
   template <class V>
-  CRAFT_HOST_DEVICE static V log1p_less_slope(V t) {
+  CRAFT_HOST_DEVICE static V log1p_less_slope(V t, V log1p) {
     const V one(T(1)), two(T(2));
-    const V w = t / (two + t), squared = w * w, far = math::log1p(t) - t / (one + t);
+    const V w = t / (two + t), squared = w * w, far = log1p - t / (one + t);
     V series(T(0));
     for (int n = 15; n >= 0; --n) series = series * squared + V(T(1) / T(2 * n + 3));
     const V near = two * squared * (one / (one + w) + w * series);

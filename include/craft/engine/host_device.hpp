@@ -76,6 +76,14 @@ CRAFT_HOST_DEVICE inline V where_equal(V x, V y, V value) {
   else
     return x.where_equal(y, value);
 }
+/// Whether x, or any number of a register, is at least that.
+template <class V, class T>
+CRAFT_HOST_DEVICE inline bool any_at_least(V x, T least) {
+  if constexpr (std::is_floating_point_v<V>)
+    return x >= least;
+  else
+    return x.any_at_least(least);
+}
 /// log(1 + x) for x >= 0 without losing a small x (W. Kahan's correction of the rounded 1 + x).
 template <class V>
 CRAFT_HOST_DEVICE inline V log1p(V x) {
