@@ -270,6 +270,7 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   void check() const {
     detail::check_positive("rational_quadratic", "length", length);
     detail::check_positive("rational_quadratic", "alpha", alpha);
+    detail::check_positive("rational_quadratic", "length sqrt(alpha)", length * std::sqrt(alpha));
   }
 
  private:
@@ -278,20 +279,23 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   struct terms {
     V t, log1p, value, slope;
   };
+  static constexpr T most = math::limits<T>::largest / T(4);
   template <class V>
   CRAFT_HOST_DEVICE terms<V> terms_at(V D) const {
-    constexpr T most = math::limits<T>::largest / T(4);
-    const V by_length(T(0.5) / (length * length)), t = -math::max(-(D * by_length * V(T(1) / alpha)), V(-most));
-    const bool beyond = math::any_at_least(t, most);
-    V log1p = math::log1p(t);
-    if (beyond) {  // log t = log D - log(2 alpha l^2)
-      const T rest = math::log(most) + math::log(T(2)) + math::log(alpha) + T(2) * math::log(length);
-      log1p = log1p + math::max(math::log(D) - V(rest), V(T(0)));
-    }
+    const V t = D * V(T(0.5) / (length * length) / alpha);
+    if (math::any_at_least(t, most)) return beyond(D, -math::max(-t, V(-most)));
+    const V u = V(T(1)) + t, inverse = V(T(1)) / u;
+    const V log1p = math::log(u) + (t - (u - V(T(1)))) * inverse;  // what u has lost of t is not lost
     const V k = math::exp(log1p * V(-alpha));
-    V slope = k / (V(T(1)) + t) * by_length;
-    if (beyond) slope = math::min(slope, k * V(alpha) / D);  // what it is for large t, and larger than it for others
-    return {t, log1p, k, -slope};
+    return {t, log1p, k, k * inverse * V(T(-0.5) / (length * length))};
+  }
+  /// The same where t may be clipped: log t = log D - log(2 alpha l^2), and dk/dD = -k alpha / D, which is more than it is for others.
+  template <class V>
+  CRAFT_HOST_DEVICE terms<V> beyond(V D, V t) const {
+    const T rest = math::log(most) + math::log(T(2)) + math::log(alpha) + T(2) * math::log(length);
+    const V log1p = math::log1p(t) + math::max(math::log(D) - V(rest), V(T(0)));
+    const V k = math::exp(log1p * V(-alpha)), near = k / (V(T(1)) + t) * V(T(0.5) / (length * length));
+    return {t, log1p, k, -math::min(near, k * V(alpha) / D)};
   }
   /// log(1 + t) - t / (1 + t). Both are nearly t for small t: there, with w = t / (2 + t), it is
   /// 2 w^2 / (1 + w) + 2 w^3 (1/3 + w^2/5 + w^4/7 + ...), from log(1 + t) = 2 artanh(w).

@@ -45,7 +45,9 @@ struct pack {
   pack sqrt() const { return Eigen::internal::psqrt(v); }
   pack max(pack o) const { return Eigen::internal::pmax(v, o.v); }
   pack min(pack o) const { return Eigen::internal::pmin(v, o.v); }
-  bool any_at_least(T least) const { return Eigen::internal::predux_max(v) >= least; }
+  bool any_at_least(T least) const {
+    return Eigen::internal::predux_any(Eigen::internal::pcmp_le(Eigen::internal::pset1<packet>(least), v));
+  }
   pack where_equal(pack o, pack value) const {
     return Eigen::internal::pand(Eigen::internal::pcmp_eq(v, o.v), value.v);
   }
