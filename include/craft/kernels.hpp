@@ -73,6 +73,9 @@ template <class T>
 void check_floor(const char* kernel, const char* parameter, T value) {
   require<option_error>(value >= T(0) && value < math::limits<T>::infinity, kernel, ": ", parameter,
                         " must not be negative, got ", double(value));
+  require<option_error>(value == T(0) || value >= math::limits<T>::smallest, kernel, ": ", parameter, " must be 0 or at least ",
+                        double(math::limits<T>::smallest), " to be computed in ", sizeof(T) == 8 ? "double" : "float", ", got ",
+                        double(value));
 }
 
 /// Value and derivative of a function of the squared distance D alone.

@@ -118,11 +118,15 @@ bool out_of_range(real largest, int d, const precision& p) {
 }
 bool parameters_out_of_range(const test_case& c, const precision& p) {
   bool out = false;
-  for (const member& m : c.members)
-    for (const real v : {real(m.bandwidth), m.family == family::rational_quadratic ? real(m.shape) : 1.0L}) {
+  for (const member& m : c.members) {
+    const bool quadratic = m.family == family::rational_quadratic;
+    const real l = m.bandwidth, shape = quadratic ? real(m.shape) : 1.0L;
+    for (const real v : {l, shape, l * std::sqrt(shape)}) {
       const real least = 1.01L * std::sqrt(p.smallest / (2 * p.u));  // squares and their inverses keep all digits
       out = out || v < least || v > 1 / least;
     }
+    out = out || (!quadratic && m.shape != 0 && std::abs(real(m.shape)) < 2 * p.smallest);
+  }
   return of_distance(c) && out;
 }
 
