@@ -187,6 +187,8 @@ void registers_equal_numbers(const Case& c) {
   all.push_back({0, 1, 0, 1});
   all.push_back({0, 0, 0, 0});
   all.push_back({-200, 200, 200, 800});  // exponentials that vanish
+  const double denormal = double(std::numeric_limits<T>::min()) / 40;
+  all.push_back({0, 0, denormal, denormal});
   while (all.size() % std::size_t(width) != 0) all.push_back(all.front());
   const auto check = [&](const V& got, index_t lane, T want) {
     T numbers[width];

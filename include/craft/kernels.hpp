@@ -84,12 +84,6 @@ struct radial {
   V value, slope;
 };
 
-/// The largest D that has no slope under a square root: of what is below the normal numbers a register's square root is 0.
-template <class T>
-CRAFT_HOST_DEVICE T least_with_slope(T floor) {
-  return floor > math::limits<T>::smallest ? floor : math::limits<T>::smallest;
-}
-
 /// D gamma as a factor of exp(-D gamma): finite, where the exponential is 0 or the least number anyway.
 template <class V, class T>
 CRAFT_HOST_DEVICE V exponent(V D, T gamma) {
@@ -179,7 +173,7 @@ struct laplacian : detail::distance_kernel<laplacian<T>> {
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
     const V r = math::sqrt(math::max(D, V(floor)));
     const V k = math::exp(r * V(T(-1) / sigma));
-    return {k, math::where_positive(D - V(detail::least_with_slope(floor)), k * V(T(-0.5) / sigma) / r)};
+    return {k, math::where_positive(D - V(floor), k * V(T(-0.5) / sigma) / r)};
   }
   CRAFT_HOST_DEVICE int weights() const { return 0; }
   CRAFT_HOST_DEVICE int bandwidths() const { return 1; }
@@ -334,7 +328,7 @@ struct negative_distance : detail::distance_kernel<negative_distance<T>>, detail
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
     const V r = math::sqrt(math::max(D, V(floor)));
-    return {-r, math::where_positive(D - V(detail::least_with_slope(floor)), V(T(-0.5)) / r)};
+    return {-r, math::where_positive(D - V(floor), V(T(-0.5)) / r)};
   }
   template <class U>
   negative_distance<U> as() const {

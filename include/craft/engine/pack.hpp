@@ -42,7 +42,12 @@ struct pack {
 
   pack exp() const { return Eigen::internal::pexp(v); }
   pack log() const { return Eigen::internal::plog(v); }
-  pack sqrt() const { return Eigen::internal::psqrt(v); }
+  pack sqrt() const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (any_denormal()) return sqrt_of_denormals();
+    }
+    return Eigen::internal::psqrt(v);
+  }
   pack max(pack o) const { return Eigen::internal::pmax(v, o.v); }
   pack min(pack o) const { return Eigen::internal::pmin(v, o.v); }
   bool any_at_least(T least) const {
@@ -55,6 +60,18 @@ struct pack {
     const packet positive = Eigen::internal::pcmp_lt(Eigen::internal::pset1<packet>(T(0)), v);
     return Eigen::internal::pand(positive, value.v);
   }
+
+ private:
+  bool any_denormal() const {
+    const packet positive = Eigen::internal::pcmp_lt(pack(T(0)).v, v);
+    return Eigen::internal::predux_any(Eigen::internal::pand(positive, Eigen::internal::pcmp_lt(v, least_normal())));
+  }
+  /// Eigen takes the root of a denormal float as 0, so it is given 2^24 times as much.
+  [[gnu::noinline]] pack sqrt_of_denormals() const {
+    const pack raised = (*this * pack(T(0x1p24))).sqrt() * pack(T(0x1p-12));
+    return Eigen::internal::pselect(Eigen::internal::pcmp_lt(v, least_normal()), raised.v, Eigen::internal::psqrt(v));
+  }
+  static packet least_normal() { return pack(math::limits<T>::smallest).v; }
 };
 
 template <class T>
