@@ -271,6 +271,33 @@ TEMPLATE_LIST_TEST_CASE("rows of very small and very large norm are normalised",
   }
 }
 
+TEMPLATE_LIST_TEST_CASE("rows of a denormal norm are normalised, and rows without an inverse norm are 0", "[alignment]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  const bool wide = sizeof(typename D::compute) == 8;
+  // Numbers of few bits, which lose none where they are denormal.
+  reals x(4, 3), y = random_reals(4, 3, 29);
+  x << 3, 1, 0, -2, 1, 5, 1, -1, 4, 0, 2, 1;
+  const double small = wide ? 0x1p-1025 : 0x1p-129, none = wide ? 0x1p-1060 : 0x1p-145;
+  setting s;
+  s.log_scale = -3;  // so that the gradient of such rows is within the type
+  for (int loss = 0; loss < losses; ++loss) {
+    INFO(loss_names[loss]);
+    const double tolerance = 64 * roundoff<typename D::scalar>;
+    const auto plain = run<D>(loss, ctx, x, y, s), scaled = run<D>(loss, ctx, x * small, y, s);
+    CHECK(std::abs(scaled.value - plain.value) <= tolerance * std::abs(plain.value));
+    CHECK(relative_distance(scaled.x * small, plain.x) <= tolerance);
+    CHECK(relative_distance(scaled.y, plain.y) <= tolerance);
+    reals lost = x, zero = x;
+    lost.row(1) *= none;
+    zero.row(1).setZero();
+    const auto got = run<D>(loss, ctx, lost, y, s), want = run<D>(loss, ctx, zero, y, s);
+    CHECK(got.value == want.value);
+    CHECK(relative_distance(got.x, want.x) == 0);
+    CHECK(relative_distance(got.y, want.y) == 0);
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Options that leave rows out
 

@@ -580,37 +580,40 @@ struct normalise_step {
   const double* minus;
   __device__ void operator()(index_t i, int lane) const {
     const S* x = from + i * stride;
-    T* r = to + i * d;
-    // Divided by the largest first, so that no square overflows or vanishes.
     T largest(0);
     for (index_t k = lane; k < d; k += warp_lanes) largest = math::max(largest, T(x[k]) < T(0) ? -T(x[k]) : T(x[k]));
     largest = warp_max(largest);
-    if (!(largest > T(0))) {  // a zero row stays zero; a row of NaN stays NaN, since nothing is larger than another
-      T s(0);
+    if (minus)  // in double, for what is left of unit rows that are nearly the same
+      divide<double>(x, i, lane, double(largest));
+    else
+      divide<T>(x, i, lane, largest);
+  }
+
+ private:
+  template <class A>
+  __device__ void divide(const S* x, index_t i, int lane, A largest) const {
+    T* r = to + i * d;
+    A s(0);  // of numbers divided by the largest first, so that no square overflows or vanishes
+    for (index_t k = lane; k < d && largest > A(0); k += warp_lanes) s += (A(T(x[k])) / largest) * (A(T(x[k])) / largest);
+    const A root = std::sqrt(warp_sum(s)), norm = largest * root, one(1);
+    if (norm < A(least_norm<T>())) {  // a row of NaN too, since none of them is larger than 0: x - x is NaN then, and otherwise 0
+      T sum(0);
       for (index_t k = lane; k < d; k += warp_lanes) {
-        s += T(x[k]);
-        r[k] = minus ? T(double(T(x[k])) - minus[k]) : T(x[k]);
+        const T zero = T(x[k]) - T(x[k]);
+        sum += zero;
+        r[k] = minus ? T(double(zero) - minus[k]) : zero;
       }
-      s = warp_sum(s);
-      if (lane == 0) inverse_norm[i] = s;
+      sum = warp_sum(sum);
+      if (lane == 0) inverse_norm[i] = sum;
       return;
     }
-    if (minus) {  // in double, for what is left of unit rows that are nearly the same
-      double squares = 0;
-      for (index_t k = lane; k < d; k += warp_lanes) {
-        const double c = double(T(x[k])) / double(largest);
-        squares += c * c;
-      }
-      const double norm = double(largest) * std::sqrt(warp_sum(squares));
-      for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(double(T(x[k])) / norm - minus[k]);
-      if (lane == 0) inverse_norm[i] = T(1 / norm);
-      return;
+    const bool lost = norm < math::limits<A>::smallest;  // the norm has lost digits that its factors have
+    const T by = T(double(scale));
+    for (index_t k = lane; k < d; k += warp_lanes) {
+      const A unit = lost ? A(T(x[k])) / largest / root : A(T(x[k])) / norm;
+      r[k] = minus ? T(double(unit) - minus[k]) : T(unit) * by;  // in this order: by / norm may be beyond T
     }
-    T s(0);
-    for (index_t k = lane; k < d; k += warp_lanes) s += (T(x[k]) / largest) * (T(x[k]) / largest);
-    const T norm = largest * std::sqrt(warp_sum(s)), by = T(double(scale));
-    for (index_t k = lane; k < d; k += warp_lanes) r[k] = T(x[k]) / norm * by;  // in this order: by / norm may be beyond T
-    if (lane == 0) inverse_norm[i] = T(1) / norm;
+    if (lane == 0) inverse_norm[i] = T(lost ? one / root / largest : one / norm);
   }
 };
 /// out (=, +=) factor * scale (g_i - (g_i . u_i) u_i) / |x_i|; out may be g.

@@ -105,6 +105,11 @@ struct square_limits {
         most(std::sqrt(double(std::numeric_limits<T>::max()) / (4 * double(d)))) {}
 };
 
+/// The least norm of a row that normalise does not count as zero: the inverse of what is below is beyond T.
+template <class T>
+CRAFT_HOST_DEVICE constexpr T least_norm() {
+  return T(1) / math::limits<T>::largest;
+}
 
 /// Which pairs of rows of d numbers have a distance D = a + b - 2 s of little more than its own rounding: no more than
 /// 16 (d + 4) eps (a + b), sixteen times its bound (docs/math.md, "Precision"). Theirs is taken from the difference of the rows.

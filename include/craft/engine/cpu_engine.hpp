@@ -308,20 +308,14 @@ class cpu_engine : public cpu_sweeps {
       for (index_t i = begin; i < end; ++i) x.squared[i] = engine::dot(x.data + i * x.d, x.data + i * x.d, x.d);
     });
   }
-  /// x_i = x_i / |x_i| - minus (d numbers, or null), inverse_norm_i = 1 / |x_i|; a zero row is not divided, and has inverse
-  /// norm 0. What is left of unit rows that are nearly the same is rounded once, and not before it is subtracted.
+  /// x_i = x_i / |x_i| - minus (d numbers, or null), inverse_norm_i = 1 / |x_i|; a zero row (least_norm) is not divided,
+  /// and has inverse norm 0. What is left of unit rows that are nearly the same is rounded once, and not before it is subtracted.
   template <class T>
   void normalise(T* x, index_t n, index_t d, T* inverse_norm, const double* minus = nullptr) const {
     pieces(n, d, [&](index_t begin, index_t end) {
       for (index_t i = begin; i < end; ++i) {
         T* xi = x + i * d;
-        if (minus == nullptr) {
-          inverse_norm[i] = engine::normalise(xi, d, T(1));
-          continue;
-        }
-        const double length = wide_norm(xi, d), by = length > 0 ? length : 1;
-        inverse_norm[i] = T(length > 0 ? 1 / length : 0);
-        for (index_t k = 0; k < d; ++k) xi[k] = T(double(xi[k]) / by - minus[k]);
+        inverse_norm[i] = minus ? normalise_less(xi, d, minus) : engine::normalise(xi, d, T(1));
       }
     });
   }

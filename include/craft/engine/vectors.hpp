@@ -2,9 +2,10 @@
 // type and not into its callers: a call costs little beside a row.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "craft/engine/contract.hpp"
 #include "craft/engine/pack.hpp"
 
 namespace craft::engine {
@@ -98,44 +99,55 @@ template <class T>
 T* row_or_null(T* x, index_t i, index_t n) {
   return x ? x + i * n : nullptr;
 }
-/// |x| where the sum of squares overflows or vanishes.
+/// normalise, where the sum of squares overflows or vanishes.
 template <class T>
-[[gnu::noinline, gnu::cold]] T scaled_norm(const T* x, index_t n) {
-  T largest(0);
-  for (index_t k = 0; k < n; ++k)
-    if (std::abs(x[k]) > largest) largest = std::abs(x[k]);
-  if (!(largest <= std::numeric_limits<T>::max())) return largest;
+[[gnu::noinline, gnu::cold]] T normalise_extreme(T* x, index_t n, T scale) {
+  const T largest = largest_magnitude(x, n);
+  if (!(largest > T(0))) return T(0);
+  const int exponent = std::ilogb(largest);  // a power of two costs no digits
   T squares(0);
-  const T by = largest > T(0) ? largest : T(1);
-  for (index_t k = 0; k < n; ++k) squares += (x[k] / by) * (x[k] / by);
-  return by * std::sqrt(squares);
+  for (index_t k = 0; k < n; ++k) squares += std::scalbn(x[k], -exponent) * std::scalbn(x[k], -exponent);
+  const T length = std::sqrt(squares);
+  if (std::scalbn(length, exponent) < least_norm<T>()) {
+    std::fill_n(x, n, T(0));
+    return T(0);
+  }
+  for (index_t k = 0; k < n; ++k) x[k] = std::scalbn(x[k], -exponent) / length * scale;
+  return std::scalbn(T(1) / length, -exponent);
 }
-/// |x|
-template <class T>
-T norm(const T* x, index_t n) {
-  // Where squares cannot overflow or vanish, their sum is the quick way.
-  const T low = std::sqrt(std::numeric_limits<T>::min()) / std::numeric_limits<T>::epsilon(), high = T(1) / low;
-  const T quick = std::sqrt(dot(x, x, n));
-  return quick > low && quick < high ? quick : scaled_norm(x, n);
-}
-/// |x| in double.
-template <class T>
-[[gnu::noinline]] double wide_norm(const T* x, index_t n) {
-  if constexpr (sizeof(T) == sizeof(double)) return norm(x, n);
-  double squares = 0;
-  for (index_t k = 0; k < n; ++k) squares += double(x[k]) * double(x[k]);  // of floats: neither overflows nor vanishes
-  return std::sqrt(squares);
-}
-/// x *= scale / |x|; returns 1 / |x|. A row of zeros, or with a number that is not one, stays as it is, and gives 0.
+/// x *= scale / |x|; returns 1 / |x|. A row of less than least_norm becomes 0, a row with a number that is not one stays as it
+/// is; both give 0.
 template <class T>
 [[gnu::noinline]] T normalise(T* x, index_t n, T scale) {
-  const T length = norm(x, n);
-  if (!(length > T(0))) return T(0);
+  // Where squares cannot overflow or vanish, their sum is the quick way.
+  const T low = std::sqrt(math::limits<T>::smallest) / math::limits<T>::epsilon, high = T(1) / low;
+  const T length = std::sqrt(dot(x, x, n));
+  if (!(length > low && length < high)) return normalise_extreme(x, n, scale);
   for_each_pack<T>(0, n, [&](index_t k, auto tag) {
     using V = decltype(tag);
     store(x + k, load<V>(x + k) / V(length) * V(scale));  // in this order: scale / |x| may be beyond T
   });
   return T(1) / length;
+}
+/// x = x / |x| - minus, in double before it is rounded; returns 1 / |x|, as normalise does.
+template <class T>
+[[gnu::noinline]] T normalise_less(T* x, index_t n, const double* minus) {
+  double length = 1;
+  T inverse(0);
+  if constexpr (sizeof(T) == sizeof(double)) {
+    inverse = normalise(x, n, T(1));
+  } else {
+    double squares = 0;
+    for (index_t k = 0; k < n; ++k) squares += double(x[k]) * double(x[k]);  // of floats: neither overflows nor vanishes
+    length = std::sqrt(squares);
+    if (length < double(least_norm<T>())) std::fill_n(x, n, T(0));
+    if (length >= double(least_norm<T>()))
+      inverse = T(1 / length);
+    else
+      length = 1;
+  }
+  for (index_t k = 0; k < n; ++k) x[k] = T(double(x[k]) / length - minus[k]);
+  return inverse;
 }
 /// g = scale (g - (g . u) u) / |x| for unit rows u = scaled / scale: the gradient through normalise.
 template <class T>
