@@ -272,6 +272,25 @@ TEMPLATE_LIST_TEST_CASE("numbers that are not finite are refused, asked for or n
   }
 }
 
+TEMPLATE_LIST_TEST_CASE("rows so far apart that their distance over the median is beyond the type", "[two_sample][errors]",
+                        devices) {
+  using D = TestType;
+  const bool wide = sizeof(typename D::compute) == 8;
+  const double near = wide ? 1e-140 : 1e-12, far = wide ? 1e100 : 1e10;
+  const reals X = near * random_reals(5, 2, 1), Y = with(near * random_reals(4, 2, 2), 3, 1, far);
+  craft::two_sample_options options;
+  options.bandwidth.rule = craft::bandwidth_rule::median;
+  const auto test = [&](const typename D::context& on) { return run<D>(on, X, Y, craft::gaussian(1.0), options); };
+  if (D::space == craft::memory::device) {
+    const craft::two_sample_result got = test(D::make());
+    CHECK(std::isnan(got.statistic));
+    CHECK(got.p_value == 1);
+  }
+  auto looking = D::make();
+  looking.check_finite(true);
+  rejects<craft::data_error>(watched(), [&] { test(looking); }, {"two_sample_test", "x and y / sqrt(M)"});
+}
+
 TEMPLATE_LIST_TEST_CASE("the sweep tells how far it is", "[two_sample]", devices) {
   using D = TestType;
   craft::two_sample_options options;

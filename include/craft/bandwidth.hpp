@@ -22,7 +22,8 @@ enum class bandwidth_sample { pooled, x };
 /// of the two is meant changes dL/dx by large factors (docs/math.md), so it is an explicit choice here.
 ///
 /// If the rule gives 0 (a median where most rows are equal) M falls back to the mean, and if that is 0 too (all rows
-/// equal, or made so by the rounding of numbers of which the pooled mean was subtracted) to 1; every kernel value is then k(0), and the gradients are finite.
+/// equal, or made so by the rounding of numbers of which the pooled mean was subtracted) to 1; every kernel value is then
+/// k(0), and the gradients are finite.
 ///
 /// Cost: mean rules O(N d); median rules a few sweeps over the pairs, O(N^2 d) operations, without storing distances.
 /// Source: A. Gretton et al., JMLR 13 (2012), section 8, for the median heuristic.
@@ -50,6 +51,21 @@ bandwidth_fit* fit_bandwidth(Engine& e, const rows<T>& sample, bandwidth_rule ru
   e.column_means(sample.data, n, d, mean);
   e.spread(sample.data, n, d, mean, spread);
   e.each(1, bandwidth_step{fit, spread, n, pairs, rule == bandwidth_rule::mean_offdiagonal});
+  return fit;
+}
+
+/// M of the first `used` rows of z, all of which are then divided by sqrt(M). Rows of which the kernel looks at squares are
+/// checked before and after.
+template <class Engine, class T>
+bandwidth_fit* scale_by_bandwidth(Engine& e, const checks& check, const rows<T>& z, index_t used, bandwidth_rule rule, bool linear,
+                                  small_squares small, double* mean) {
+  if (rule != bandwidth_rule::fixed && small == small_squares::harmless) small = small_squares::all;
+  if (!linear) check.squarable<T>("x and y", e.beyond_squares(z, rows<T>{}, small), z.d);
+  bandwidth_fit* fit = fit_bandwidth(e, rows<T>{z.data, used, z.d, z.squared}, rule, mean);
+  if (!fit) return nullptr;
+  e.scale(z.data, z.n, z.d, e.number_at(&fit->inverse_root));
+  e.square_norms(z);
+  if (!linear) check.squarable<T>("x and y / sqrt(M)", e.beyond_squares(z, rows<T>{}, small_squares::harmless), z.d);
   return fit;
 }
 

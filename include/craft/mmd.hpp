@@ -124,17 +124,10 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   double* shift = kernel.translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
   if (kernel.translation_invariant) e.centre(z.data, n + m, d, shift);
   e.square_norms(z);
-  const bool fixed = options.bandwidth.rule == bandwidth_rule::fixed;
-  const small_squares small = kernel.small == small_squares::harmless && !fixed ? small_squares::all : kernel.small;
-  if (!kernel.linear) check.squarable<T>("x and y", e.beyond_squares(z, rows<T>{}, small), d);
-  const rows<T> sample{z.data, options.bandwidth.sample == bandwidth_sample::x ? n : n + m, d, z.squared};
+  const index_t used = options.bandwidth.sample == bandwidth_sample::x ? n : n + m;
   double* sample_mean = e.template take<double>(d);
-  bandwidth_fit* fit = fit_bandwidth(e, sample, options.bandwidth.rule, sample_mean);
-  if (fit) {
-    e.scale(z.data, n + m, d, e.number_at(&fit->inverse_root));
-    e.square_norms(z);
-    if (!kernel.linear) check.squarable<T>("x and y / sqrt(M)", e.beyond_squares(z, rows<T>{}, small_squares::harmless), d);
-  }
+  bandwidth_fit* fit =
+      scale_by_bandwidth(e, check, z, used, options.bandwidth.rule, kernel.linear, kernel.small, sample_mean);
 
   // Value and gradient of w' K w.
   using number = typename Context::engine::number;
@@ -179,7 +172,7 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
     if (through_scale) e.dot(z.data, g.gradient, n + m, d, &fit->along);
     if (fit) e.scale(g.gradient, n + m, d, e.number_at(&fit->inverse_root));
     if (through_scale)
-      e.each(sample.n * d, bandwidth_pullback_step<T>{fit, z.data, sample_mean, d, g.gradient});
+      e.each(used * d, bandwidth_pullback_step<T>{fit, z.data, sample_mean, d, g.gradient});
     const number root = fit ? e.number_at(&fit->root) : number(1);
     for (index_t q = 0; scale_columns && q < groups; ++q)
       e.scale_columns_pullback(z.data + group_begin[q] * d, group_size[q], d, root, shift, range[q],

@@ -73,15 +73,8 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   double *shift = e.template zeros<double>(d), *mean = e.template take<double>(d);
   if (Kernel::translation_invariant) e.centre(z.data, total, d, shift);
   e.square_norms(z);
-  const bool harmless = options.bandwidth.rule == bandwidth_rule::fixed || !Kernel::translation_invariant;
-  check.squarable<T>("x and y",
-                     e.beyond_squares(z, engine::rows<T>{},
-                                      harmless ? engine::small_squares_of<Kernel>() : engine::small_squares::all),
-                     d);
-  if (auto* fit = engine::fit_bandwidth(e, z, options.bandwidth.rule, mean)) {
-    e.scale(z.data, total, d, e.number_at(&fit->inverse_root));
-    e.square_norms(z);
-  }
+  engine::scale_by_bandwidth(e, check, z, total, options.bandwidth.rule, engine::is_linear<Kernel>::value,
+                             engine::small_squares_of<Kernel>(), mean);
 
   // Labels that nearly add up to 0 keep sums and their rounding small; an offset of few digits makes them exact.
   const double offset = std::round(4096 * double(n) / double(total)) / 4096;
