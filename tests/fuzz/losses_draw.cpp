@@ -64,15 +64,15 @@ void draw_rows(source& r, test_case& c, double scale, bool apart) {
         for (int i = 0; i < y.rows && both; ++i) y.at(i, k) = v;
       }
   const auto any = [&]() -> table& { return r.chance(double(x.rows) / (x.rows + y.rows)) ? x : y; };
-  for (int kind = 0; kind < 3; ++kind) {  // duplicates, near duplicates, zeros
+  for (int kind = 0; kind < 3; ++kind) {  // duplicates, zeros, near duplicates
     if (!r.chance(0.25)) continue;
     for (int times = 1 + r.below(4); times > 0; --times) {
       table &from = any(), &to = any();
       const int i = r.below(from.rows), j = r.below(to.rows);
-      if (kind < 2) copy_row(from, i, to, j);
-      if (kind == 2) std::fill_n(&to.at(j, 0), d, 0.0);
-      const double near = scale * r.power(-9, -3);
-      for (int k = 0; k < d && kind == 1; ++k) to.at(j, k) += near * r.normal();
+      if (kind != 1) copy_row(from, i, to, j);
+      if (kind == 1) std::fill_n(&to.at(j, 0), d, 0.0);
+      const double near = scale * (r.chance(0.8) ? r.power(-9, -3) : r.power(-30, -9));  // the latter show next to zeros
+      for (int k = 0; k < d && kind == 2; ++k) to.at(j, k) += near * r.normal();
     }
   }
   for (table* t : {&x, &y})

@@ -7,8 +7,10 @@
 //   D, by dot products     2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b), delta = z_i - z_j, e_k = dz_ik + dz_jk,
 //                          a = |z_i|^2, b = |z_j|^2
 //   D, by differences      the same with 2 u r(d) D for the last term; where D < 16 (d + 4) eps (a + b)
+//                          either way the least number for each square that underflows
 //   D of equal rows        0, and of a row with itself
-//   kernel k(D)            max |k(D +- dD) - k(D)| + u (2 + 3 t) |k|, t = -log k: exp errs by its argument's rounding
+//   kernel k(D)            max |k(D + e) - k(D)| / 2.5 over |e| <= 2.5 dD, + u (2 + 3 t) |k|, t = -log k: exp errs by its
+//                          argument's rounding
 //   slope k'(D)            the same with k'; derivatives by parameters, products of more factors, with 5 for 2
 //   sum over pairs p       sum |c_p| (dk_p + u h |k_p|): pairs share rows, and clusters distances, so errors have one sign.
 //                          h = sqrt(N) for a sum over N rows; 3 N / 2 for equal terms, or N^2 in one type
@@ -84,13 +86,15 @@ inline uncertain dot(const uncertain_rows& x, int i, const uncertain_rows& y, in
   return {s, std::sqrt(moved) + u * growth(x.d) * (std::sqrt(squares) + std::abs(s))};
 }
 
-/// Divides rows by their norms (kept); zero rows stay.
-inline std::vector<real> normalise(uncertain_rows& x, real u) {
+/// Divides rows by their norms (kept); a row whose inverse norm is beyond the type becomes 0, and its norm.
+inline std::vector<real> normalise(uncertain_rows& x, const precision& p) {
+  const real u = p.u;
   std::vector<real> norm(std::size_t(x.n));
   for (int i = 0; i < x.n; ++i) {
-    const real r = norm[std::size_t(i)] = std::sqrt(x.squared(i));
+    const real length = std::sqrt(x.squared(i)), r = norm[std::size_t(i)] = length * p.largest < 1 ? 0 : length;
     real moved = 0;  // the norm, where the row errs itself
     for (int k = 0; k < x.d && r > 0; ++k) moved += std::abs(x.at(i, k)) / r * x.error(i, k) / r;
+    for (int k = 0; k < x.d && r == 0; ++k) x.at(i, k) = x.error(i, k) = 0;
     for (int k = 0; k < x.d && r > 0; ++k) {
       x.at(i, k) /= r;
       x.error(i, k) = x.error(i, k) / r + (moved + 2 * u) * std::abs(x.at(i, k));
@@ -119,6 +123,9 @@ inline void normalise_pullback(const uncertain_rows& unit, const std::vector<rea
   }
 }
 
+/// By how much more than the typical error a number may be off.
+inline constexpr real untypical = 2.5L;
+
 /// Adds an output: numbers times `factor`, with what storing them costs.
 inline void add_output(exact_answer& a, const char* kind, const std::vector<real>& v, const std::vector<real>& e,
                        real factor, real u, const precision& out) {
@@ -128,7 +135,7 @@ inline void add_output(exact_answer& a, const char* kind, const std::vector<real
   for (const real number : v) largest = std::max(largest, std::abs(number));
   for (std::size_t i = 0; i < v.size(); ++i) {
     o.value.push_back(v[i] * factor);
-    o.bound.push_back((2.5L * e[i] + u * std::abs(v[i]) + 16 * u * u * largest) * std::abs(factor) + out.u * std::abs(v[i] * factor) +
+    o.bound.push_back((untypical * e[i] + u * std::abs(v[i]) + 16 * u * u * largest) * std::abs(factor) + out.u * std::abs(v[i] * factor) +
                       4 * out.least * (1 + std::abs(factor)));
   }
   a.outputs.push_back(o);
@@ -187,9 +194,9 @@ struct kernel_of_distance {
 inline bool of_distance(const test_case& c) { return c.kernel != kernel_type::dot && c.kernel != kernel_type::cosine; }
 
 /// Squared distance of two rows and its error.
-uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int j, bool equal, real u);
-/// Whether float or double cannot hold squared distances of these numbers.
-bool out_of_range(real largest, int d, const precision&);
+uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int j, bool equal, const precision&);
+/// Whether float or double cannot hold squared distances of these rows; or, for the cosine, the squares of any one of them.
+bool out_of_range(const test_case&, std::initializer_list<const uncertain_rows*>, const precision&);
 bool parameters_out_of_range(const test_case&, const precision&);
 /// The pair function of two rows and its derivatives by s, a and b, for those that are no functions of the distance.
 struct linear_terms {

@@ -40,9 +40,20 @@ radial one(const member& m, real D) {
   return {};
 }
 
+/// How far the derivative by a parameter moves with D. It rises and falls over about a decade of D around bandwidth^2, which may
+/// lie between the ends.
+real moved(const member& m, int b, real D, real wide) {
+  const real here = one(m, D).by(b), high = D + wide, low = std::max(D - wide, 0.0L);
+  real most = std::max(std::abs(one(m, low).by(b) - here), std::abs(one(m, high).by(b) - here));
+  if (wide < D / 1000) return most;
+  for (real x = std::max(low, square(m.bandwidth) / 1000); x < std::min(high, 1e6L * square(m.bandwidth)); x *= 1.25L)
+    most = std::max(most, std::abs(one(m, x).by(b) - here));
+  return most;
+}
+
 void add(uncertain& to, real w, real v, real low, real high, real rounding, real least) {
   to.v += w * v;
-  to.e += std::abs(w) * (std::max(std::abs(low - v), std::abs(high - v)) + rounding * std::abs(v) + least);
+  to.e += std::abs(w) * (std::max(std::abs(low - v), std::abs(high - v)) / untypical + rounding * std::abs(v) + least);
 }
 
 }  // namespace
@@ -66,7 +77,8 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
   for (std::size_t q = 0; q < c.members.size(); ++q) {
     const member& m = c.members[q];
     const radial here = one(m, D);
-    const radial low = error > 0 ? one(m, std::max(D - error, 0.0L)) : here, high = error > 0 ? one(m, D + error) : here;
+    const real wide = untypical * error;
+    const radial low = error > 0 ? one(m, std::max(D - wide, 0.0L)) : here, high = error > 0 ? one(m, D + wide) : here;
     // A series of p-th powers multiplies the rounding of the widest member; a few times are allowed.
     const real powers = c.series > 1 ? std::min(square(widest / m.bandwidth), 16.0L) : 0;
     const real rounding = error > 0 || D > 0 ? p.u * (2 + 3 * here.t + 2 * powers)
@@ -79,8 +91,8 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     if (slope_at_most > 0) {
       // Its length |k'| sqrt(D) cannot err by more than itself and its bound, however small D is.
       sum.slope.v += w * here.slope();
-      const real r = std::sqrt(D), near = D - error > m.shape ? std::abs(low.slope() - here.slope()) : HUGE_VALL;
-      const real e = std::max(near, std::abs(high.slope() - here.slope())) + rounding * std::abs(here.slope()) +
+      const real r = std::sqrt(D), near = D - wide > m.shape ? std::abs(low.slope() - here.slope()) : HUGE_VALL;
+      const real e = std::max(near, std::abs(high.slope() - here.slope())) / untypical + rounding * std::abs(here.slope()) +
                      tiny * std::abs(here.slope_of_k);
       if (r > 0 && e * r <= 2 * slope_at_most)
         sum.slope.e += w_size * e;
@@ -94,14 +106,15 @@ pair_terms kernel_of_distance::at(real D, real error, bool parameters) const {
     if (weight_at[q] >= 0) add(sum.by_weight[std::size_t(weight_at[q])], 1, here.k, low.k, high.k, rounding, tiny);
     const int count = m.family == family::energy ? 0 : m.family == family::rational_quadratic ? 2 : 1;
     for (int b = 0; b < count; ++b)
-      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), low.by(b), high.by(b), p.u * (5 + 3 * here.t),
-          tiny * (1 + std::abs(here.by_of_k[b])));
+      add(sum.by_bandwidth[std::size_t(bandwidth_at[q] + b)], w, here.by(b), here.by(b) + moved(m, b, D, wide), here.by(b),
+          p.u * (5 + 3 * here.t), tiny * (1 + std::abs(here.by_of_k[b])));
   }
   return sum;
 }
 
-uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int j, bool equal, real u) {
+uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int j, bool equal, const precision& p) {
   if (equal) return {};
+  const real u = p.u;
   real D = 0, moved = 0, second = 0;
   for (int k = 0; k < x.d; ++k) {
     const real delta = x.at(i, k) - y.at(j, k), e = square(x.error(i, k) + y.error(j, k));
@@ -109,12 +122,23 @@ uncertain distance(const uncertain_rows& x, int i, const uncertain_rows& y, int 
   }
   const real norms = x.squared(i) + y.squared(j), r = growth(x.d);
   const bool far = D > 8 * (x.d + 4) * 2 * u * norms;  // half the threshold: rounding may decide it
-  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (3 + r) * norms : 2 * u * r * D)};
+  return {D, 2 * std::sqrt(moved) + second + (far ? 2 * u * (3 + r) * norms : 2 * u * r * D) + x.d * p.least};
 }
 
-bool out_of_range(real largest, int d, const precision& p) {
-  return largest > 0.99L * std::sqrt(p.largest / (4 * d)) ||
-         (largest > 0 && largest < 1.01L * std::sqrt(p.smallest / (2 * p.u)));
+bool out_of_range(const test_case& c, std::initializer_list<const uncertain_rows*> all, const precision& p) {
+  const auto beyond = [&](real largest) {
+    return largest > 0.99L * std::sqrt(p.largest / (4 * c.x.cols)) ||
+           (largest > 0 && largest < 1.01L * std::sqrt(p.smallest / (2 * p.u)));
+  };
+  real most = 0;
+  bool row = false;
+  for (const uncertain_rows* x : all)
+    for (int i = 0; i < x->n; ++i) {
+      real largest = 0;
+      for (int k = 0; k < x->d; ++k) largest = std::max(largest, std::abs(x->at(i, k)));
+      row = row || beyond(largest), most = std::max(most, largest);
+    }
+  return of_distance(c) ? beyond(most) : c.kernel == kernel_type::cosine && row;
 }
 bool parameters_out_of_range(const test_case& c, const precision& p) {
   bool out = false;

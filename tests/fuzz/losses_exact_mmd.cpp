@@ -11,6 +11,12 @@ struct sums {
   uncertain_rows g;
   explicit sums(const sample& s) : g(s.N, s.d) {}
 };
+uncertain pair_value(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, int i, int j,
+                     real relative_scale) {
+  if (!of_distance(s.c)) return cosine_or_dot(s.c.kernel, z, i, z, j, s.p.u).k;
+  const uncertain D = distance(z, i, z, j, i == j || s.equal(i, j), s.p);
+  return kernel.at(D.v, D.e + D.v * relative_scale, false).k;
+}
 void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q,
               bool equal, real relative_scale, bool parameters, sums& to) {
   const real u = s.p.u, c = std::abs(q.c), least = s.p.least,
@@ -33,7 +39,7 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
     }
     return;
   }
-  uncertain D = distance(z, q.i, z, q.j, equal, u);
+  uncertain D = distance(z, q.i, z, q.j, equal, s.p);
   D.e += D.v * relative_scale;
   const pair_terms k = kernel.at(D.v, D.e, parameters);
   const auto add = [&](uncertain& sum, const uncertain& term) {
@@ -67,7 +73,8 @@ void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int grou
   if (!unbiased) off = 1;
   const auto& w = group == 0 ? s.c.x_weights : s.c.y_weights;
   const int first = group == 0 ? 0 : s.n, start = group == 0 ? s.n : 0, count = int(a.size());
-  const real W = w.empty() ? real(count) : std::accumulate(w.begin(), w.end(), real(0)), h = (3 + sum_growth(s.N)) * s.p.u;
+  const real W = w.empty() ? real(count) : std::accumulate(w.begin(), w.end(), real(0)),
+             h = s.p.u * (s.c.type == scalar_type::f64 ? 3 * s.N : 3 + sum_growth(s.N));
   std::vector<uncertain> within(a.size()), across(a.size());
   uncertain S, C;
   const auto add = [&](uncertain& to, real c, const uncertain& k) {
@@ -147,7 +154,7 @@ void pull_back(const sample& s, const scale_of& f, const uncertain_rows& z, unce
 void exact_mmd(const test_case& c, exact_answer& answer) {
   const sample s(c);
   const precision computing = of_computing(c.type), out = of_storage(c.type);
-  if (of_distance(c)) answer.may_refuse = out_of_range(s.largest, s.d, computing);
+  answer.may_refuse = out_of_range(c, {&s.z}, computing);
   const scale_of f = fit(s);
   // Rows that centring may have made equal: M is anything from 0 on, and 1 if it is 0.
   const auto without_unresolved = [&] {
@@ -205,13 +212,10 @@ void exact_mmd(const test_case& c, exact_answer& answer) {
   };
   if (c.estimator != 2 && (c.want_x_weights != want::none || c.want_y_weights != want::none)) {
     std::vector<uncertain> K(std::size_t(s.N * s.N));
-    sums one(s);
     for (int i = 0; i < s.N; ++i)
-      for (int j = i; j < s.N; ++j) {
-        one.value = {};  // its gradients are of no interest
-        add_pair(s, z, kernel, {i, j, 1}, i == j || s.equal(i, j), f.fitted ? f.M.e / f.M.v + 2 * s.p.u : 0, false, one);
-        K[std::size_t(i * s.N + j)] = K[std::size_t(j * s.N + i)] = one.value;
-      }
+      for (int j = i; j < s.N; ++j)
+        K[std::size_t(i * s.N + j)] = K[std::size_t(j * s.N + i)] =
+            pair_value(s, z, kernel, i, j, f.fitted ? f.M.e / f.M.v + 2 * s.p.u : 0);
     for (int group = 0; group < 2; ++group) {
       if ((group == 0 ? c.want_x_weights : c.want_y_weights) == want::none) continue;
       std::vector<real> v, e;

@@ -33,7 +33,7 @@ struct prepared {
     if (c.statistics != 0 || (of_distance(c) && !c.normalise)) subtract_mean();
     if (c.statistics == 2) divide();
     x_before = x, y_before = y;
-    if (c.normalise) x_norm = fuzz::normalise(x, p.u), y_norm = fuzz::normalise(y, p.u);
+    if (c.normalise) x_norm = fuzz::normalise(x, p), y_norm = fuzz::normalise(y, p);
     x_centred = x, y_centred = y;
     if (of_distance(c) && c.normalise) centre_units();
   }
@@ -153,7 +153,7 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
   }
   const bool equal = r.equal(i, j);
   const uncertain_rows &x = r.x_centred, &y = r.y_centred;
-  const uncertain D = distance(x, i, y, j, equal, u);
+  const uncertain D = distance(x, i, y, j, equal, r.p);
   const pair_terms t = kernel.at(D.v, D.e, false);
   k = t.k;
   for (int f = 0; f < r.d && !equal; ++f) {
@@ -171,15 +171,13 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
 void exact_relative(const test_case& c, exact_answer& answer) {
   prepared r(c);
   const precision computing = of_computing(c.type), out = of_storage(c.type);
-  real largest = 0;
-  for (const uncertain_rows* t : {&r.x, &r.y})
-    for (const real v : t->z) largest = std::max(largest, std::abs(v));
-  if (of_distance(c)) answer.may_refuse = out_of_range(largest, r.d, computing) || parameters_out_of_range(c, computing);
+  answer.may_refuse = out_of_range(c, {&r.x, &r.y}, computing) || (of_distance(c) && parameters_out_of_range(c, computing));
   const scale_of_logits scale = logit_scale(c);
   const kernel_of_distance kernel(c);
   uncertain_rows gx(r.n, r.d), gy(r.C, r.d);
   std::vector<real> value, error;
   uncertain by_scale;
+  real squares = 0;
   const bool pulled = c.verb == verb::relative_pullback;
   for (int i = 0; i < r.n; ++i)
     for (int j = 0; j < r.C; ++j) {
@@ -187,12 +185,14 @@ void exact_relative(const test_case& c, exact_answer& answer) {
       U.e = 2 * computing.u * std::abs(U.v);
       pull_pair(r, kernel, i, j, U, k, gx, gy);
       value.push_back(scale.s * k.v), error.push_back(scale.s * (k.e + computing.u * std::abs(k.v)));
+      squares += square(U.v * k.v);
       by_scale.v += U.v * k.v, by_scale.e += std::abs(U.v) * k.e + U.e * std::abs(k.v);
     }
   if (!pulled) {
     add_output(answer, "out", value, error, 1, computing.u, out);
     return;
   }
+  by_scale.e += computing.u * growth(r.n * r.C) * (std::sqrt(squares) + std::abs(by_scale.v));
   if (c.kernel == kernel_type::dot) by_scale.e += inner(r.x, gx);
   r.pull_back(gx, gy);
   if (c.want_x != want::none) add_output(answer, "x", gx.z, gx.dz, 1, computing.u, out);

@@ -21,7 +21,6 @@ struct sample {
   uncertain_rows z;
   std::vector<real> range[2], scaled, scaled_error;  ///< columns: R of each group, and the rows before centring
   std::vector<int> lowest[2], highest[2];
-  real largest = 0;
 
   explicit sample(const test_case& given)
       : c(given), p(of_computing(c.type)), n(c.x.rows), m(c.y.rows), N(n + m), d(c.x.cols), z(N, d) {
@@ -32,7 +31,7 @@ struct sample {
     if (of_distance(c) || c.verb == verb::bandwidth_scale) {
       for (int k = 0; k < d; ++k) {
         const real mean = column_mean(z, k, N);
-        for (int i = 0; i < N; ++i) z.at(i, k) -= mean, largest = std::max(largest, std::abs(z.at(i, k)));
+        for (int i = 0; i < N; ++i) z.at(i, k) -= mean;
       }
       z.round(p.u);
     }
@@ -48,7 +47,7 @@ struct sample {
       if (stored_at(i, k) != stored_at(j, k)) return false;
     return true;
   }
-  uncertain distance(int i, int j) const { return fuzz::distance(z, i, z, j, equal(i, j), p.u); }
+  uncertain distance(int i, int j) const { return fuzz::distance(z, i, z, j, equal(i, j), p); }
 
  private:
   void scale_columns(int g) {

@@ -51,7 +51,7 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
   const int n = x.n, m = y.n;
   const scale_of_logits scale = logit_scale(c);
   std::vector<real> x_norm, y_norm;
-  if (c.normalise) x_norm = normalise(x, p.u), y_norm = normalise(y, p.u);
+  if (c.normalise) x_norm = normalise(x, p), y_norm = normalise(y, p);
   logits l{n, m, p, std::vector<uncertain>(std::size_t(n * m)), std::vector<uncertain>(std::size_t(n * m)), {}, {}, {}};
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < m; ++j) {
