@@ -618,6 +618,33 @@ TEMPLATE_LIST_TEST_CASE("medoids are the rows nearest to the centres", "[anchors
   for (index_t i = 0; i < 90; ++i) CHECK(own[std::size_t(i)] == i);
 }
 
+TEMPLATE_LIST_TEST_CASE("among rows that are nearly the same, the nearest is the nearest", "[anchors][kmeans]", devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  // Sixty rows about five points, ten thousand roundings apart: dot products do not tell them apart, and differences do.
+  const double apart = 1e4 * roundoff<typename D::scalar>;
+  const index_t n = 60, d = 6, points = 5;
+  const reals point = random_reals(points, d, 91), off = random_reals(n, d, 92);
+  reals x(n, d);
+  for (index_t i = 0; i < n; ++i) x.row(i) = point.row(i % points) + apart * off.row(i);
+  x = as_stored<D>(x);
+  const array<D> xd(x);
+  const indices own = craft::medoids(ctx, xd.in(), xd.in());
+  for (index_t i = 0; i < n; ++i) CHECK(own[std::size_t(i)] == i);
+  craft::kmeans_options options;
+  options.restarts = 2;
+  array<D> centres(2 * points, d);
+  const auto found = craft::kmeans(ctx, xd.in(), options, centres.out());
+  const reals c = centres.get();
+  double inertia = 0;
+  for (index_t i = 0; i < n; ++i) {
+    const double mine = (x.row(i) - c.row(found.assignment[std::size_t(i)])).squaredNorm();
+    inertia += mine;
+    for (index_t q = 0; q < 2 * points; ++q) CHECK(mine <= (x.row(i) - c.row(q)).squaredNorm() + 0.01 * apart * apart);
+  }
+  CHECK(std::abs(found.inertia - inertia) <= 0.01 * inertia);
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Random anchors
 

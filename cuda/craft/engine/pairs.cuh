@@ -769,20 +769,23 @@ void cuda_engine::softmax_loss(const softmax<T>& s, double* total) {
 // ---------------------------------------------------------------------------------------------------------
 // Nearest rows, and distances by rank
 
-/// A warp per row goes through the columns of the panel: nearest by b_j - 2 s (lowest index on ties).
+/// A warp per row goes through the columns of the panel: the nearest (lowest index on ties), as in the CPU's tile.
 template <class T>
 struct nearest_step {
   panel<T> p;
-  const T* y_squared;
+  rows<T> x, y;
+  near_pairs<T> near;
   T* distance;
   index_t* index;
   __device__ void operator()(index_t i, int lane) const {
     T best = distance[p.i0 + i];
     index_t at = index[p.i0 + i];
+    const T a = x.squared[p.i0 + i];
     for (index_t j = lane; j < p.nj; j += warp_lanes) {
-      const T s = p.s[i * p.stride + j], d = y_squared[p.j0 + j] - (s + s);
-      if (!(d < best)) continue;
-      best = d;
+      const T s = p.s[i * p.stride + j], b = y.squared[p.j0 + j];
+      const T D = near(s, a, b) ? row_distance(x, p.i0 + i, y, p.j0 + j) : a + (b - (s + s));
+      if (!(D < best)) continue;
+      best = D;
       at = p.j0 + j;
     }
     for (int o = warp_lanes / 2; o > 0; o /= 2) {
@@ -798,16 +801,12 @@ struct nearest_step {
     index[p.i0 + i] = at;
   }
 };
-template <class T>
-struct finish_nearest_step {
-  rows<T> x, y;
-  T* distance;
+/// Where no distance is a number, any row will do.
+struct any_nearest_step {
+  index_t n;
   index_t* index;
   __device__ void operator()(index_t i) const {
-    if (index[i] >= y.n) index[i] = 0;  // where no distance is a number, any row will do
-    const index_t j = index[i];
-    const T found = distance[i] + x.squared[i];
-    distance[i] = near_pairs<T>(x.d).at(found, x.squared[i], y.squared[j]) ? row_distance(x, i, y, j) : found;
+    if (index[i] >= n) index[i] = 0;
   }
 };
 template <class T>
@@ -817,9 +816,9 @@ void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T*
   fill(index, x.n, y.n);
   panels(x, y, false, [&](const panel<T>& p) {
     launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
-           nearest_step<T>{p, y.squared, distance, index});
+           nearest_step<T>{p, x, y, near_pairs<T>(x.d), distance, index});
   });
-  each(x.n, finish_nearest_step<T>{x, y, distance, index});
+  each(x.n, any_nearest_step{y.n, index});
 }
 
 // The bits of a number >= 0, whose order as integers is that of the numbers, digit by digit from the top.

@@ -518,15 +518,7 @@ class cpu_engine : public cpu_sweeps {
   void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
     std::fill_n(distance, x.n, std::numeric_limits<T>::infinity());
     std::fill_n(index, x.n, y.n);
-    sweep_rectangle<T>(x, y, nearest_tile<T>{y.squared, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
-    pieces(x.n, x.d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) {
-        const T* to = y.data + index[i] * x.d;
-        distance[i] = near_pairs<T>(x.d).at(distance[i] + x.squared[i], x.squared[i], y.squared[index[i]])
-                          ? squared_distance(x.data + i * x.d, to, x.d)
-                          : distance[i] + x.squared[i];
-      }
-    });
+    sweep_rectangle<T>(x, y, nearest_tile<T>{x, y, distance, index}, 0, nullptr, pull<T>{}, pull<T>{});
   }
 
   /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but

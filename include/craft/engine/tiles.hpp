@@ -448,30 +448,36 @@ struct sigmoid_tile {
   }
 };
 
-/// Nearest column of every row by a_i + b_j - 2 s (lowest index on ties): running minimum in `distance`.
+/// Nearest column of every row by a_i + b_j - 2 s, or of a near pair by the difference of the rows (lowest index on ties):
+/// running minimum in `distance`.
 template <class T>
 struct nearest_tile {
   static constexpr bool columns_depend = false, by_norms = false;
-  const T* y_squared;
-  T* distance;      ///< without the row's own |x|^2, which changes no comparison
+  rows<T> x, y;
+  T* distance;
   index_t* index;
 
   tile_state operator()(tile<T>& t, T*) const {
+    const near_pairs<T> near(x.d);
+    const T *b = y.squared + t.j0, far = far_enough(near, x.squared + t.i0, t.ni, b, t.nj);
     for (index_t i = 0; i < t.ni; ++i) {
       T* s = t.row(i);
-      T lowest = std::numeric_limits<T>::infinity();
-      pack<T> low(lowest);
-      for_each_pack<T>(0, t.nj, [&](index_t j, auto tag) {
-        using V = decltype(tag);
-        const V sj = load<V>(s + j);
-        const V d = load<V>(y_squared + t.j0 + j) - (sj + sj);
-        store(s + j, d);
-        if constexpr (std::is_same_v<V, T>)
-          lowest = d < lowest ? d : lowest;
-        else
-          low = -((-low).max(-d));
+      const T a = x.squared[t.i0 + i];
+      running_least<T> least;
+      each_with_least(t.nj, least, [&](index_t j, auto& l) {
+        using V = std::decay_t<decltype(l)>;
+        const V sj = load<V>(s + j), D = V(a) + (load<V>(b + j) - (sj + sj));
+        store(s + j, D);
+        l = math::min(l, D);
       });
-      lowest = -math::max(-lowest, largest(-low));
+      if (least.below(far)) {
+        for (index_t j = 0; j < t.nj; ++j)
+          if (near.at(s[j], a, b[j]) && s[j] < math::limits<T>::infinity)
+            s[j] = squared_distance(x.data + (t.i0 + i) * x.d, y.data + (t.j0 + j) * x.d, x.d);
+        least = {};
+        each_with_least(t.nj, least, [&](index_t j, auto& l) { l = math::min(l, load<std::decay_t<decltype(l)>>(s + j)); });
+      }
+      const T lowest = math::min(smallest(least.some), least.one);
       T& best = distance[t.i0 + i];
       index_t& at = index[t.i0 + i];
       if (lowest > best || (lowest == best && t.j0 > at)) continue;
