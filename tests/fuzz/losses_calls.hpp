@@ -9,6 +9,8 @@
 
 #include "craft/alignment.hpp"
 #include "craft/mmd.hpp"
+#include "craft/objective.hpp"
+#include "craft/two_sample.hpp"
 #include "losses_case.hpp"
 
 namespace fuzz {
@@ -103,11 +105,47 @@ void with_kernel(const test_case& c, const F& f) {
 }
 
 template <class S>
+void call_objective(const craft::cpu& ctx, const test_case& c, const exact_answer& exact, library_answer& answer) {
+  using T = craft::compute_t<S>;
+  const memory<S> x(c.x, c.padding), y(c.y, c.padding), u(c.batch_texts, c.padding), a(c.image_anchors, c.padding),
+      g(c.target_images, c.padding);
+  const auto place = [&](const char* kind, want w, const table& t) { return gradient<S>(c, exact, kind, w, t.rows, t.cols); };
+  gradient<S> gx = place("x", c.want_x, c.x), gy = place("y", c.want_y, c.y),
+              gu = place("batch_texts", c.want_second, c.batch_texts),
+              ga = place("image_anchors", c.want_x_weights, c.image_anchors),
+              gg = place("target_images", c.want_y_weights, c.target_images);
+  gradient<T> scale(c, exact, "log_scale", c.want_first, 1, 1);
+  craft::objective_inputs<S> in;
+  in.images = x.input(), in.class_texts = y.input(), in.targets = craft::labels(c.x_labels);
+  if (c.batch_texts.rows > 0) in.batch_texts = u.input();
+  if (c.image_anchors.rows > 0) in.image_anchors = a.input();
+  if (c.target_images.rows > 0) in.target_images = g.input();
+  craft::objective_options o;
+  o.text = c.text, o.image = c.image, o.batch = c.batch, o.mmd = c.mmd, o.log_scale = c.log_scale;
+  o.max_scale = c.max_scale > 0 ? c.max_scale : std::numeric_limits<double>::infinity();
+  o.label_smoothing = c.smoothing, o.same_class_positives = c.same_class, o.upstream = c.upstream;
+  o.direction = c.symmetric ? craft::direction::symmetric : craft::direction::one_way;
+  o.discrepancy.estimator = craft::estimator(c.estimator), o.discrepancy.factor = c.factor, o.discrepancy.offset = c.offset;
+  o.discrepancy.bandwidth = {craft::bandwidth_rule(c.rule), craft::bandwidth_sample(c.sample), c.rule_gradient};
+  std::vector<craft::any_kernel<>::member> members;
+  for (const member& m : c.members) members.push_back({craft::kernel_family(int(m.family)), m.weight, m.bandwidth, m.shape});
+  craft::objective_gradients<S> to;
+  to.images = gx.output(), to.class_texts = gy.output(), to.batch_texts = gu.output(), to.image_anchors = ga.output();
+  to.target_images = gg.output(), to.log_scale = scale.output();
+  craft::objective_values<T> v;
+  craft::objective(ctx, in, craft::any_kernel<>(members), o, v, to);
+  answer.outputs = {{"text", {v.text}}, {"image", {v.image}}, {"batch", {v.batch}}, {"mmd", {v.mmd}}, {"total", {v.total}}};
+  if (!exact.find("total")) answer.outputs.clear();
+  gx.keep(answer), gy.keep(answer), gu.keep(answer), ga.keep(answer), gg.keep(answer), scale.keep(answer);
+}
+
+template <class S>
 void call_as(const test_case& c, const exact_answer& exact, library_answer& answer) {
   using T = craft::compute_t<S>;
   constexpr bool few = sizeof(S) == 2;
   craft::cpu ctx(c.threads);
   ctx.tile(c.tile);
+  if (c.verb == verb::objective) return call_objective<S>(ctx, c, exact, answer);
   const memory<S> x(c.x, c.padding), y(c.y, c.padding);
   const int n = c.x.rows, m = c.y.rows, d = c.x.cols;
   const bool relative = c.verb == verb::relative || c.verb == verb::relative_pullback, mmd = c.verb == verb::mmd;
@@ -120,7 +158,7 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
   gradient<T> by_y_weight(c, exact, mmd ? "y_weights" : "targets", c.want_y_weights, mmd ? 1 : n, m);
   memory<S> out(n, m, c.padding);
   T value = T(-77);
-  double scale = 0;
+  double scale = 0, statistic = 0;
   const double most = c.max_scale > 0 ? c.max_scale : std::numeric_limits<double>::infinity();
   const craft::labels x_labels = c.x_labels.empty() ? craft::labels() : craft::labels(c.x_labels);
   const craft::labels y_labels = c.y_labels.empty() ? craft::labels() : craft::labels(c.y_labels);
@@ -134,9 +172,17 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
     verb(options, g);
   };
   switch (c.verb) {
+    case verb::objective:
+      break;
     case verb::bandwidth_scale:
       scale = craft::bandwidth_scale(ctx, x.input(), y.input(), rule);
       break;
+    case verb::two_sample_test: {
+      craft::two_sample_options o;
+      o.bandwidth = rule, o.permutations = 3;
+      with_kernel<few>(c, [&](const auto& k) { statistic = craft::two_sample_test(ctx, x.input(), y.input(), k, o).statistic; });
+      break;
+    }
     case verb::mmd: {
       craft::mmd_options o;
       o.estimator = craft::estimator(c.estimator), o.bandwidth = rule, o.columns = craft::column_scaling(c.columns);
@@ -205,6 +251,8 @@ void call_as(const test_case& c, const exact_answer& exact, library_answer& answ
     answer.outputs.push_back(o);
   } else if (c.verb == verb::bandwidth_scale) {
     answer.outputs.push_back({"scale", {scale}});
+  } else if (c.verb == verb::two_sample_test) {
+    answer.outputs.push_back({"statistic", {statistic}});
   } else if (c.verb != verb::relative_pullback) {
     answer.outputs.push_back({"value", {double(value)}});
   }

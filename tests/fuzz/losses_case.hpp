@@ -10,9 +10,20 @@ namespace fuzz {
 
 using real = long double;
 
-enum class verb { mmd, bandwidth_scale, relative, relative_pullback, anchor_cross_entropy, info_nce, sigmoid_contrastive };
+enum class verb {
+  mmd,
+  bandwidth_scale,
+  two_sample_test,
+  relative,
+  relative_pullback,
+  anchor_cross_entropy,
+  info_nce,
+  sigmoid_contrastive,
+  objective
+};
 inline const char* const verb_names[] = {
-    "mmd", "bandwidth_scale", "relative", "relative_pullback", "anchor_cross_entropy", "info_nce", "sigmoid_contrastive"};
+    "mmd",  "bandwidth_scale", "two_sample_test", "relative", "relative_pullback", "anchor_cross_entropy",
+    "info_nce", "sigmoid_contrastive", "objective"};
 enum class scalar_type { f32, f64, f16, bf16 };  ///< of inputs and of their gradients
 inline const char* const scalar_names[] = {"float", "double", "half", "bfloat16"};
 
@@ -66,6 +77,11 @@ struct test_case {
   double smoothing = 0, bias = 0;
   std::vector<int> x_labels, y_labels;  ///< x_labels: also the targets of anchor_cross_entropy; -100: ignored
   table targets;                        ///< soft ones
+
+  /// Of the objective, where x are the images, y the class texts and x_labels the targets; those without rows are not given.
+  table batch_texts, image_anchors, target_images;
+  double text = 1, image = 1, batch = 1, mmd = 1;  ///< weights of the terms
+  bool same_class = false;
 };
 
 /// Exact numbers of one output, and by how much the library's may differ from each.
@@ -76,6 +92,7 @@ struct exact_output {
   bool or_zero = false;  ///< the clamp's side is within rounding: 0 is right, too
 };
 struct exact_answer {
+  real by_log_scale = 0, by_log_scale_error = 0;  ///< as if nothing were clamped, at upstream 1
   bool may_refuse = false;   ///< out of the documented range: an error is right, too
   bool must_refuse = false;  ///< there is no answer
   std::vector<exact_output> outputs;
@@ -110,9 +127,16 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number);
 std::string describe(const test_case&);
 
 exact_answer exact(const test_case&);
-void exact_mmd(const test_case&, exact_answer&);
+/// Rows that another computation made, and which of them it made in the same way.
+struct uncertain_rows;
+struct given_rows {
+  const uncertain_rows* rows;
+  std::vector<int> made;
+};
+void exact_mmd(const test_case&, exact_answer&, const given_rows* = nullptr);
 void exact_relative(const test_case&, exact_answer&);
 void exact_alignment(const test_case&, exact_answer&);
+void exact_objective(const test_case&, exact_answer&);
 
 /// Calls the library. `before` has what accumulated outputs hold first.
 library_answer call(const test_case&, const exact_answer&);

@@ -187,6 +187,41 @@ void draw_alignment(source& r, test_case& c) {
   }
 }
 
+/// Images are x, class texts y.
+void draw_objective(source& r, test_case& c, double scale) {
+  const int n = c.x.rows, C = c.y.rows, d = c.x.cols;
+  c.x_labels.clear(), c.y_labels.clear(), c.x_weights.clear();
+  for (int i = 0; i < n; ++i) c.x_labels.push_back(r.below(C));
+  const auto more = [&](table& first, table& second, int rows, int others) {
+    test_case rest = c;
+    rest.x = table(rows, d), rest.y = table(others, d);
+    draw_rows(r, rest, scale, true);
+    first = rest.x, second = rest.y;
+  };
+  more(c.batch_texts, c.image_anchors, n, C);
+  table unused;
+  const int m = 1 + r.below(12);
+  more(c.target_images, unused, m, 1);
+  for (int times = r.chance(0.4) ? 1 + r.below(3) : 0; times > 0; --times)
+    copy_row(c.x, r.below(n), c.target_images, r.below(m));
+  if (r.chance(0.4)) c.batch_texts = table();
+  if (r.chance(0.3)) c.image_anchors = table();
+  if (r.chance(0.2)) c.target_images = table();
+  for (double* weight : {&c.text, &c.image, &c.batch, &c.mmd}) *weight = r.chance(0.6) ? 1 : r.chance(0.2) ? 0 : 3 * r.unit();
+  c.same_class = r.chance(0.3), c.symmetric = r.chance(0.4);
+  if (r.chance(0.3)) c.smoothing = r.between(0, 0.5);
+  draw_mmd(r, c);
+  c.normalise = true, c.columns = 0;
+  c.x_weights.clear(), c.y_weights.clear();
+  if (n < 2 || m < 2) c.estimator = 0;
+  // The kernel sees rows of C cosines times the scale.
+  test_case space = c;
+  space.x = table(1, C), space.normalise = false, space.verb = verb::mmd;
+  do draw_kernel(r, space, std::exp(c.log_scale));
+  while (space.kernel != kernel_type::any);
+  c.kernel = space.kernel, c.members = space.members, c.series = 0;
+}
+
 }  // namespace
 
 double stored(scalar_type t, double v) {
@@ -216,20 +251,23 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   source r(seed, number);
   test_case c;
   const double verbs = r.unit();
-  c.verb = verbs < 0.45   ? verb::mmd
-           : verbs < 0.5  ? verb::bandwidth_scale
-           : verbs < 0.6  ? verb::relative
-           : verbs < 0.75 ? verb::relative_pullback
-           : verbs < 0.85 ? verb::anchor_cross_entropy
-           : verbs < 0.93 ? verb::info_nce
-                          : verb::sigmoid_contrastive;
+  c.verb = verbs < 0.4    ? verb::mmd
+           : verbs < 0.44 ? verb::bandwidth_scale
+           : verbs < 0.48 ? verb::two_sample_test
+           : verbs < 0.57 ? verb::relative
+           : verbs < 0.69 ? verb::relative_pullback
+           : verbs < 0.78 ? verb::anchor_cross_entropy
+           : verbs < 0.86 ? verb::info_nce
+           : verbs < 0.92 ? verb::sigmoid_contrastive
+                          : verb::objective;
   const double types = r.unit();
   c.type = types < 0.45  ? scalar_type::f32
            : types < 0.8 ? scalar_type::f64
            : types < 0.9 ? scalar_type::f16
                          : scalar_type::bf16;
   const bool small = r.chance(0.7), alignment = c.verb >= verb::anchor_cross_entropy;
-  const int n = 1 + r.below(small ? 6 : 40), m = alignment && r.chance(0.6) ? n : 1 + r.below(small ? 6 : 40);
+  const int least = c.verb == verb::two_sample_test ? 2 : 1;
+  const int n = least + r.below(small ? 6 : 40), m = alignment && r.chance(0.6) ? n : least + r.below(small ? 6 : 40);
   const int d = r.chance(0.02) ? 300 : 1 + r.below(small ? 8 : 64);
   c.x = table(n, d), c.y = table(m, d);
   if (r.chance(0.5)) c.tile = 1 + r.below(9);
@@ -244,6 +282,7 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
                  : r.chance(0.3)              ? r.power(-20, 20)
                                               : r.power(-13, 13);
   if (c.verb == verb::mmd) draw_mmd(r, c);
+  if (c.verb == verb::two_sample_test) c.estimator = 1, c.rule = r.chance(0.3) ? 1 + r.below(4) : 0, c.normalise = false;
   if (c.verb == verb::bandwidth_scale) c.rule = r.below(5), c.sample = r.chance(0.3), c.normalise = false;
   if (c.verb == verb::relative || c.verb == verb::relative_pullback) {
     c.normalise = r.chance(0.5);
@@ -265,6 +304,7 @@ test_case draw_case(std::uint64_t seed, std::uint64_t number) {
   if (c.verb >= verb::relative && r.chance(0.3))
     c.max_scale = r.chance(0.3) ? std::exp(c.log_scale) : std::exp(c.log_scale + r.normal());
   draw_rows(r, c, scale, !alignment || c.normalise);
+  if (c.verb == verb::objective) draw_objective(r, c, scale);
   return c;
 }
 

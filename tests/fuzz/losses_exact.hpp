@@ -3,6 +3,7 @@
 // to first order.
 //
 //   sum of d terms t_k     u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: roundings of partial sums have random signs
+//   of d terms alike       u d / 4 |sum t| more: their roundings have one sign
 //   row entry z_ik         dz_ik = u |z_ik| each time it is stored: centred, divided by a norm, by sqrt(M), ...
 //   D, by dot products     2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b), delta = z_i - z_j, e_k = dz_ik + dz_jk,
 //                          a = |z_i|^2, b = |z_j|^2
@@ -15,7 +16,7 @@
 //   sum over pairs p       sum |c_p| (dk_p + u h |k_p|): pairs share rows, and clusters distances, so errors have one sign.
 //                          h = sqrt(N) for a sum over N rows; 3 N / 2 for equal terms, or N^2 in one type
 //   gradient, of a pair    |c_p| (dk' |delta_k| + (|k'| + dk') (|(dz_ik, dz_jk)|_2 + (3 + h) u (|z_ik| + |z_jk|)));
-//                          0 for equal rows
+//                          0 for equal rows, but where their squares vanish
 //   D / M                  D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or of a median the largest dD near it
 //   unit row z = x / |x|   dz_k = 2 u |z_k|; what distances see of it, z less the unit anchors' mean, u times that
 //   g through the norm     (dg_k + |z_k| sum |z_l| dg_l + 4 u (|g_k| + |z_k| (|g.z| + r(d) |g z|_2))) / |x|
@@ -77,13 +78,14 @@ struct uncertain {
 
 /// Sum of terms t_k = a_k b_k of which a_k errs by da_k and b_k by db_k.
 inline uncertain dot(const uncertain_rows& x, int i, const uncertain_rows& y, int j, real u) {
-  real s = 0, squares = 0, moved = 0;
+  real s = 0, squares = 0, moved = 0, least = HUGE_VALL, most = -HUGE_VALL;
   for (int k = 0; k < x.d; ++k) {
     const real t = x.at(i, k) * y.at(j, k);
-    s += t, squares += t * t;
+    s += t, squares += t * t, least = std::min(least, t), most = std::max(most, t);
     moved += square(x.error(i, k) * y.at(j, k)) + square(x.at(i, k) * y.error(j, k));
   }
-  return {s, std::sqrt(moved) + u * growth(x.d) * (std::sqrt(squares) + std::abs(s))};
+  const bool alike = least * most > 0 && most - least < std::abs(s) / x.d / 8;
+  return {s, std::sqrt(moved) + u * growth(x.d) * (std::sqrt(squares) + std::abs(s)) + alike * u * x.d / 4 * std::abs(s)};
 }
 
 /// Divides rows by their norms (kept); a row whose inverse norm is beyond the type becomes 0, and its norm.
@@ -158,6 +160,7 @@ inline scale_of_logits logit_scale(const test_case& c) {
 }
 /// Gradient by log_scale: where the clamp holds it passes if a step against it would leave the bound.
 inline void add_log_scale(const test_case& c, const scale_of_logits& scale, uncertain g, exact_answer& answer) {
+  answer.by_log_scale = g.v, answer.by_log_scale_error = g.e;
   if (c.want_first == want::none) return;
   const real upstream = c.verb == verb::relative_pullback ? 1 : real(c.upstream), p = g.v * upstream;
   const bool passes = !scale.clamped || p > 0;
@@ -167,6 +170,22 @@ inline void add_log_scale(const test_case& c, const scale_of_logits& scale, unce
   o.or_zero = scale.at_the_bound || (scale.clamped && std::abs(g.v) <= g.e);
   if (o.or_zero && !passes)
     o.value[0] = p, o.bound[0] += g.e * std::abs(upstream) + 2 * of_computing(c.type).u * std::abs(p);
+}
+
+/// Gradients by rows x, y of U = dL/dz of logits z_ij = s x_i.y_j, added to gx and gy.
+inline void pull_logits(const std::vector<uncertain>& U, real scale, const uncertain_rows& x, const uncertain_rows& y, real u,
+                        uncertain_rows& gx, uncertain_rows& gy) {
+  const real h = u * (2 + sum_growth(std::max(x.n, y.n)));
+  for (int i = 0; i < x.n; ++i)
+    for (int j = 0; j < y.n; ++j) {
+      const uncertain& at = U[std::size_t(i * y.n + j)];
+      const real dU = scale * (at.e + u * std::abs(at.v)), s = scale * std::abs(at.v);
+      for (int k = 0; k < x.d; ++k) {
+        const real xi = x.at(i, k), yj = y.at(j, k);
+        gx.at(i, k) += scale * at.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + h * std::abs(yj));
+        gy.at(j, k) += scale * at.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + h * std::abs(xi));
+      }
+    }
 }
 
 /// How far the scalar product of rows and their gradients may be off.

@@ -149,7 +149,8 @@ bool parameters_out_of_range(const test_case& c, const precision& p) {
       const real least = 1.01L * std::sqrt(p.smallest / (2 * p.u));  // squares and their inverses keep all digits
       out = out || v < least || v > 1 / least;
     }
-    out = out || (!quadratic && m.shape != 0 && std::abs(real(m.shape)) < 2 * p.smallest);
+    const real floor = std::abs(real(m.shape));
+    out = out || (!quadratic && floor != 0 && !(floor > 2 * p.smallest && floor < 0.99L * p.largest));
   }
   return of_distance(c) && out;
 }

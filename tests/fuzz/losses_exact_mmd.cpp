@@ -48,7 +48,7 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
   add(to.value, k.k);
   for (std::size_t w = 0; w < k.by_weight.size(); ++w) add(to.by_weight[w], k.by_weight[w]);
   for (std::size_t w = 0; w < k.by_bandwidth.size(); ++w) add(to.by_bandwidth[w], k.by_bandwidth[w]);
-  if (equal) return;  // also a row with itself
+  if (equal && (q.i == q.j || z.squared(q.i) > s.p.smallest)) return;
   for (int f = 0; f < s.d; ++f) {
     const real zi = z.at(q.i, f), zj = z.at(q.j, f), delta = zi - zj;
     const real steep = std::abs(k.slope.v) + k.slope.e, both = std::abs(zi) + std::abs(zj);
@@ -114,7 +114,7 @@ void pull_back(const sample& s, const scale_of& f, const uncertain_rows& z, unce
     const real by = -along.v / (2 * f.M.v), by_error = along.e / (2 * f.M.v) + std::abs(by) * (f.M.e / f.M.v + 2 * u);
     const auto add = [&](int i, int k, real v, real e) {
       g.at(i, k) += by * v;
-      g.error(i, k) += by_error * std::abs(v) + std::abs(by) * (e + 2 * u * std::abs(v));
+      g.error(i, k) += by_error * std::abs(v) + (std::abs(by) + by_error) * (e + 2 * u * std::abs(v));
     };
     for (int i = 0; i < (s.c.sample == 1 ? s.n : s.N) && f.mean_factor > 0; ++i)
       for (int k = 0; k < s.d; ++k) {
@@ -151,8 +151,8 @@ void pull_back(const sample& s, const scale_of& f, const uncertain_rows& z, unce
 
 }  // namespace
 
-void exact_mmd(const test_case& c, exact_answer& answer) {
-  const sample s(c);
+void exact_mmd(const test_case& c, exact_answer& answer, const given_rows* given) {
+  const sample s(c, given);
   const precision computing = of_computing(c.type), out = of_storage(c.type);
   answer.may_refuse = out_of_range(c, {&s.z}, computing);
   const scale_of f = fit(s);
@@ -190,6 +190,12 @@ void exact_mmd(const test_case& c, exact_answer& answer) {
     add_pair(s, z, kernel, q, s.equal(q.i, q.j), f.fitted ? f.M.e / f.M.v + 2 * s.p.u : 0, parameters, t);
   for (int i = 0; i < s.N; ++i)
     if (diagonal[std::size_t(i)] != 0) add_pair(s, z, kernel, {i, i, diagonal[std::size_t(i)]}, true, 0, parameters, t);
+  if (c.verb == verb::two_sample_test) {
+    real size = 0;  // of the kernel's values; all sums over a row's pairs run in the computing type
+    for (const weighted_pair& q : pairs) size += std::abs(q.c * pair_value(s, z, kernel, q.i, q.j, 0).v);
+    add_output(answer, "statistic", {t.value.v}, {t.value.e + computing.u * size}, 1, 0, of_computing(scalar_type::f64));
+    return without_unresolved();
+  }
   pull_back(s, f, z, t.g);
 
   const real factor = real(c.factor) * real(c.upstream), u = s.p.u;

@@ -156,7 +156,7 @@ void pull_pair(const prepared& r, const kernel_of_distance& kernel, int i, int j
   const uncertain D = distance(x, i, y, j, equal, r.p);
   const pair_terms t = kernel.at(D.v, D.e, false);
   k = t.k;
-  for (int f = 0; f < r.d && !equal; ++f) {
+  for (int f = 0; f < r.d && (!equal || x.squared(i) < r.p.smallest); ++f) {
     const real zi = x.at(i, f), zj = y.at(j, f), delta = zi - zj, v = 2 * U.v * t.slope.v * delta;
     const real e = 2 * size *
                        (t.slope.e * std::abs(delta) + t.steepest +

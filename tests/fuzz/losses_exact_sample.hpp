@@ -22,10 +22,13 @@ struct sample {
   std::vector<real> range[2], scaled, scaled_error;  ///< columns: R of each group, and the rows before centring
   std::vector<int> lowest[2], highest[2];
 
-  explicit sample(const test_case& given)
-      : c(given), p(of_computing(c.type)), n(c.x.rows), m(c.y.rows), N(n + m), d(c.x.cols), z(N, d) {
+  const given_rows* made;  ///< what the rows are, if they are not those of the case
+
+  explicit sample(const test_case& given, const given_rows* by_others = nullptr)
+      : c(given), p(of_computing(c.type)), n(c.x.rows), m(c.y.rows), N(n + m), d(c.x.cols), z(N, d), made(by_others) {
     for (int i = 0; i < N; ++i)
       for (int k = 0; k < d; ++k) z.at(i, k) = stored_at(i, k);
+    if (made) z = *made->rows;
     for (int g = 0; g < groups() && c.columns; ++g) scale_columns(g);
     scaled = z.z, scaled_error = z.dz;
     if (of_distance(c) || c.verb == verb::bandwidth_scale) {
@@ -43,6 +46,7 @@ struct sample {
   /// Whether the two rows are the same numbers, made the same way.
   bool equal(int i, int j) const {
     if (c.columns == 1 && (i < n) != (j < n)) return false;
+    if (made) return made->made[std::size_t(i)] == made->made[std::size_t(j)];
     for (int k = 0; k < d; ++k)
       if (stored_at(i, k) != stored_at(j, k)) return false;
     return true;

@@ -148,18 +148,8 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
   }
   uncertain_rows gx(n, x.d), gy(m, x.d);
   uncertain by_scale;
-  const real h = p.u * (2 + sum_growth(std::max(n, m)));
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < m; ++j) {
-      const uncertain U = l.pull(i, j);
-      by_scale.v += U.v * l.at(i, j).v;
-      for (int k = 0; k < x.d; ++k) {
-        const real xi = x.at(i, k), yj = y.at(j, k), dU = scale.s * (U.e + p.u * std::abs(U.v)),
-                   s = scale.s * std::abs(U.v);
-        gx.at(i, k) += scale.s * U.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + h * std::abs(yj));
-        gy.at(j, k) += scale.s * U.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + h * std::abs(xi));
-      }
-    }
+  for (std::size_t q = 0; q < l.z.size(); ++q) by_scale.v += l.U[q].v * l.z[q].v;
+  pull_logits(l.U, scale.s, x, y, p.u, gx, gy);
   by_scale.e = inner(x, gx);
   if (c.normalise) normalise_pullback(x, x_norm, gx, p.u), normalise_pullback(y, y_norm, gy, p.u);
   add_output(answer, "value", {l.value.v}, {l.value.e}, 1, 0, {p.u * 1.01L, 0, p.least, p.largest});

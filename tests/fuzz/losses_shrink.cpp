@@ -27,16 +27,16 @@ void erase_column(table& t, int k) {
   t = to;
 }
 void erase_x(test_case& c, int i) {
-  erase_row(c.x, i), erase_row(c.dout, i), erase_row(c.targets, i);
+  erase_row(c.x, i), erase_row(c.dout, i), erase_row(c.targets, i), erase_row(c.batch_texts, i);
   erase(c.x_weights, i), erase(c.x_labels, i);
 }
 void erase_y(test_case& c, int j) {
-  erase_row(c.y, j), erase_column(c.dout, j), erase_column(c.targets, j);
+  erase_row(c.y, j), erase_column(c.dout, j), erase_column(c.targets, j), erase_row(c.image_anchors, j);
   erase(c.y_weights, j), erase(c.y_labels, j);
-  if (c.verb == verb::anchor_cross_entropy)
+  if (c.verb == verb::anchor_cross_entropy || c.verb == verb::objective)
     for (int& l : c.x_labels) l = l > j || (l == j && j == c.y.rows) ? l - 1 : l;
 }
-int least_rows(const test_case& c) { return c.verb == verb::mmd && c.estimator != 0 ? 2 : 1; }
+int least_rows(const test_case& c) { return c.estimator != 0 ? 2 : 1; }
 
 double digits(double v, const char* format) {
   char text[64];
@@ -106,9 +106,14 @@ std::vector<test_case> simpler(const test_case& c) {
         erase_range(c.y.rows, erase_y);
       }
     }
+  for (int i = 0; i < c.target_images.rows && c.target_images.rows > least_rows(c); ++i)
+    add([&](test_case& s) { erase_row(s.target_images, i); });
+  for (const auto t : {&test_case::batch_texts, &test_case::image_anchors, &test_case::target_images})
+    if ((c.*t).rows > 0) add([&](test_case& s) { s.*t = table(); });
   const auto columns = [&](int from, int count) {
     add([&](test_case& s) {
-      for (int q = 0; q < count; ++q) erase_column(s.x, from), erase_column(s.y, from);
+      for (table* t : {&s.x, &s.y, &s.batch_texts, &s.image_anchors, &s.target_images})
+        for (int q = 0; q < count; ++q) erase_column(*t, from);
     });
   };
   if (c.x.cols > 3) columns(0, c.x.cols / 2), columns(c.x.cols / 2, c.x.cols - c.x.cols / 2);
@@ -139,8 +144,11 @@ std::vector<test_case> simpler(const test_case& c) {
   for (const auto o : {&test_case::estimator, &test_case::rule, &test_case::sample, &test_case::columns,
                        &test_case::statistics, &test_case::series})
     reset(o, 0);
-  for (const auto o : {&test_case::rule_gradient, &test_case::sum, &test_case::symmetric, &test_case::normalise})
+  for (const auto o : {&test_case::rule_gradient, &test_case::sum, &test_case::symmetric, &test_case::same_class})
     reset(o, false);
+  if (c.verb != verb::objective) reset(&test_case::normalise, false);
+  for (const auto o : {&test_case::text, &test_case::image, &test_case::batch, &test_case::mmd})
+    if (c.verb == verb::objective && c.*o != 0) reset(o, 0.0), reset(o, 1.0);
   for (const auto o : {&test_case::column_gradient, &test_case::statistics_gradient}) reset(o, true);
   for (const auto o : {&test_case::column_eps, &test_case::factor, &test_case::offset, &test_case::smoothing,
                        &test_case::bias, &test_case::log_scale, &test_case::max_scale})
@@ -169,9 +177,11 @@ std::string describe(const test_case& c) {
                              ") = " + numbers(t.v, t.cols) + ";\n";
   };
   std::string s = std::string("craft::") + verb_names[int(c.verb)] + ", " + scalar_names[int(c.type)] + ":\n";
-  s += table_text("x", c.x) + table_text("y", c.y) + table_text("dout", c.dout) + table_text("soft targets", c.targets);
+  s += table_text("x", c.x) + table_text("y", c.y) + table_text("dout", c.dout) + table_text("soft targets", c.targets) +
+       table_text("batch_texts", c.batch_texts) + table_text("image_anchors", c.image_anchors) +
+       table_text("target_images", c.target_images);
   const char* const kernels[] = {"any_kernel", "gaussians", "w0 * k0 + w1 * (k1 + k2)", "energy", "dot_product", "cosine"};
-  if (c.verb < verb::anchor_cross_entropy && c.verb != verb::bandwidth_scale) {
+  if ((c.verb < verb::anchor_cross_entropy && c.verb != verb::bandwidth_scale) || c.verb == verb::objective) {
     s += std::string("  kernel = ") + kernels[int(c.kernel)];
     for (const member& m : c.members)
       s += std::string(", ") + number(m.weight) + " * " + family_names[int(m.family)] + "(" + number(m.bandwidth) +
@@ -194,6 +204,9 @@ std::string describe(const test_case& c) {
   s +=
       name("max_scale", c.max_scale, 0, number(c.max_scale)) + name("label_smoothing", c.smoothing, 0, number(c.smoothing));
   if (c.verb == verb::sigmoid_contrastive) s += "  bias = " + number(c.bias) + ";\n";
+  if (c.verb == verb::objective)
+    s += "  weights: text " + number(c.text) + ", image " + number(c.image) + ", batch " + number(c.batch) + ", mmd " +
+         number(c.mmd) + (c.same_class ? "; same_class_positives" : "") + ";\n";
   s += name("direction", c.symmetric, false, "symmetric") + name("reduce", c.sum, false, "sum");
   const auto list = [&](const char* n, const auto& v) {
     return v.empty() ? std::string()
