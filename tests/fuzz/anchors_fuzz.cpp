@@ -1,10 +1,10 @@
-// Random calls of the verbs that choose or make anchors, on the hard numbers of losses_fuzz: what they found must be what they
-// say, in long double, within the rounding of distances (losses_exact.hpp).
+// Random calls of the verbs that choose or make anchors, on the hard numbers of losses_fuzz: what they found must be what
+// they say, in long double, within the rounding of distances (losses_exact.hpp).
 //
 //     anchors_fuzz [seconds] [seed] [case]
 //
-// With a case's number only that case runs. What is found loses rows and columns as long as it stays wrong, is printed, and it
-// exits with 1.
+// With a case's number only that case runs. What is found loses rows and columns as long as it stays wrong, is printed,
+// and it exits with 1.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -39,7 +39,9 @@ anchors_case draw_anchors(std::uint64_t seed, std::uint64_t number) {
   return a;
 }
 
-bool same_row(const table& x, int i, int j) { return std::equal(&x.v[std::size_t(i * x.cols)], &x.v[std::size_t(i * x.cols)] + x.cols, &x.v[std::size_t(j * x.cols)]); }
+bool same_row(const table& x, int i, int j) {
+  return std::equal(&x.v[std::size_t(i * x.cols)], &x.v[std::size_t(i * x.cols)] + x.cols, &x.v[std::size_t(j * x.cols)]);
+}
 
 /// The rows as the verbs see them: as they are, centred, or divided by their norms.
 enum class seen { raw, centred, unit };
@@ -148,11 +150,13 @@ class checked {
       inertia += own.v, error += own.e;
       for (const int q : used) {
         const uncertain other = distance(z, i, c, q, false, p_);
-        if (found.iterations < o.max_iterations && shows(own.v - other.v, own, other)) return "kmeans: another centre is nearer";
+        if (found.iterations < o.max_iterations && shows(own.v - other.v, own, other))
+          return "kmeans: another centre is nearer";
       }
       // A unit row that is normalised once more is no farther than this.
       const real nothing = a_.unit ? square((d_ + 4) * 2 * p_.u) : 0;
-      if (int(used.size()) < a_.k && own.v > untypical * own.e + nothing) return "kmeans: an empty cluster, and a row away from its centre";
+      if (int(used.size()) < a_.k && own.v > untypical * own.e + nothing)
+        return "kmeans: an empty cluster, and a row away from its centre";
     }
     if (!(std::abs(found.inertia - inertia) <= untypical * error + p_.u * inertia)) return "kmeans: the inertia is wrong";
     if (a_.unit) return differ("kmeans", out, c, [&](int q) { return used.count(q) > 0; });
@@ -208,7 +212,8 @@ class checked {
       for (int i = 0; i < rows; ++i) {
         const uncertain other = to(i);
         if (shows(own.v - other.v, own, other)) return "medoids: another row is nearer";
-        if (i < found[std::size_t(q)] && same_row(all, i, int(found[std::size_t(q)]))) return "medoids: not the first of equal rows";
+        if (i < found[std::size_t(q)] && same_row(all, i, int(found[std::size_t(q)])))
+          return "medoids: not the first of equal rows";
       }
     }
     return "";
@@ -263,9 +268,9 @@ void print(anchors_case a, const std::string& what) {
     for (int k = 0; k < a.x.cols && k < 12; ++k) std::printf("%s%.17g", k ? ", " : "", a.x.at(i, k));
     std::printf("}");
   }
-  std::printf("\n  k %d, restarts %d, seed %llu, start %d, classes %d, %s, tile %d, padding %d, threads %d\n", a.k, a.restarts,
-              static_cast<unsigned long long>(a.seed), a.start, a.classes, a.unit ? "unit rows" : "rows as they are", a.tile,
-              a.padding, a.threads);
+  std::printf("\n  k %d, restarts %d, seed %llu, start %d, classes %d, %s, tile %d, padding %d, threads %d\n", a.k,
+              a.restarts, static_cast<unsigned long long>(a.seed), a.start, a.classes,
+              a.unit ? "unit rows" : "rows as they are", a.tile, a.padding, a.threads);
 }
 
 }  // namespace

@@ -137,8 +137,8 @@ inline void add_output(exact_answer& a, const char* kind, const std::vector<real
   for (const real number : v) largest = std::max(largest, std::abs(number));
   for (std::size_t i = 0; i < v.size(); ++i) {
     o.value.push_back(v[i] * factor);
-    o.bound.push_back((untypical * e[i] + u * std::abs(v[i]) + 16 * u * u * largest) * std::abs(factor) + out.u * std::abs(v[i] * factor) +
-                      4 * out.least * (1 + std::abs(factor)));
+    const real by = std::abs(factor), size = std::abs(v[i]);
+    o.bound.push_back((untypical * e[i] + u * size + 16 * u * u * largest) * by + out.u * size * by + 4 * out.least * (1 + by));
   }
   a.outputs.push_back(o);
 }

@@ -1,4 +1,5 @@
-// The objective in long double: its alignment terms as they are alone, and MMD between relative representations that err themselves.
+// The objective in long double: its alignment terms as they are alone, and MMD between relative representations that err
+// themselves.
 #include "losses_exact.hpp"
 
 namespace fuzz {
@@ -22,7 +23,8 @@ struct total_gradient {
     if (w == want::none || v.empty()) return;
     exact_output o;
     o.kind = kind, o.value = v;
-    for (std::size_t i = 0; i < v.size(); ++i) o.bound.push_back(bound[i] + (4 * computing.u + out.u) * std::abs(v[i]) + 4 * out.least);
+    for (std::size_t i = 0; i < v.size(); ++i)
+      o.bound.push_back(bound[i] + (4 * computing.u + out.u) * std::abs(v[i]) + 4 * out.least);
     answer.outputs.push_back(o);
   }
 };
@@ -68,7 +70,8 @@ void exact_objective(const test_case& c, exact_answer& answer) {
     if (!taken || weight == 0) return value(kind, 0, 0, p.least);
     test_case t = c;
     t.verb = loss, t.x = x, t.y = y, t.upstream = double(weight) * c.upstream;
-    t.want_x = t.want_y = t.want_first = want::overwrite, t.want_second = t.want_x_weights = t.want_y_weights = want::none;
+    t.want_x = t.want_y = t.want_first = want::overwrite,
+    t.want_second = t.want_x_weights = t.want_y_weights = want::none;
     t.type = c.type == scalar_type::f64 ? scalar_type::f64 : scalar_type::f32;
     t.x_weights.clear();
     if (loss == verb::info_nce) t.smoothing = 0;
@@ -83,7 +86,8 @@ void exact_objective(const test_case& c, exact_answer& answer) {
     log_scale_error = std::hypot(log_scale_error, weight * one.by_log_scale_error);
   };
   term("text", true, verb::anchor_cross_entropy, c.text, c.x, c.y, images, texts);
-  term("image", c.image_anchors.rows > 0, verb::anchor_cross_entropy, c.image, paired, c.image_anchors, batch_texts, anchors);
+  term("image", c.image_anchors.rows > 0, verb::anchor_cross_entropy, c.image, paired, c.image_anchors, batch_texts,
+       anchors);
   term("batch", true, verb::info_nce, c.batch, c.x, paired, images, batch_texts);
 
   const scale_of_logits scale = logit_scale(c);
@@ -127,7 +131,8 @@ void exact_objective(const test_case& c, exact_answer& answer) {
   if (gathers)
     for (int i = 0; i < paired.rows; ++i)
       for (int k = 0; k < paired.cols; ++k) {
-        const std::size_t from = std::size_t(i * paired.cols + k), to = std::size_t(c.x_labels[std::size_t(i)] * paired.cols + k);
+        const std::size_t from = std::size_t(i * paired.cols + k),
+                          to = std::size_t(c.x_labels[std::size_t(i)] * paired.cols + k);
         texts.add(to, batch_texts.v[from], batch_texts.bound[from] + paired.rows * p.u * std::abs(batch_texts.v[from]));
       }
   value("total", 0, total, total_bound + 4 * p.least);
