@@ -290,14 +290,14 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
     const V u = V(T(1)) + t, inverse = V(T(1)) / u;
     const V log1p = math::log(u) + (t - (u - V(T(1)))) * inverse;  // what u has lost of t is not lost
     const V k = math::exp(log1p * V(-alpha));
-    return {t, log1p, k, k * inverse * V(T(-0.5) / (length * length))};
+    return {t, log1p, k, k * V(T(-0.5) / (length * length)) * inverse};  // in this order: k * inverse may be denormal
   }
   /// The same where t may be clipped: log t = log D - log(2 alpha l^2), and dk/dD = -k alpha / D, which is more than it is for others.
   template <class V>
   CRAFT_HOST_DEVICE terms<V> beyond(V D, V t) const {
     const T rest = math::log(most) + math::log(T(2)) + math::log(alpha) + T(2) * math::log(length);
     const V log1p = math::log1p(t) + math::max(math::log(D) - V(rest), V(T(0)));
-    const V k = math::exp(log1p * V(-alpha)), near = k / (V(T(1)) + t) * V(T(0.5) / (length * length));
+    const V k = math::exp(log1p * V(-alpha)), near = k * V(T(0.5) / (length * length)) / (V(T(1)) + t);
     return {t, log1p, k, -math::min(near, k * V(alpha) / D)};
   }
   /// log(1 + t) - t / (1 + t). Both are nearly t for small t: there, with w = t / (2 + t), it is

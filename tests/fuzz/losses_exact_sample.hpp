@@ -112,11 +112,12 @@ inline scale_of fit(const sample& s) {
     f.tied = false;
   }
   f.mean_factor = 4.0L / (c.rule == 2 ? rows - 1 : rows);
-  real moved = 0;
+  real moved = 0, second = 0;
   for (int k = 0; k < s.d; ++k) {
     const real mean = column_mean(s.z, k, rows);
     real errors = 0;
     for (int i = 0; i < rows; ++i) errors += square(s.z.error(i, k));
+    second += errors;
     real differences = 0;  // the mean is a sum of doubles
     for (int i = 0; i < rows; ++i) differences += square(s.z.at(i, k) - s.z.at(0, k));
     const real summed = 0x1p-53L * (growth(rows) * std::sqrt(differences * rows) / rows + std::abs(mean));
@@ -131,7 +132,7 @@ inline scale_of fit(const sample& s) {
   if (all_equal || f.M.v == 0)
     f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
   else
-    f.M.e = (4 + growth(rows * s.d)) * s.p.u * f.M.v + f.mean_factor * std::sqrt(moved);
+    f.M.e = (4 + growth(rows * s.d)) * s.p.u * f.M.v + f.mean_factor * (std::sqrt(moved) + second / 2);
   return f;
 }
 
