@@ -3,7 +3,7 @@
 // to first order.
 //
 //   sum of d terms t_k     u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: roundings of partial sums have random signs
-//   of d terms alike       u d / 4 |sum t| more: their roundings have one sign
+//   of d terms alike       u d / 4 |sum t| more: their roundings have one sign. So of all sums in double, with u = 2^-53
 //   row entry z_ik         dz_ik = u |z_ik| each time it is stored: centred, divided by a norm, by sqrt(M), ...
 //   D, by dot products     2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b), delta = z_i - z_j, e_k = dz_ik + dz_jk,
 //                          a = |z_i|^2, b = |z_j|^2

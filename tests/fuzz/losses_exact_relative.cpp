@@ -192,7 +192,7 @@ void exact_relative(const test_case& c, exact_answer& answer) {
     add_output(answer, "out", value, error, 1, computing.u, out);
     return;
   }
-  by_scale.e += computing.u * growth(r.n * r.C) * (std::sqrt(squares) + std::abs(by_scale.v));
+  by_scale.e += (computing.u * growth(r.n * r.C) + (r.n + r.C) * 0x1p-54L) * (std::sqrt(squares) + std::abs(by_scale.v));
   if (c.kernel == kernel_type::dot) by_scale.e += inner(r.x, gx);
   r.pull_back(gx, gy);
   if (c.want_x != want::none) add_output(answer, "x", gx.z, gx.dz, 1, computing.u, out);

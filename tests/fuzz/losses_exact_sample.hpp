@@ -129,10 +129,10 @@ inline scale_of fit(const sample& s) {
   }
   bool all_equal = true;
   for (int i = 1; i < rows; ++i) all_equal = all_equal && s.equal(0, i);
-  if (all_equal || f.M.v == 0)
-    f.M = {1, 0}, f.mean_factor = 0, f.fitted = true;
+  if (all_equal || f.M.v == 0)  // rows that are equal, but made in different ways: M is anything
+    f.M = {1, all_equal ? 0.0L : 1.0L}, f.mean_factor = 0, f.fitted = true;
   else
-    f.M.e = (4 + growth(rows * s.d)) * s.p.u * f.M.v + f.mean_factor * (std::sqrt(moved) + second / 2);
+    f.M.e = ((4 + growth(rows * s.d)) * s.p.u + rows * 0x1p-55L) * f.M.v + f.mean_factor * (std::sqrt(moved) + second / 2);
   return f;
 }
 
