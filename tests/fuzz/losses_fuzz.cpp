@@ -168,7 +168,7 @@ int table_of(const std::map<key, tally>& tallies) {
       if (std::get<0>(other) == std::get<0>(k) && std::get<1>(other) == std::get<1>(k) &&
           (other == k || (!is_stored(std::get<1>(k)) && same_computing(std::get<2>(other), std::get<2>(k)))))
         all.compared += of.compared, all.worst = std::max(all.worst, of.worst);
-    const bool is_loose = !zero && all.compared >= 1000 && all.worst < 0.05L;
+    const bool is_loose = !zero && all.compared >= 4000 && all.worst < 0.05L;
     loose += is_loose;
     std::printf("%-22s %-11s %-9s %9llu %7llu %14.3Lf%s\n", verb_names[int(std::get<0>(k))],
                 std::get<1>(k).substr(0, 11).c_str(), scalar_names[int(std::get<2>(k))],
