@@ -254,6 +254,26 @@ TEMPLATE_LIST_TEST_CASE("numbers whose squares the computing type cannot hold ar
   CHECK(std::isfinite(run_mmd<D>(ctx, small, Y, craft::cosine<>()).value));
 }
 
+TEMPLATE_LIST_TEST_CASE("the gradient through a bandwidth rule has its digits, however large the rows are", "[mmd]", devices) {
+  using D = TestType;
+  using T = typename D::compute;
+  const bool wide = sizeof(T) == 8;
+  // In double the largest k is about 1e-40 and M 1e290: their quotient is no number, the gradient is.
+  const craft::gaussian<> kernel(wide ? 0.02 : 0.3);
+  const double unit = std::exp2(wide ? 480 : 50);
+  const reals X = as_stored<D>(random_reals(5, 3, 1)), Y = as_stored<D>(random_reals(4, 3, 2));
+  auto ctx = D::make();
+  for (const auto rule : {craft::bandwidth_rule::mean, craft::bandwidth_rule::median, craft::bandwidth_rule::median_mid}) {
+    craft::mmd_options options;
+    options.bandwidth = {rule, craft::bandwidth_sample::pooled, true};
+    const mmd_result one = run_mmd<D>(ctx, X, Y, kernel, options),
+                     got = run_mmd<D>(ctx, unit * X, unit * Y, kernel, options);
+    CHECK(one.x.norm() > 0);
+    CHECK(relative_distance(unit * got.x, one.x) <= 4 * roundoff<T>);
+    CHECK(relative_distance(unit * got.y, one.y) <= 4 * roundoff<T>);
+  }
+}
+
 TEMPLATE_LIST_TEST_CASE("parameters that the computing type cannot hold are refused", "[mmd]", devices) {
   using D = TestType;
   auto ctx = D::make();

@@ -54,7 +54,7 @@ void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance
     const real steep = std::abs(k.slope.v) + k.slope.e, both = std::abs(zi) + std::abs(zj);
     const real e = k.slope.e * std::abs(delta) + k.steepest +
                    steep * (std::hypot(z.error(q.i, f), z.error(q.j, f)) + (3 + h) * u * both) +
-                   2 * least / (c + s.p.smallest) * both;
+                   2 * least / (c + s.p.smallest) * (1 + both);
     to.g.at(q.i, f) += 2 * q.c * k.slope.v * delta, to.g.error(q.i, f) += 2 * c * e;
     to.g.at(q.j, f) -= 2 * q.c * k.slope.v * delta, to.g.error(q.j, f) += 2 * c * e;
   }
