@@ -14,7 +14,8 @@
 //                          argument's rounding
 //   slope k'(D)            the same with k'; derivatives by parameters, products of more factors, with 5 for 2
 //   sum over pairs p       sum |c_p| (dk_p + u h |k_p|): pairs share rows, and clusters distances, so errors have one sign.
-//                          h = sqrt(N) for a sum over N rows; 3 N / 2 for equal terms, or N^2 in one type
+//                          h = sqrt(N) for a sum over N rows, and r / 4 more where r rows are equal; 3 N / 2 for terms of
+//                          equal pairs, or N^2 in one type
 //   gradient, of a pair    |c_p| (dk' |delta_k| + (|k'| + dk') (|(dz_ik, dz_jk)|_2 + (3 + h) u (|z_ik| + |z_jk|)));
 //                          0 for equal rows, but where their squares vanish
 //   D / M                  D dM / M more; dM = u (4 + r(N d)) M + (4 / N) |z dz|_2, or of a median the largest dD near it

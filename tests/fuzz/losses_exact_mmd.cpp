@@ -20,7 +20,7 @@ uncertain pair_value(const sample& s, const uncertain_rows& z, const kernel_of_d
 void add_pair(const sample& s, const uncertain_rows& z, const kernel_of_distance& kernel, const weighted_pair& q,
               bool equal, real relative_scale, bool parameters, sums& to) {
   const real u = s.p.u, c = std::abs(q.c), least = s.p.least,
-             h = sum_growth(s.N) + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()),
+             h = s.growth_of_sums() + 2 * !(s.c.x_weights.empty() && s.c.y_weights.empty()),
              in_sum = u * (equal || s.c.type == scalar_type::f64 ? 3 * s.N : h);
   if (!of_distance(s.c)) {
     const linear_terms k = cosine_or_dot(s.c.kernel, z, q.i, z, q.j, u);
@@ -74,7 +74,7 @@ void by_sample_weight(const sample& s, const std::vector<uncertain>& K, int grou
   const auto& w = group == 0 ? s.c.x_weights : s.c.y_weights;
   const int first = group == 0 ? 0 : s.n, start = group == 0 ? s.n : 0, count = int(a.size());
   const real W = w.empty() ? real(count) : std::accumulate(w.begin(), w.end(), real(0)),
-             h = s.p.u * (s.c.type == scalar_type::f64 ? 3 * s.N : 3 + sum_growth(s.N));
+             h = s.p.u * (s.c.type == scalar_type::f64 ? 3 * s.N : 3 + s.growth_of_sums());
   std::vector<uncertain> within(a.size()), across(a.size());
   uncertain S, C;
   const auto add = [&](uncertain& to, real c, const uncertain& k) {

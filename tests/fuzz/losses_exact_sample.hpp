@@ -18,6 +18,7 @@ struct sample {
   const test_case& c;
   precision p;
   int n, m, N, d;
+  int alike = 1;  ///< most rows that are equal
   uncertain_rows z;
   std::vector<real> range[2], scaled, scaled_error;  ///< columns: R of each group, and the rows before centring
   std::vector<int> lowest[2], highest[2];
@@ -29,6 +30,11 @@ struct sample {
     for (int i = 0; i < N; ++i)
       for (int k = 0; k < d; ++k) z.at(i, k) = stored_at(i, k);
     if (made) z = *made->rows;
+    for (int i = 0; i < N; ++i) {
+      int others = 0;
+      for (int j = 0; j < N; ++j) others += equal(i, j);
+      alike = std::max(alike, others);
+    }
     for (int g = 0; g < groups() && c.columns; ++g) scale_columns(g);
     scaled = z.z, scaled_error = z.dz;
     if (of_distance(c) || c.verb == verb::bandwidth_scale) {
@@ -39,6 +45,8 @@ struct sample {
       z.round(p.u);
     }
   }
+  /// Growth of rounding in a sum over rows: where they are equal, roundings of partial sums have one sign.
+  real growth_of_sums() const { return sum_growth(N) + (alike > 2 ? real(alike) / 4 : 0); }
   double stored_at(int i, int k) const { return i < n ? c.x.at(i, k) : c.y.at(i - n, k); }
   int groups() const { return c.columns == 2 ? 1 : 2; }
   int first(int g) const { return g == 0 ? 0 : n; }
