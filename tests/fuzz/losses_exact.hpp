@@ -129,7 +129,8 @@ inline void normalise_pullback(const uncertain_rows& unit, const std::vector<rea
 /// By how much more than the typical error a number may be off.
 inline constexpr real untypical = 2.5L;
 
-/// Adds an output: numbers times `factor`, with what storing them costs.
+/// Adds an output: numbers times `factor`, with what storing them costs. Numbers that are beyond the computing type before
+/// the factor makes them small are not compared.
 inline void add_output(exact_answer& a, const char* kind, const std::vector<real>& v, const std::vector<real>& e,
                        real factor, real u, const precision& out) {
   exact_output o;
@@ -139,7 +140,9 @@ inline void add_output(exact_answer& a, const char* kind, const std::vector<real
   for (std::size_t i = 0; i < v.size(); ++i) {
     o.value.push_back(v[i] * factor);
     const real by = std::abs(factor), size = std::abs(v[i]);
-    o.bound.push_back((untypical * e[i] + u * size + 16 * u * u * largest) * by + out.u * size * by + 4 * out.least * (1 + by));
+    const bool beyond = size > 0.5L * std::max(out.largest, of_computing(scalar_type::f32).largest);
+    const real off = (untypical * e[i] + u * size + 16 * u * u * largest) * by + out.u * size * by + 4 * out.least * (1 + by);
+    o.bound.push_back(beyond ? HUGE_VALL : off);
   }
   a.outputs.push_back(o);
 }
