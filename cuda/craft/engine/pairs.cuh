@@ -34,6 +34,7 @@ template <class T>
 __device__ inline T row_distance(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
   const T *xi = x.data + i * x.d, *yj = y.data + j * y.d;
   T sum(0);
+#pragma unroll 1  // few pairs come here, and each of a thread's pairs has this loop
   for (index_t k = 0; k < x.d; ++k) sum += (xi[k] - yj[k]) * (xi[k] - yj[k]);
   return sum;
 }
