@@ -52,7 +52,7 @@ uncertain_rows prepare(const table& t, seen how, const precision& p, int mean_of
     const real mean = column_mean(z, k, mean_of);
     for (int i = 0; i < z.n; ++i) z.at(i, k) -= mean;
   }
-  if (how == seen::centred) z.round(p.u);
+  if (how == seen::centred) z.round(p);
   return z;
 }
 /// Mean of the rows that `of` says, as row i of c. Sums run in double: of doubles, equal ones have roundings of one sign.

@@ -4,7 +4,8 @@
 //
 //   sum of d terms t_k     u r(d) (|t|_2 + |sum t|), r(d) = 1 + 2 sqrt(d) / 3: roundings of partial sums have random signs
 //   of d terms alike       u d / 4 |sum t| more: their roundings have one sign. So of all sums in double, with u = 2^-53
-//   row entry z_ik         dz_ik = u |z_ik| each time it is stored: centred, divided by a norm, by sqrt(M), ...
+//   row entry z_ik         dz_ik = u |z_ik| each time it is stored: centred, divided by a norm, by sqrt(M), ...; or the least
+//                          positive number, if that is more
 //   D, by dot products     2 |delta_k e_k|_2 + |e|_2^2 + 2 u (3 + r(d)) (a + b), delta = z_i - z_j, e_k = dz_ik + dz_jk,
 //                          a = |z_i|^2, b = |z_j|^2
 //   D, by differences      the same with 2 u r(d) D for the last term; where D < 16 (d + 4) eps (a + b)
@@ -59,9 +60,9 @@ struct uncertain_rows {
     for (int k = 0; k < d; ++k) s += square(at(i, k));
     return s;
   }
-  /// One more rounding of every number.
-  void round(real u) {
-    for (std::size_t i = 0; i < z.size(); ++i) dz[i] = std::hypot(dz[i], u * z[i]);
+  /// One more rounding of every number; a denormal number's is not relative.
+  void round(const precision& p) {
+    for (std::size_t i = 0; i < z.size(); ++i) dz[i] = std::hypot(dz[i], p.u * z[i], p.least);
   }
 };
 
@@ -80,13 +81,15 @@ struct uncertain {
 /// Sum of terms t_k = a_k b_k of which a_k errs by da_k and b_k by db_k.
 inline uncertain dot(const uncertain_rows& x, int i, const uncertain_rows& y, int j, real u) {
   real s = 0, squares = 0, moved = 0, least = HUGE_VALL, most = -HUGE_VALL;
+  int terms = 0;
   for (int k = 0; k < x.d; ++k) {
     const real t = x.at(i, k) * y.at(j, k);
-    s += t, squares += t * t, least = std::min(least, t), most = std::max(most, t);
+    s += t, squares += t * t;
+    if (t != 0) ++terms, least = std::min(least, t), most = std::max(most, t);
     moved += square(x.error(i, k) * y.at(j, k)) + square(x.at(i, k) * y.error(j, k));
   }
-  const bool alike = least * most > 0 && most - least < std::abs(s) / x.d / 8;
-  return {s, std::sqrt(moved) + u * growth(x.d) * (std::sqrt(squares) + std::abs(s)) + alike * u * x.d / 4 * std::abs(s)};
+  const real alike = terms > 0 && least * most > 0 && most - least < std::abs(s) / terms / 8 ? real(terms) / 4 : 0;
+  return {s, std::sqrt(moved) + u * growth(x.d) * (std::sqrt(squares) + std::abs(s)) + alike * u * std::abs(s)};
 }
 
 /// Divides rows by their norms (kept); a row whose inverse norm is beyond the type becomes 0, and its norm.
@@ -100,7 +103,7 @@ inline std::vector<real> normalise(uncertain_rows& x, const precision& p) {
     for (int k = 0; k < x.d && r == 0; ++k) x.at(i, k) = x.error(i, k) = 0;
     for (int k = 0; k < x.d && r > 0; ++k) {
       x.at(i, k) /= r;
-      x.error(i, k) = x.error(i, k) / r + (moved + 2 * u) * std::abs(x.at(i, k));
+      x.error(i, k) = x.error(i, k) / r + (moved + 2 * u) * std::abs(x.at(i, k)) + p.least;
     }
   }
   return norm;

@@ -179,7 +179,7 @@ void exact_mmd(const test_case& c, exact_answer& answer, const given_rows* given
   uncertain_rows z = s.z;
   if (f.fitted) {
     for (std::size_t q = 0; q < z.z.size(); ++q) z.z[q] /= std::sqrt(f.M.v), z.dz[q] /= std::sqrt(f.M.v);
-    z.round(s.p.u);
+    z.round(s.p);
   }
   const kernel_of_distance kernel(c);
   const bool parameters = of_distance(c) && (c.want_first != want::none || c.want_second != want::none);

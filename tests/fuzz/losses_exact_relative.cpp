@@ -96,7 +96,7 @@ struct prepared {
       const real summed = growth(C) * std::sqrt(differences * C) / C;
       const real off = constant(k) || (of_distance(c) && !c.normalise) ? 0 : 0x1p-53L * (2 * size + summed);
       for (uncertain_rows* t : {&x, &y})
-        for (int i = 0; i < t->n; ++i) t->at(i, k) -= mean, t->error(i, k) = p.u * std::abs(t->at(i, k)) + off;
+        for (int i = 0; i < t->n; ++i) t->at(i, k) -= mean, t->error(i, k) = p.u * std::abs(t->at(i, k)) + off + p.least;
     }
   }
   /// Norms and this mean are doubles, so that a number is rounded to the computing type once, after it.
@@ -110,8 +110,8 @@ struct prepared {
           const real r = (*norm)[std::size_t(i)];
           real moved = 2 * 0x1p-53L;  // the norm, where the row errs itself
           for (int l = 0; l < d && r > 0; ++l) moved += std::abs(unit->at(i, l)) * before->error(i, l) / r;
-          t->error(i, k) =
-              p.u * std::abs(t->at(i, k)) + moved * std::abs(unit->at(i, k)) + (r > 0 ? before->error(i, k) / r : 0);
+          const real own = r > 0 ? before->error(i, k) / r : 0;
+          t->error(i, k) = p.u * std::abs(t->at(i, k)) + p.least + moved * std::abs(unit->at(i, k)) + own;
         }
     }
   }
@@ -126,7 +126,7 @@ struct prepared {
       const real off = deviation_error_[std::size_t(k)] = moved / squares + p.u;
       for (uncertain_rows* t : {&x, &y})
         for (int i = 0; i < t->n; ++i)
-          t->at(i, k) /= s, t->error(i, k) = t->error(i, k) / s + (off + p.u) * std::abs(t->at(i, k));
+          t->at(i, k) /= s, t->error(i, k) = t->error(i, k) / s + (off + p.u) * std::abs(t->at(i, k)) + p.least;
     }
   }
 };

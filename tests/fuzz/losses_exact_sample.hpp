@@ -42,7 +42,7 @@ struct sample {
         const real mean = column_mean(z, k, N);
         for (int i = 0; i < N; ++i) z.at(i, k) -= mean;
       }
-      z.round(p.u);
+      z.round(p);
     }
   }
   /// Growth of rounding in a sum over rows: where they are equal, roundings of partial sums have one sign.
@@ -72,7 +72,7 @@ struct sample {
       const real least = z.at(low, k), R = z.at(high, k) - least + real(c.column_eps);
       for (int i = first(g); i < end(g); ++i) {
         z.at(i, k) = (z.at(i, k) - least) / R;
-        z.error(i, k) = 2 * p.u * z.at(i, k);
+        z.error(i, k) = 2 * p.u * z.at(i, k) + p.least;
       }
       range[g].push_back(R), lowest[g].push_back(low), highest[g].push_back(high);
     }
