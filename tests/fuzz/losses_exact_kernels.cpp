@@ -46,9 +46,9 @@ real moved(const member& m, int b, real D, real wide) {
   const real here = one(m, D).by(b), high = D + wide, low = std::max(D - wide, 0.0L);
   real most = std::max(std::abs(one(m, low).by(b) - here), std::abs(one(m, high).by(b) - here));
   if (wide < D / 1000) return most;
-  for (real x = std::max(low, square(m.bandwidth) / 1000); x < std::min(high, 1e6L * square(m.bandwidth)); x *= 1.25L)
+  for (real x = std::max(low, square(m.bandwidth) / 1000); x < std::min(high, 1e6L * square(m.bandwidth)); x *= 1.1L)
     most = std::max(most, std::abs(one(m, x).by(b) - here));
-  return most;
+  return most * 1.01L;  // its peak lies between two of these
 }
 
 void add(uncertain& to, real w, real v, real low, real high, real rounding, real least) {
