@@ -109,7 +109,9 @@ inline std::vector<real> normalise(uncertain_rows& x, const precision& p) {
   return norm;
 }
 /// Gradients by unit rows become gradients by the rows before.
-inline void normalise_pullback(const uncertain_rows& unit, const std::vector<real>& norm, uncertain_rows& g, real u) {
+inline void normalise_pullback(const uncertain_rows& unit, const std::vector<real>& norm, uncertain_rows& g,
+                               const precision& p) {
+  const real u = p.u;
   for (int i = 0; i < g.n; ++i) {
     const real r = norm[std::size_t(i)];
     real along = 0, moved = 0, squares = 0, norm_moved = 0;
@@ -121,7 +123,7 @@ inline void normalise_pullback(const uncertain_rows& unit, const std::vector<rea
     }
     for (int k = 0; k < g.d; ++k) {
       const real z = unit.at(i, k), v = g.at(i, k);
-      const real e = g.error(i, k) + std::abs(z) * moved + std::abs(along) * unit.error(i, k) +
+      const real e = g.error(i, k) + p.least + std::abs(z) * moved + std::abs(along) * unit.error(i, k) +
                      4 * u * (std::abs(v) + std::abs(z) * (std::abs(along) + growth(g.d) * std::sqrt(squares)));
       g.at(i, k) = r > 0 ? (v - along * z) / r : 0;
       g.error(i, k) = r > 0 ? e / r + norm_moved * std::abs(g.at(i, k)) : 0;
@@ -180,17 +182,18 @@ inline void add_log_scale(const test_case& c, const scale_of_logits& scale, unce
 }
 
 /// Gradients by rows x, y of U = dL/dz of logits z_ij = s x_i.y_j, added to gx and gy.
-inline void pull_logits(const std::vector<uncertain>& U, real scale, const uncertain_rows& x, const uncertain_rows& y, real u,
-                        uncertain_rows& gx, uncertain_rows& gy) {
-  const real h = u * (2 + sum_growth(std::max(x.n, y.n)));
+inline void pull_logits(const std::vector<uncertain>& U, real scale, const uncertain_rows& x, const uncertain_rows& y,
+                        const precision& p, uncertain_rows& gx, uncertain_rows& gy) {
+  const real u = p.u, h = u * (2 + sum_growth(std::max(x.n, y.n)));
   for (int i = 0; i < x.n; ++i)
     for (int j = 0; j < y.n; ++j) {
       const uncertain& at = U[std::size_t(i * y.n + j)];
-      const real dU = scale * (at.e + u * std::abs(at.v)), s = scale * std::abs(at.v);
+      const real dU = scale * (at.e + u * std::abs(at.v) + p.least), s = scale * std::abs(at.v);
       for (int k = 0; k < x.d; ++k) {
         const real xi = x.at(i, k), yj = y.at(j, k);
-        gx.at(i, k) += scale * at.v * yj, gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + h * std::abs(yj));
-        gy.at(j, k) += scale * at.v * xi, gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + h * std::abs(xi));
+        gx.at(i, k) += scale * at.v * yj, gy.at(j, k) += scale * at.v * xi;
+        gx.error(i, k) += dU * std::abs(yj) + s * (y.error(j, k) + h * std::abs(yj)) + p.least;
+        gy.error(j, k) += dU * std::abs(xi) + s * (x.error(i, k) + h * std::abs(xi)) + p.least;
       }
     }
 }

@@ -118,10 +118,10 @@ void exact_objective(const test_case& c, exact_answer& answer) {
     for (const exact_output* o : {&of_x, &of_y})
       for (std::size_t q = 0; q < o->value.size(); ++q) U.push_back({o->value[q], o->bound[q] / untypical});
     uncertain_rows gx(n + m, d), gy(C, d);
-    pull_logits(U, scale.s, x, y, p.u, gx, gy);
+    pull_logits(U, scale.s, x, y, p, gx, gy);
     for (std::size_t q = 0; q < U.size(); ++q) log_scale += U[q].v * r.z[q];
     log_scale_error = std::hypot(log_scale_error, inner(x, gx));
-    normalise_pullback(x, x_norm, gx, p.u), normalise_pullback(y, y_norm, gy, p.u);
+    normalise_pullback(x, x_norm, gx, p), normalise_pullback(y, y_norm, gy, p);
     images.add(gx, c.upstream), targets.add(gx, c.upstream, n), texts.add(gy, c.upstream);
     if (!v.compared || !of_x.compared) answer.outputs.clear();  // the documentation leaves open what comes out
     if (answer.outputs.empty()) return;

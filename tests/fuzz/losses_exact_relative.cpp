@@ -43,7 +43,7 @@ struct prepared {
     return true;
   }
   void pull_back(uncertain_rows& gx, uncertain_rows& gy) {
-    if (c.normalise) normalise_pullback(x, x_norm, gx, p.u), normalise_pullback(y, y_norm, gy, p.u);
+    if (c.normalise) normalise_pullback(x, x_norm, gx, p), normalise_pullback(y, y_norm, gy, p);
     if (c.statistics == 0) return;
     for (int k = 0; k < d; ++k) {
       const real s = deviation[std::size_t(k)];

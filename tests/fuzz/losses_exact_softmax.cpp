@@ -149,9 +149,9 @@ void exact_alignment(const test_case& c, exact_answer& answer) {
   uncertain_rows gx(n, x.d), gy(m, x.d);
   uncertain by_scale;
   for (std::size_t q = 0; q < l.z.size(); ++q) by_scale.v += l.U[q].v * l.z[q].v;
-  pull_logits(l.U, scale.s, x, y, p.u, gx, gy);
+  pull_logits(l.U, scale.s, x, y, p, gx, gy);
   by_scale.e = inner(x, gx);
-  if (c.normalise) normalise_pullback(x, x_norm, gx, p.u), normalise_pullback(y, y_norm, gy, p.u);
+  if (c.normalise) normalise_pullback(x, x_norm, gx, p), normalise_pullback(y, y_norm, gy, p);
   add_output(answer, "value", {l.value.v}, {l.value.e}, 1, 0, {p.u * 1.01L, 0, p.least, p.largest});
   const real upstream = c.upstream;
   if (c.want_x != want::none) add_output(answer, "x", gx.z, gx.dz, upstream, p.u, out);
