@@ -269,8 +269,8 @@ struct bandwidth_step {
 };
 
 /// g += dL/dM dM/dz for z = sqrt(M) times the rows given (they have been scaled already); `mean` is of unscaled rows.
-/// Since the loss sees z / sqrt(M) only, dL/dM = -along / (2 M). The root that dM/dz has is taken from it: the two together are of
-/// the gradient's size, where along / M may be too small for a double.
+/// Since the loss sees z / sqrt(M) only, dL/dM = -along / (2 M), which may be too small for a double where the gradient is not:
+/// taken as dL/dr dr/dz with r = sqrt(M) and dL/dr = -along / r.
 template <class T>
 struct bandwidth_pullback_step {
   const bandwidth_fit* fit;
@@ -280,14 +280,14 @@ struct bandwidth_pullback_step {
   T* g;
   CRAFT_HOST_DEVICE void operator()(index_t at) const {
     const index_t i = at / d, k = at % d;
-    const double by_scale = -fit->along * fit->inverse_root;
+    const double by_root = -fit->along * fit->inverse_root;
     if (fit->mean_factor != 0)
-      g[at] += T(fit->mean_factor * by_scale * (double(scaled[at]) - fit->inverse_root * mean[k]));
+      g[at] += T(fit->mean_factor * by_root * (double(scaled[at]) - fit->inverse_root * mean[k]));
     for (index_t p = 0; p < fit->pairs; ++p) {
       const ranked_distance& pair = fit->pair[p];
       if (i != pair.i && i != pair.j) continue;
       const index_t other = i == pair.i ? pair.j : pair.i;
-      g[at] += T(by_scale / double(fit->pairs) * double(scaled[at] - scaled[other * d + k]));
+      g[at] += T(by_root / double(fit->pairs) * double(scaled[at] - scaled[other * d + k]));
     }
   }
 };
