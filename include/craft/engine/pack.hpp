@@ -43,7 +43,7 @@ struct pack {
   pack exp() const { return Eigen::internal::pexp(v); }
   pack log() const { return Eigen::internal::plog(v); }
   pack sqrt() const {
-    if constexpr (std::is_same_v<T, float>) {
+    if constexpr (sqrt_flushes_denormals) {
       if (any_denormal()) return sqrt_of_denormals();
     }
     return Eigen::internal::psqrt(v);
@@ -66,9 +66,11 @@ struct pack {
     const packet positive = Eigen::internal::pcmp_lt(pack(T(0)).v, v);
     return Eigen::internal::predux_any(Eigen::internal::pand(positive, Eigen::internal::pcmp_lt(v, least_normal())));
   }
-  /// Eigen takes the root of a denormal float as 0, so it is given 2^24 times as much.
+  /// Eigen takes the root of a denormal float as 0, and of a denormal double too where registers have 512 bits; it is
+  /// given 2^54 times as much, which makes the smallest of both types a normal number.
+  static constexpr bool sqrt_flushes_denormals = std::is_same_v<T, float> || sizeof(packet) == 64;
   [[gnu::noinline]] pack sqrt_of_denormals() const {
-    const pack raised = (*this * pack(T(0x1p24))).sqrt() * pack(T(0x1p-12));
+    const pack raised = pack(Eigen::internal::psqrt((*this * pack(T(0x1p54))).v)) * pack(T(0x1p-27));
     return Eigen::internal::pselect(Eigen::internal::pcmp_lt(v, least_normal()), raised.v, Eigen::internal::psqrt(v));
   }
   static packet least_normal() { return pack(math::limits<T>::smallest).v; }
