@@ -18,7 +18,6 @@ using std::int64_t;
   template void cuda_engine::store_vector<T>(const double*, const destination<T>&, const number&) const;                   \
   template void cuda_engine::write_value<T>(const scalar_out<T, memory::device>&, const double*, double, double) const;    \
   template void cuda_engine::load_weights<T>(const numbers&, index_t, T*, double*);                                        \
-  template void cuda_engine::column_sums<T>(const T*, index_t, index_t, double*, double);                                  \
   template void cuda_engine::sum<T>(const T*, index_t, double*);                                                           \
   template void cuda_engine::largest<T>(const T*, index_t, double*);                                                       \
   template double cuda_engine::beyond_squares<T>(const rows<T>&, const rows<T>&, small_squares);                           \

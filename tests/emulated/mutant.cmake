@@ -1,5 +1,6 @@
 # Puts one fault into a copy of cuda/craft and builds mutants.cpp against it: that must fail in at least one order of
-# threads, or the tests of the emulated device would let such a fault through. The copy without a fault must pass in all.
+# threads, and print `expected` if that is given, or the tests of the emulated device would let such a fault through. The copy
+# without a fault must pass in all.
 cmake_minimum_required(VERSION 3.21)
 
 if(mutant STREQUAL "no_barrier_in_panel")  # column sums are read while other warps still write theirs
@@ -9,6 +10,10 @@ if(mutant STREQUAL "no_barrier_in_panel")  # column sums are read while other wa
 ]==])
   set(to [==[ = column_sums[q][c];
 ]==])
+elseif(mutant STREQUAL "lost_update")  # two threads add to one double, in whatever order they load and store
+  set(file engine/pairs.cuh)
+  set(from [==[triangle && p.j0 == p.i0 ? p.ni : 0, p.nj,]==])
+  set(to [==[0, p.nj,]==])
 elseif(mutant STREQUAL "no_barrier_in_block_sum")  # the sums of other warps are not there yet
   set(file engine/launch.cuh)
   set(from [==[  __syncthreads();
@@ -58,8 +63,14 @@ foreach(order IN ITEMS forward reverse shuffled)
   set(ENV{CRAFT_EMULATED_ORDER} ${order})
   execute_process(COMMAND "${program}" RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(NOT status EQUAL 0)
-    list(APPEND noticed ${order})
+    string(FIND "${output}" "${expected}" at)
+    if(at GREATER_EQUAL 0)
+      list(APPEND noticed ${order})
+    endif()
     message("${order}: ${status}\n${output}")
+    if(expected AND noticed)
+      break()
+    endif()
   endif()
 endforeach()
 if(mutant STREQUAL "none" AND noticed)

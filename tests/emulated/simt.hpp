@@ -5,7 +5,8 @@
 //
 // The order of threads is free between two barriers, so it is a knob: forward, reverse, or shuffled anew for every
 // phase (CRAFT_EMULATED_ORDER, or set_order). A kernel that lacks a barrier gives other results in some of them, while
-// it may look right on a device for years.
+// it may look right on a device for years. What no order shows, because a thread runs from one barrier to the next without
+// a break, ThreadSanitizer sees (races.hpp).
 #pragma once
 
 #include <sys/mman.h>
@@ -17,12 +18,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <random>
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include "races.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SIMT_ASAN 1
@@ -42,6 +47,8 @@
 // The emulation's own records, touched at every switch, are not what the sanitizers are there for.
 #if SIMT_ASAN
 #define SIMT_UNWATCHED __attribute__((no_sanitize("address", "undefined")))
+#elif SIMT_TSAN
+#define SIMT_UNWATCHED SIMT_NO_RACES
 #else
 #define SIMT_UNWATCHED
 #endif
@@ -97,7 +104,8 @@ struct context {
 #endif
   char* stack;  // lowest address, above the guard; nullptr until first used
   std::size_t bytes;
-  void* fake_stack;  // the sanitizer's
+  void* fake_stack;  // AddressSanitizer's
+  races::thread in_races;
 };
 
 #ifndef SIMT_UCONTEXT
@@ -145,8 +153,23 @@ struct warp_state {
   std::vector<std::uint64_t> gathered;
 };
 
-struct machine_state {
+/// A fiber for every thread of a block.
+struct fiber_set {
   std::array<context, max_threads> fibers{};
+
+  fiber_set() = default;
+  fiber_set(const fiber_set&) = delete;
+  fiber_set& operator=(const fiber_set&) = delete;
+  ~fiber_set() {
+    for (context& fiber : fibers)
+      if (fiber.stack != nullptr) munmap(fiber.stack - guard_bytes, guard_bytes + stack_bytes);
+  }
+};
+
+struct machine_state {
+  /// By stream and block, as far as races.hpp tells them apart.
+  std::map<const void*, std::array<fiber_set, races::blocks>> fiber_sets;
+  context* fibers = nullptr;  // of the block that runs
   context scheduler{};
   const context* came_from = nullptr;  // who gave up the processor last
 
@@ -166,11 +189,6 @@ struct machine_state {
   bool order_known = false;
   order chosen = order::forward;
   std::uint64_t random = 1;
-
-  ~machine_state() {
-    for (context& fiber : fibers)
-      if (fiber.stack != nullptr) munmap(fiber.stack - guard_bytes, guard_bytes + stack_bytes);
-  }
 };
 inline machine_state machine;
 
@@ -181,16 +199,28 @@ inline void set_order(order chosen, std::uint64_t seed = 1) {
   machine.random = seed * 0x9e3779b97f4a7c15u | 1;
 }
 
+/// The order that a text stands for: forward, reverse, shuffled (with seed 1), shuffled:SEED, or random, which is shuffled
+/// with a seed that is drawn, and printed so that the run can be had again. Exits with 2 if it is none of these.
+inline void set_order(const std::string& text) {
+  if (text == "forward") return set_order(order::forward);
+  if (text == "reverse") return set_order(order::reverse);
+  if (text == "shuffled") return set_order(order::shuffled);
+  char* end = nullptr;
+  const std::string digits = text.rfind("shuffled:", 0) == 0 ? text.substr(9) : "";
+  const std::uint64_t seed = text == "random" ? std::random_device()() : std::strtoull(digits.c_str(), &end, 10);
+  if (text != "random" && (digits.empty() || digits[0] < '0' || digits[0] > '9' || *end != '\0')) {
+    std::fprintf(stderr, "CRAFT_EMULATED_ORDER is '%s', not forward, reverse, shuffled, shuffled:SEED or random\n", text.c_str());
+    std::exit(2);
+  }
+  std::fprintf(stderr, "emulated device: CRAFT_EMULATED_ORDER=shuffled:%llu\n", static_cast<unsigned long long>(seed));
+  set_order(order::shuffled, seed);
+}
+
 /// The order in use: what set_order said, or else the environment.
 inline order current_order() {
   if (!machine.order_known) {
     const char* text = std::getenv("CRAFT_EMULATED_ORDER");
-    const std::string name = text == nullptr ? "forward" : text;
-    if (name != "forward" && name != "reverse" && name != "shuffled") {
-      std::fprintf(stderr, "CRAFT_EMULATED_ORDER is '%s', not forward, reverse or shuffled\n", name.c_str());
-      std::exit(2);
-    }
-    set_order(name == "forward" ? order::forward : name == "reverse" ? order::reverse : order::shuffled);
+    set_order(std::string(text == nullptr ? "forward" : text));
   }
   return machine.chosen;
 }
@@ -221,6 +251,7 @@ SIMT_UNWATCHED inline void after_switch([[maybe_unused]] context& here) {
 
 SIMT_UNWATCHED inline void jump(context& from, context& to) {
   machine.came_from = &from;
+  races::go_on_as(to.in_races);
 #if SIMT_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.bytes);
 #endif
@@ -239,16 +270,18 @@ SIMT_UNWATCHED inline void hand_on(context& from) {
   if (machine.cursor == machine.phase_size || !machine.fault.empty()) return jump(from, machine.scheduler);
   machine.running = machine.phase[std::size_t(machine.cursor++)];
   threadIdx = machine.index[std::size_t(machine.running)];
-  jump(from, machine.fibers[std::size_t(machine.running)]);
+  jump(from, machine.fibers[machine.running]);
 }
 
 /// A fiber lives for the whole program and runs the thread of its number in one block after another.
-inline void fiber_main() {
-  context& here = machine.fibers[std::size_t(machine.running)];
+SIMT_UNWATCHED inline void fiber_main() {
+  context& here = machine.fibers[machine.running];
   const int thread = machine.running;
   after_switch(here);
   for (;;) {
+    races::begin_thread();
     machine.body(machine.arguments);
+    races::end_thread();
     machine.warps[std::size_t(thread / warp_lanes)].finished |= 1u << (thread % warp_lanes);
     ++machine.finished;
     hand_on(here);
@@ -268,7 +301,7 @@ inline void rewind(context& fiber) {
   fiber.fake_stack = nullptr;
 #endif
   // Stacks lie a power of two apart; tops that differ keep the fibers out of each other's cache lines.
-  const std::size_t colour = std::size_t(&fiber - machine.fibers.data()) * 448 % 8192;
+  const std::size_t colour = std::size_t(&fiber - machine.fibers) * 448 % 8192;
 #ifdef SIMT_UCONTEXT
   getcontext(&fiber.machine_state);
   fiber.machine_state.uc_stack.ss_sp = fiber.stack;
@@ -348,7 +381,9 @@ SIMT_UNWATCHED inline void block_barrier(const char* file, int line) {
   if (first.line != line || (first.file != file && std::strcmp(first.file, file) != 0)) {
     set_fault(text_of_thread(int(thread)) + ", but others at " + first.file + ":" + std::to_string(first.line));
   }
+  races::arrive(races::whole_block, machine.at_barrier == machine.threads);
   hand_on(machine.fibers[thread]);
+  races::leave(races::whole_block);
 }
 
 /// All lanes of `lanes` have arrived: every one gets its result.
@@ -366,6 +401,7 @@ SIMT_UNWATCHED inline void finish_meeting(int first_thread, unsigned lanes) {
     if (lane[l].value != 0) votes |= std::uint64_t(1) << l;
   }
   if (one.what == operation::gather) {
+    const races::unseen own_copies;
     warp.gathered.assign((warp_lanes * one.bytes + 7) / 8, ~std::uint64_t(0));
     for (int l = 0; l < warp_lanes; ++l)
       if (lanes >> l & 1)
@@ -402,12 +438,17 @@ SIMT_UNWATCHED inline std::uint64_t meet(operation what, unsigned mask, int sour
   kept.file = file;
   kept.line = line;
   warp.waiting |= 1u << lane;
+  // Of all meetings of a warp only this one promises that what was stored before is there afterwards. Lanes that meet are told
+  // from others by the lowest of them.
+  const int place = what == operation::syncwarp ? int(thread) - lane + __builtin_ctz(kept.mask | 1u << lane) : races::nowhere;
+  races::arrive(place, (warp.waiting & kept.mask) == kept.mask);
   if (!(kept.mask >> lane & 1)) {
     set_fault(text_of_thread(int(thread)) + ", which lacks the thread itself");
   } else if ((warp.waiting & kept.mask) == kept.mask) {
     finish_meeting(int(thread) - lane, kept.mask);
   }
   hand_on(machine.fibers[thread]);
+  races::leave(place);
   return kept.result;
 }
 
@@ -445,8 +486,24 @@ T shuffle(operation what, unsigned mask, T value, int argument, int width, const
 /// The dynamic shared memory of the running block, or nullptr if the launch asked for none.
 inline void* shared_memory() { return machine.shared; }
 
+/// The shared memory of one block: exactly as large as asked for and new, so that the sanitizers see one byte too many, and
+/// nothing of another block.
+struct block_memory {
+  explicit block_memory(std::size_t bytes) {
+    if (bytes == 0) return;
+    machine.shared = static_cast<unsigned char*>(::operator new(bytes, std::align_val_t(64)));
+    std::memset(machine.shared, 0xff, bytes);
+  }
+  block_memory(const block_memory&) = delete;
+  block_memory& operator=(const block_memory&) = delete;
+  ~block_memory() {
+    if (machine.shared != nullptr) ::operator delete(machine.shared, std::align_val_t(64));
+    machine.shared = nullptr;
+  }
+};
+
 SIMT_UNWATCHED inline bool run_block() {
-  if (machine.shared != nullptr) std::memset(machine.shared, 0xff, machine.shared_bytes);
+  const block_memory memory(machine.shared_bytes);
   const int warps = (machine.threads + warp_lanes - 1) / warp_lanes;
   const auto all_ready = [&] {
     for (int w = 0; w < warps; ++w) machine.warps[std::size_t(w)].ready = machine.warps[std::size_t(w)].exists;
@@ -476,10 +533,10 @@ SIMT_UNWATCHED inline bool run_block() {
   }
 }
 
-/// Runs body(arguments) for every thread of the grid. False, after report(), if a block went wrong; the rest is dropped
+/// Runs body(arguments) for every thread of the grid, as work of a stream (races.hpp). False, after report(), if a block went wrong; the rest is dropped
 /// then.
-inline bool run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(const void*),
-                     const void* arguments) {
+SIMT_UNWATCHED inline bool run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(const void*),
+                                    const void* arguments) {
   current_order();
   machine.body = body;
   machine.arguments = arguments;
@@ -488,7 +545,6 @@ inline bool run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*bod
   gridDim = grid;
   for (int thread = 0; thread < machine.threads; ++thread) {
     const std::size_t t = std::size_t(thread);
-    if (machine.fibers[t].stack == nullptr) rewind(machine.fibers[t]);
     const unsigned n = unsigned(thread);
     machine.index[t] = {n % block.x, n / block.x % block.y, n / block.x / block.y};
   }
@@ -497,20 +553,7 @@ inline bool run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*bod
     machine.warps[std::size_t(first / warp_lanes)].exists = lanes == 32 ? ~0u : (1u << lanes) - 1;
   }
 
-  // Exactly as large as asked for, and new for every launch: the sanitizer sees one byte too many.
-  struct shared_owner {
-    explicit shared_owner(std::size_t bytes) {
-      machine.shared_bytes = bytes;
-      if (bytes > 0) machine.shared = static_cast<unsigned char*>(::operator new(bytes, std::align_val_t(64)));
-    }
-    shared_owner(const shared_owner&) = delete;
-    shared_owner& operator=(const shared_owner&) = delete;
-    ~shared_owner() {
-      if (machine.shared != nullptr) ::operator delete(machine.shared, std::align_val_t(64));
-      machine.shared = nullptr;
-    }
-  } shared(shared_bytes);
-
+  machine.shared_bytes = shared_bytes;
   const std::uint64_t blocks = std::uint64_t(grid.x) * grid.y * grid.z;
   std::vector<std::uint64_t> sequence;
   if (machine.chosen == order::shuffled) {
@@ -519,19 +562,32 @@ inline bool run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, void (*bod
     put_in_order(sequence.begin(), sequence.end());
   }
   machine.fault.clear();
+  const races::launch ordered_by_its_stream(machine.scheduler.in_races);
+  auto& sets = machine.fiber_sets[races::running];
   for (std::uint64_t i = 0; i < blocks; ++i) {
+    machine.fibers = sets[std::size_t(races::next_block())].fibers.data();
+    for (int thread = 0; thread < machine.threads; ++thread) {
+      context& fiber = machine.fibers[thread];
+      if (fiber.stack == nullptr) rewind(fiber);
+      fiber.in_races.exist();  // made by the stream: a thread follows the one that makes it
+    }
     const std::uint64_t b = machine.chosen == order::shuffled  ? sequence[i]
                             : machine.chosen == order::reverse ? blocks - 1 - i
                                                                : i;
     blockIdx = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / grid.x / grid.y)};
     if (run_block()) continue;
-    for (int thread = 0; thread < machine.threads; ++thread) rewind(machine.fibers[std::size_t(thread)]);
+    for (int thread = 0; thread < machine.threads; ++thread) rewind(machine.fibers[thread]);
     const std::string text = std::move(machine.fault);
     machine.fault.clear();
     report(text);
     return false;
   }
   return true;
+}
+
+/// Of a stream that is gone.
+inline void forget([[maybe_unused]] const races::stream& gone) {
+  if constexpr (SIMT_TSAN) machine.fiber_sets.erase(&gone);
 }
 
 }  // namespace simt
@@ -581,8 +637,7 @@ inline int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
-// One fiber runs at a time, so atomics are plain. There is none for float and double: the order of the threads would
-// show in the sums.
+// Whole numbers only: with float and double the order of the threads would show in the sums.
 namespace simt {
 template <class T>
 using counter = std::enable_if_t<std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), T>;
@@ -592,30 +647,37 @@ struct same {
 };
 template <class T>
 using given = typename same<T>::type;  // converted to what the pointer says instead of deduced
+
+/// What is there becomes change(what is there); returns what was there. Atomic to the sanitizer too, and orders nothing else.
+template <class T, class Change>
+counter<T> atomically(T* at, Change change) {
+  T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(at, &old, change(old), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
 }  // namespace simt
 
 template <class T>
 simt::counter<T> atomicExch(T* at, simt::given<T> value) {
-  const T old = *at;
-  *at = value;
-  return old;
+  return simt::atomically(at, [&](T) { return value; });
 }
 template <class T>
 simt::counter<T> atomicAdd(T* at, simt::given<T> value) {
   using bits = std::make_unsigned_t<T>;  // wraps around, as the device does
-  return atomicExch(at, T(bits(*at) + bits(value)));
+  return simt::atomically(at, [&](T old) { return T(bits(old) + bits(value)); });
 }
 template <class T>
 simt::counter<T> atomicMin(T* at, simt::given<T> value) {
-  return atomicExch(at, std::min(*at, value));
+  return simt::atomically(at, [&](T old) { return std::min(old, value); });
 }
 template <class T>
 simt::counter<T> atomicMax(T* at, simt::given<T> value) {
-  return atomicExch(at, std::max(*at, value));
+  return simt::atomically(at, [&](T old) { return std::max(old, value); });
 }
 template <class T>
 simt::counter<T> atomicCAS(T* at, simt::given<T> expected, simt::given<T> value) {
-  return atomicExch(at, *at == expected ? value : *at);
+  return simt::atomically(at, [&](T old) { return old == expected ? value : old; });
 }
 
 template <class T>

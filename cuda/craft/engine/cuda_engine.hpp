@@ -140,8 +140,6 @@ class cuda_engine {
 
   // ---- rows: sums over a sample, in a fixed order
   template <class T>
-  void column_sums(const T* x, index_t n, index_t d, double* out, double divisor = 1);
-  template <class T>
   void sum(const T* x, index_t n, double* out);
   template <class T>
   void largest(const T* x, index_t n, double* out);

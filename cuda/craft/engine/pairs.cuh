@@ -779,8 +779,9 @@ struct nearest_step {
   T* distance;
   index_t* index;
   __device__ void operator()(index_t i, int lane) const {
-    T best = distance[p.i0 + i];
-    index_t at = index[p.i0 + i];
+    // What earlier panels found is one more candidate, which one lane brings: it alone writes to that place later on.
+    T best = lane == 0 ? distance[p.i0 + i] : math::limits<T>::infinity;
+    index_t at = lane == 0 ? index[p.i0 + i] : y.n;
     const T a = x.squared[p.i0 + i];
     for (index_t j = lane; j < p.nj; j += warp_lanes) {
       const T s = p.s[i * p.stride + j], b = y.squared[p.j0 + j];

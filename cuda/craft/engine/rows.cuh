@@ -280,12 +280,6 @@ void cuda_engine::scatter_add(const input<S>& u, const index_t* index, T* g, ind
 // Sums over a sample
 
 template <class T>
-struct column_term {
-  const T* x;
-  index_t d;
-  __device__ double operator()(index_t i, index_t k) const { return double(x[i * d + k]); }
-};
-template <class T>
 struct term_of {
   const T* x;
   __device__ double operator()(index_t i) const { return double(x[i]); }
@@ -306,10 +300,6 @@ struct spread_term {
   }
 };
 
-template <class T>
-void cuda_engine::column_sums(const T* x, index_t n, index_t d, double* out, double divisor) {
-  sum_columns(n, d, column_term<T>{x, d}, out, divisor);
-}
 template <class T>
 void cuda_engine::sum(const T* x, index_t n, double* out) {
   ordered_sum<T>(n, term_of<T>{x}, out);

@@ -124,9 +124,11 @@ matrix<Sum> read(const operand& from, std::int64_t batch, cublasComputeType_t co
   matrix<Sum> to(from.rows, from.cols);
   with_type(from.type, [&](auto zero) {
     const auto* at = static_cast<const decltype(zero)*>(from.data) + batch * from.batch_stride;
-    for (std::int64_t j = 0; j < from.columns(); ++j)
+    for (std::int64_t j = 0; j < from.columns(); ++j) {
+      races::reads(at + j * from.stride, std::size_t(from.column()) * from.size());
       for (std::int64_t i = 0; i < from.column(); ++i)
         (from.transposed ? to(j, i) : to(i, j)) = Sum(at[j * from.stride + i]);
+    }
   });
   if constexpr (std::is_same_v<Sum, float>) {
     for (Eigen::Index i = 0; i < to.size(); ++i) {
@@ -157,6 +159,8 @@ void multiply(const operand& a, const operand& b, const operand& c, std::int64_t
     using T = decltype(zero);
     T* at = static_cast<T*>(const_cast<void*>(c.data)) + batch * c.batch_stride;
     for (std::int64_t j = 0; j < c.cols; ++j) {
+      if (beta != 0) races::reads(at + j * c.stride, std::size_t(c.rows) * c.size());
+      races::writes(at + j * c.stride, std::size_t(c.rows) * c.size());
       for (std::int64_t i = 0; i < c.rows; ++i) {
         T& to = at[j * c.stride + i];
         Sum value = alpha != 0 ? alpha * product(i, j) : Sum(0);
@@ -211,6 +215,8 @@ inline cublasStatus_t gemm(cublasHandle_t handle, const char* name, cublasOperat
         report(std::string(name) + ": alpha or beta is not in device memory");
         return cudaErrorIllegalAddress;
       }
+      if (!host) races::reads(alpha, in_double ? 8 : 4);
+      if (!host) races::reads(beta, in_double ? 8 : 4);
       const double alpha_ = host ? host_alpha : number(alpha), beta_ = host ? host_beta : number(beta);
       for (const operand* x : {&A, &B, &C}) {
         if ((x != &C && alpha_ == 0) || x->reachable_in(batches - 1)) continue;

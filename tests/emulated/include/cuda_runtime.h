@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <set>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -185,6 +186,7 @@ struct runtime_state {
   std::vector<cudaStream_t> streams;
   std::vector<std::shared_ptr<capture>> captures;
   std::map<const void*, int> shared_limits;  // per kernel, raised by cudaFuncSetAttribute
+  std::set<const void*> kernels;             // that have been launched
   std::int64_t calls = 0, launches = 0, products = 0, synchronisations = 0;
   int fail_after = 0, fail_product_after = 0, fail_product_status = 0, devices = 1;
   cudaError_t fail_code = cudaSuccess, no_device = cudaSuccess;
@@ -197,6 +199,7 @@ inline thread_local int current_device = 0;
 inline std::int64_t calls() { return device.calls; }
 inline std::int64_t launches() { return device.launches; }
 inline std::int64_t products() { return device.products; }
+inline const std::set<const void*>& kernels() { return device.kernels; }
 inline std::int64_t synchronisations() { return device.synchronisations; }
 inline std::size_t live_bytes() { return device.bytes; }
 inline std::size_t peak_bytes() { return device.peak; }
@@ -336,6 +339,7 @@ inline cudaError_t release(void* at, bool on_device_) {
 #if SIMT_ASAN
     ASAN_UNPOISON_MEMORY_REGION(at, a.bytes);
 #endif
+    races::writes(at, a.bytes);
     ::operator delete(at, std::align_val_t(256));
     return cudaSuccess;
   }
@@ -358,13 +362,18 @@ inline cudaError_t check_copy(const void* to, const void* from, std::size_t byte
 inline cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
   const cudaError_t error = check_copy(to, from, bytes, kind);
   const device_memory_open open;
-  if (error == cudaSuccess && bytes > 0) std::memmove(to, from, bytes);
+  if (error != cudaSuccess || bytes == 0) return error;
+  // Ordinary host memory is read and written before the call returns, so that only the other side is the stream's doing.
+  if (find(from) != nullptr) races::reads(from, bytes);
+  if (find(to) != nullptr) races::writes(to, bytes);
+  std::memmove(to, from, bytes);
   return error;
 }
 inline cudaError_t fill(void* at, int value, std::size_t bytes) {
   if (bytes == 0) return cudaSuccess;
   if (!on_device(at) || !reachable(at, bytes)) return cudaErrorInvalidValue;
   const device_memory_open open;
+  races::writes(at, bytes);
   std::memset(at, value, bytes);
   return cudaSuccess;
 }
@@ -374,10 +383,13 @@ inline cudaError_t fill(void* at, int value, std::size_t bytes) {
 // ---- streams --------------------------------------------------------------------------------------------------------
 
 struct CUstream_st {
+  explicit CUstream_st(bool blocking) : order(blocking) {}
   std::shared_ptr<simt::capture> captured;
+  simt::races::stream order;
 };
 struct CUevent_st {
   bool timed = true, recorded = false;
+  simt::races::clock order;
   std::chrono::steady_clock::time_point when;
   std::shared_ptr<simt::capture> captured;
 };
@@ -396,6 +408,44 @@ inline bool exists(cudaStream_t stream) {
   return is_default(stream) || std::find(device.streams.begin(), device.streams.end(), stream) != device.streams.end();
 }
 inline capture* capture_of(cudaStream_t stream) { return is_default(stream) ? nullptr : stream->captured.get(); }
+
+// What races.hpp knows of the two streams that always exist: the one that blocks and is blocked, and each thread's own.
+inline races::stream& legacy_order() {
+  static races::stream order;
+  return order;
+}
+inline races::stream& order_of(cudaStream_t stream) {
+  static races::stream of_thread;
+  return is_legacy(stream) ? legacy_order() : is_default(stream) ? of_thread : stream->order;
+}
+/// Calls visit(order) for every stream that the legacy default stream waits for, itself not.
+template <class Visit>
+void for_blocking_streams(Visit visit) {
+  visit(order_of(reinterpret_cast<cudaStream_t>(2)));
+  for (cudaStream_t stream : device.streams)
+    if (stream->order.blocking) visit(stream->order);
+}
+/// The work, as the stream does it: after its own earlier work, and what it waits for without being told.
+template <class Work>
+cudaError_t in_order(cudaStream_t stream, Work&& work_) {
+  races::stream& order = order_of(stream);
+  return races::as(order, [&] {
+    if (is_legacy(stream))
+      for_blocking_streams([](races::stream& other) { other.done.learn(); });
+    else if (order.blocking)
+      legacy_order().done.learn();
+    return work_();
+  });
+}
+/// The host has waited for the stream, or for all of them.
+inline void waited_for(cudaStream_t stream) {
+  if (is_legacy(stream)) for_blocking_streams([](races::stream& other) { other.done.learn(); });
+  order_of(stream).done.learn();
+}
+inline void waited_for_all() {
+  waited_for(nullptr);
+  for (cudaStream_t stream : device.streams) stream->order.done.learn();
+}
 
 /// Invalidates the captures for which `holds`, and says whether there were any.
 template <class Holds>
@@ -441,7 +491,7 @@ inline cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work
     return cudaSuccess;
   }
   const device_memory_open open;
-  return work_();
+  return in_order(stream, work_);
 }
 
 inline int shared_limit(const void* kernel) {
@@ -473,7 +523,10 @@ struct bound_kernel {
     const auto& bound = *static_cast<const bound_kernel*>(self);
     std::apply(bound.kernel, bound.arguments);
   }
-  static void release(void* self) { delete static_cast<bound_kernel*>(self); }
+  static void release(void* self) {
+    const races::unseen own_copy;  // of what the kernel's threads have read
+    delete static_cast<bound_kernel*>(self);
+  }
 };
 
 /// Everything of a launch that does not depend on the kernel's type, of which there are hundreds. Takes over what is bound.
@@ -483,6 +536,7 @@ inline cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel, 
   return call([&] {
     if (config == nullptr) return cudaErrorInvalidValue;
     if (const cudaError_t error = check_launch(*config, kernel)) return error;
+    device.kernels.insert(kernel);
     return submit(config->stream, [bound, run, grid = config->gridDim, block = config->blockDim,
                                    shared = config->dynamicSmemBytes] {
       ++device.launches;
@@ -615,19 +669,21 @@ inline cudaError_t cudaFree(void* at) {
   return simt::call_to_release([&] {
     if (const cudaError_t error = simt::unless_capturing()) return error;
     simt::device.synchronisations += at != nullptr;
-    return simt::release(at, true);
+    simt::waited_for_all();
+    return simt::in_order(nullptr, [&] { return simt::release(at, true); });
   });
 }
 inline cudaError_t cudaFreeAsync(void* at, cudaStream_t stream) {
   return simt::call_to_release([&] {
     if (const cudaError_t error = simt::unless_capturing(stream)) return error;
-    return simt::release(at, true);
+    return simt::in_order(stream, [&] { return simt::release(at, true); });
   });
 }
 inline cudaError_t cudaFreeHost(void* at) {
   return simt::call_to_release([&] {
     if (const cudaError_t error = simt::unless_capturing()) return error;
-    return simt::release(at, false);
+    simt::waited_for_all();
+    return simt::in_order(nullptr, [&] { return simt::release(at, false); });
   });
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* left, std::size_t* total) {
@@ -652,13 +708,14 @@ inline cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cud
   return simt::call([&] {
     if (const cudaError_t error = simt::unless_capturing()) return error;
     ++simt::device.synchronisations;
-    return simt::copy(to, from, bytes, kind);
+    const cudaError_t error = simt::in_order(nullptr, [&] { return simt::copy(to, from, bytes, kind); });
+    return simt::waited_for(nullptr), error;
   });
 }
 inline cudaError_t cudaMemset(void* at, int value, std::size_t bytes) {
   return simt::call([&] {
     if (const cudaError_t error = simt::unless_capturing()) return error;
-    return simt::fill(at, value, bytes);
+    return simt::in_order(nullptr, [&] { return simt::fill(at, value, bytes); });
   });
 }
 /// Copies to the host count as a synchronisation: with ordinary host memory they are one.
@@ -666,9 +723,11 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
                                    cudaStream_t stream = nullptr) {
   return simt::call([&] {
     if (const cudaError_t error = simt::check_copy(to, from, bytes, kind)) return error;
-    if (bytes > 0 && simt::on_device(from) && !simt::on_device(to) && !simt::capture_of(stream))
-      ++simt::device.synchronisations;
-    return simt::submit(stream, [=] { return simt::copy(to, from, bytes, kind); });
+    const bool waits = bytes > 0 && simt::on_device(from) && !simt::on_device(to) && !simt::capture_of(stream);
+    if (waits) ++simt::device.synchronisations;
+    const cudaError_t error = simt::submit(stream, [=] { return simt::copy(to, from, bytes, kind); });
+    if (waits && simt::find(to) == nullptr) simt::waited_for(stream);
+    return error;
   });
 }
 inline cudaError_t cudaMemsetAsync(void* at, int value, std::size_t bytes, cudaStream_t stream = nullptr) {
@@ -683,7 +742,7 @@ inline cudaError_t cudaMemsetAsync(void* at, int value, std::size_t bytes, cudaS
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return simt::call([&] {
     if (stream == nullptr || flags > cudaStreamNonBlocking) return cudaErrorInvalidValue;
-    simt::device.streams.push_back(*stream = new CUstream_st);
+    simt::device.streams.push_back(*stream = new CUstream_st(flags != cudaStreamNonBlocking));
     return cudaSuccess;
   });
 }
@@ -698,6 +757,7 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     streams.erase(at);
     auto& captures = simt::device.captures;
     captures.erase(std::remove(captures.begin(), captures.end(), stream->captured), captures.end());
+    simt::forget(stream->order);
     delete stream;
     return cudaSuccess;
   });
@@ -705,15 +765,21 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return simt::call([&] {
     if (const cudaError_t error = simt::unless_capturing(stream)) return error;
+    simt::waited_for(stream);
     return ++simt::device.synchronisations, cudaSuccess;
   });
 }
 inline cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  return simt::call([&] { return simt::unless_capturing(stream); });
+  return simt::call([&] {
+    const cudaError_t error = simt::unless_capturing(stream);
+    if (error == cudaSuccess) simt::waited_for(stream);
+    return error;
+  });
 }
 inline cudaError_t cudaDeviceSynchronize() {
   return simt::call([&] {
     if (simt::invalidate([](const simt::capture&) { return true; })) return cudaErrorStreamCaptureUnsupported;
+    simt::waited_for_all();
     return ++simt::device.synchronisations, cudaSuccess;
   });
 }
@@ -810,7 +876,7 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = null
     event->recorded = true;
     event->when = std::chrono::steady_clock::now();
     event->captured = simt::is_default(stream) ? nullptr : stream->captured;
-    return cudaSuccess;
+    return simt::in_order(stream, [&] { return event->order.publish(), cudaSuccess; });
   });
 }
 /// A stream that waits for an event of a capture takes part in the capture from then on.
@@ -820,7 +886,8 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, u
     if (const cudaError_t error = simt::check_stream(stream)) return error;
     const auto& captures = simt::device.captures;
     const bool active = std::find(captures.begin(), captures.end(), event->captured) != captures.end();
-    if (!active) return event->captured ? cudaErrorCapturedEvent : cudaSuccess;
+    if (!active && event->captured) return cudaErrorCapturedEvent;
+    if (!active) return simt::in_order(stream, [&] { return event->order.learn(), cudaSuccess; });
     if (simt::is_default(stream)) return cudaErrorStreamCaptureImplicit;
     stream->captured = event->captured;
     return cudaSuccess;
@@ -831,13 +898,15 @@ inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (event == nullptr) return cudaErrorInvalidResourceHandle;
     if (const cudaError_t error = simt::unless_capturing()) return error;
     if (event->captured) return cudaErrorCapturedEvent;
+    event->order.learn();
     return ++simt::device.synchronisations, cudaSuccess;
   });
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t event) {
   return simt::call([&] {
     if (event == nullptr) return cudaErrorInvalidResourceHandle;
-    return event->captured ? cudaErrorCapturedEvent : cudaSuccess;
+    if (event->captured) return cudaErrorCapturedEvent;
+    return event->order.learn(), cudaSuccess;
   });
 }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
