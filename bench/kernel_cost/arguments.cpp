@@ -79,7 +79,7 @@ struct kernel {
   index_t block_down;  ///< which of the grid's rows of blocks is looked at
   std::size_t shared_bytes;  ///< dynamic
   double bytes;              ///< of memory beyond the multiprocessor for each pair
-  double products;           ///< multiply-adds that a pair needs anyway, where the kernel makes them too
+  double products;           ///< multiply-adds of a pair's products, if the kernel makes them
   std::vector<run> runs;     ///< two: what the second takes more is counted
 };
 std::vector<kernel> kernels;
@@ -143,7 +143,7 @@ void add_fused(const Element& element) {
                        {blocks, 2}, 0, sizeof(fused_memory<T, D>), bytes, 2.0 * D, runs()});
   if constexpr (std::is_same_v<T, float>)
     kernels.push_back({"tensor_kernel<" + name<Element>() + ", " + std::to_string(D), {blocks, 2}, 0, sizeof(tensor_memory<D>),
-                       bytes, 0, runs()});
+                       bytes, 2.0 * D, runs()});
 }
 
 template <class T, class K>
@@ -161,7 +161,7 @@ void add_quadratic(const K& k) {
   add_fused<T, quadratic_element<T, K>, 128>(element(128, rows_of_z));
   const int count = k.weights() + k.bandwidths();
   std::vector<run> runs;
-  for (const index_t nj : {panel_columns, 2 * panel_columns})
+  for (const index_t nj : {256, 512})
     runs.push_back({int(rows_per_block * nj / block_threads), packed(some_panel<T>(nj), wide, count, array(0.0))});
   kernels.push_back({"parameters_kernel<" + name<T>() + ", " + name<quadratic_element<T, K>>(),
                      {panel_rows / rows_per_block, (count + parameters_at_once - 1) / parameters_at_once}, 0,
@@ -265,8 +265,10 @@ int main() {
   std::printf("],\n\"kernels\": [");
   for (std::size_t k = 0; k < kernels.size(); ++k) {
     const kernel& one = kernels[k];
-    std::printf("%s\n{\"name\": \"%s\", \"grid\": [%ld, %ld], \"block_down\": %ld, \"shared\": %zu, \"bytes\": %g, \"products\": %g, \"runs\": [", k ? "," : "",
-                one.name.c_str(), long(one.grid[0]), long(one.grid[1]), long(one.block_down), one.shared_bytes, one.bytes, one.products);
+    std::printf("%s\n{\"name\": \"%s\", \"grid\": [%ld, %ld], \"block_down\": %ld, \"shared\": %zu, \"bytes\": %g, "
+                "\"products\": %g, \"runs\": [",
+                k ? "," : "", one.name.c_str(), long(one.grid[0]), long(one.grid[1]), long(one.block_down), one.shared_bytes,
+                one.bytes, one.products);
     for (std::size_t r = 0; r < one.runs.size(); ++r)
       std::printf("%s[%d, \"%s\"]", r ? ", " : "", one.runs[r].pairs, one.runs[r].arguments.c_str());
     std::printf("]}");

@@ -1,108 +1,17 @@
-"""Runs the machine code of one CUDA thread, to count what it issues.
-
-Not a model of a GPU: integers, predicates, branches, constants and shared memory are followed exactly, because they decide
-which way a thread goes; floating point is computed well enough to compare numbers that are far apart; what an instruction
-that is not known here writes is unknown, and so is what comes of that. A branch that depends on something unknown is an
-error which names the instruction. Memory has no contents but what arguments.cpp says: a pointer is the number of a region,
-whose elements are all equal.
-"""
+"""What each instruction does to a thread's registers: of thread.py, which says what is exact and what is not."""
 import math
 import operator
-import re
 import struct
+
+import disassembly
+from disassembly import Operand, width
 
 MASK = 0xffffffff
 REGION_BITS = 36  # as in arguments.cpp
-LINE = re.compile(r"\s*/\*([0-9a-f]+)\*/\s+(?:@(!?)(U?P[0-7T])\s+)?([A-Z][A-Z0-9_.a-z]*)\s*(.*?)\s*;")
-TERM = re.compile(r"(U?R(?:\d+|Z))((?:\.\w+)*)$")
 
 
 class Stuck(Exception):
     """What cannot be counted, and why."""
-
-
-class Operand:
-    """A register, predicate, immediate number, constant, address, label or special register, and its signs."""
-
-    def __init__(self, text):
-        self.text = text
-        self.negative = self.inverted = self.absolute = False
-        while text[:1] in "-!~|" and not re.match(r"-(0x|\d|INF|QNAN|\.)", text):
-            self.negative ^= text[0] == "-"
-            self.inverted ^= text[0] in "!~"
-            self.absolute |= text[0] == "|"
-            text = text[1:]
-        text = text.rstrip("|").replace(".reuse", "")
-        self.half = ".H0_H0" if ".H0_H0" in text else ".H1_H1" if ".H1_H1" in text else ""
-        if match := re.match(r"(U?)R(\d+|Z)(?:\.\w+)*$", text):
-            self.kind = match[1] + "R"
-            self.number = 255 if match[2] == "Z" else int(match[2])
-        elif match := re.match(r"(U?)P([0-7T])$", text):
-            self.kind = match[1] + "P"
-            self.number = 7 if match[2] == "T" else int(match[2])
-        elif match := re.match(r"c\[(0x[0-9a-f]+)\]\s*\[(.*)\]$", text):
-            self.kind, self.bank, self.terms = "const", int(match[1], 16), terms(match[2])
-        elif match := re.match(r"(?:desc\[[^\]]*\])?\[(.*)\]$", text):
-            self.kind, self.terms = "address", terms(match[1])
-        elif match := re.match(r"`\((.*)\)$", text):
-            self.kind, self.label = "label", match[1]
-        elif re.match(r"-?0x[0-9a-f]+$", text):
-            self.kind, self.value = "int", int(text, 16) & MASK
-        elif re.match(r"[-+]?(\d|\.\d|INF|QNAN|SNAN)", text):
-            self.kind = "float"
-            word = text.lstrip("+")
-            self.value = math.nan if "NAN" in word else float(word.replace("INF", "inf"))
-        else:
-            self.kind = "other"  # SR_TID.X, SRZ, PR, B0
-
-
-def terms(text):
-    """Of an address: registers (with whether they are wide, and a factor) and the sum of numbers."""
-    registers, offset = [], 0
-    for term in text.split("+"):
-        if match := TERM.match(term.strip()):
-            scale = re.search(r"\.X(\d+)", match[2])
-            registers.append((Operand(match[1]), ".64" in match[2], int(scale[1]) if scale else 1))
-        else:
-            offset += int(term, 16)
-    return registers, offset
-
-
-class Instruction:
-    def __init__(self, line):
-        address, negated, guard, op, operands = LINE.match(line).groups()
-        self.address = int(address, 16)
-        self.guard = guard and Operand(("!" if negated else "") + guard)
-        self.op = op
-        self.base, *self.modifiers = op.split(".")
-        self.operands = [Operand(o) for o in split(operands)]
-        # What a uniform register's instruction does is what the one for others does.
-        self.does = self.base[1:] if self.base[:1] == "U" and self.base[1:] in HANDLERS else self.base
-        self.jumps = self.base in ("BRA", "EXIT", "RET", "CALL", "BRX")
-        self.handler = HANDLERS.get(self.does)
-        self.text = f"{op} {operands}"
-
-
-def split(text):
-    """By commas outside of brackets."""
-    parts, depth, begin = [], 0, 0
-    for at, c in enumerate(text):
-        depth += (c in "[(") - (c in "])")
-        if c == "," and depth == 0:
-            parts.append(text[begin:at].strip())
-            begin = at + 1
-    return parts + [text[begin:].strip()] if text.strip() else []
-
-
-def parse(text):
-    """Of one function's disassembly: a line for each instruction, and which of them a label stands before."""
-    code, labels = [], {}
-    for line in text.splitlines():
-        if line.lstrip().startswith("/*") and ";" in line:
-            code.append(line)
-        elif line.endswith(":"):
-            labels[line.strip()[:-1]] = len(code)
-    return code, labels
 
 
 def f32(bits):
@@ -161,196 +70,6 @@ def handles(*names):
             HANDLERS[name] = function
         return function
     return keep
-
-
-class Thread:
-    def __init__(self, code, labels, constants, regions, special):
-        """constants: bytes of each bank; regions: bytes of an element each, the first one has number 1. Of code, a list of
-        lines, what is reached is replaced by instructions: most of it never is."""
-        self.code, self.labels, self.constants, self.regions, self.special = code, labels, constants, regions, special
-        self.registers, self.uniform = [0] * 256, [0] * 256
-        self.predicates, self.uniform_predicates = [False] * 7 + [True], [False] * 7 + [True]
-        self.shared, self.returns = {}, []
-        self.counts = [0] * len(code)
-        self.blame = {}  # registers' unknown contents: the instruction they came from
-
-    def run(self, most=3_000_000):
-        code, counts, at = self.code, self.counts, 0
-        for _ in range(most):
-            instruction = code[at]
-            if isinstance(instruction, str):
-                instruction = code[at] = Instruction(instruction)
-            counts[at] += 1
-            at += 1
-            go = True if instruction.guard is None else self.predicate(instruction.guard)
-            if go is False:
-                continue
-            if instruction.jumps:
-                at = self.branch(instruction, go, at)
-                if at is None:
-                    return [(instruction, count) for instruction, count in zip(code, counts) if count]
-            elif go is None or instruction.handler is None:
-                self.forget(instruction)
-            else:
-                instruction.handler(self, instruction, instruction.modifiers, instruction.operands)
-        raise Stuck(f"it does not end within {most} instructions, at {instruction.address:04x}: {instruction.text}")
-
-    # ---- where it goes
-
-    def branch(self, instruction, go, at):
-        operands = instruction.operands
-        for operand in operands:
-            if operand.kind in ("P", "UP") and go:
-                go = self.predicate(operand)
-        if "DIV" in instruction.modifiers or "CONV" in instruction.modifiers:
-            return at  # one thread never parts with itself
-        if go is None:
-            source = instruction.guard or next(o for o in operands if o.kind in ("P", "UP"))
-            raise Stuck(f"branch at {instruction.address:04x} ({instruction.text}) depends on what is unknown since "
-                        f"{self.blame.get((source.kind, source.number), '?')}")
-        if not go:
-            return at
-        if instruction.base == "EXIT":
-            return None
-        if instruction.base == "RET":
-            return self.returns.pop()
-        if instruction.base == "CALL":
-            self.returns.append(at)
-        if instruction.base == "BRX":  # by a table of addresses: a register counted from the next instruction and a number
-            register, number = re.match(r"(R\d+) (-?0x[0-9a-f]+)", operands[0].text).groups()
-            target = self.word(Operand(register))
-            if target is None:
-                raise Stuck(f"a jump to an unknown address at {instruction.address:04x}: {instruction.text}")
-            return (instruction.address + 16 + target + int(number, 16)) // 16
-        if operands[-1].kind != "label":
-            raise Stuck(f"a jump to who knows where at {instruction.address:04x}: {instruction.text}")
-        return self.labels[operands[-1].label]
-
-    # ---- operands
-
-    def predicate(self, o):
-        value = (self.predicates if o.kind == "P" else self.uniform_predicates)[o.number]
-        return value if value is None else value != o.inverted
-
-    def word(self, o, next_ones=0):
-        """The 32 bits of an operand without its signs; next_ones: those of the registers behind it."""
-        if o.kind == "R":
-            return 0 if o.number == 255 else self.registers[o.number + next_ones]
-        if o.kind == "UR":
-            return 0 if o.number == 255 else self.uniform[o.number + next_ones]
-        if o.kind == "int":
-            return 0 if next_ones else o.value
-        if o.kind == "float":
-            return bits32(o.value)
-        if o.kind == "const":
-            words = self.constant(o, 4 + 4 * next_ones)
-            return words and words[next_ones]
-        return self.special.get(o.text) if o.kind == "other" else None
-
-    def integer(self, o):
-        value = self.word(o)
-        if value is None:
-            return None
-        if o.absolute:
-            value = abs(signed(value))
-        if o.inverted:
-            value = ~value
-        return (-value if o.negative else value) & MASK
-
-    def single(self, o):
-        if o.kind == "float":
-            return o.value
-        value = self.word(o)
-        if value is None:
-            return None
-        value = f32(value)
-        if o.absolute:
-            value = abs(value)
-        return -value if o.negative else value
-
-    def double(self, o):
-        if o.kind == "float":
-            return o.value
-        if o.kind == "int":
-            value = f64(0, o.value)
-        else:
-            low, high = self.word(o), self.word(o, 1)
-            if low is None or high is None:
-                return None
-            value = f64(low, high)
-        if o.absolute:
-            value = abs(value)
-        return -value if o.negative else value
-
-    def address(self, operand_terms):
-        registers, address = operand_terms
-        for o, wide, scale in registers:
-            low = self.word(o)
-            high = self.word(o, 1) if wide else 0
-            if low is None or high is None:
-                return None
-            address += (low + (high << 32)) * scale
-        return address & ((1 << 64) - 1 if any(wide for _, wide, _ in registers) else MASK)
-
-    def constant(self, o, size):
-        at = self.address(o.terms)
-        bank = self.constants.get(o.bank)
-        if at is None or bank is None or at + size > len(bank):
-            return None
-        return struct.unpack_from(f"<{size // 4}I", bank, at) if size >= 4 else (bank[at],)
-
-    # ---- results
-
-    def put(self, o, values, instruction=None):
-        """Into a register and those behind it."""
-        if o.number == 255:
-            return
-        file = self.registers if o.kind == "R" else self.uniform
-        for q, value in enumerate(values):
-            file[o.number + q] = value
-            if value is None:
-                self.blame[o.kind, o.number + q] = instruction and self.reason(instruction)
-
-    def put_predicate(self, o, value, instruction=None):
-        if o.number == 7:
-            return
-        (self.predicates if o.kind == "P" else self.uniform_predicates)[o.number] = value
-        if value is None:
-            self.blame[o.kind, o.number] = instruction and self.reason(instruction)
-
-    def reason(self, instruction):
-        """Where the first unknown input of an instruction comes from; itself if there is none."""
-        for o in instruction.operands:
-            for q in range(2):
-                if o.kind in ("R", "UR") and o.number != 255 and (o.kind, o.number + q) in self.blame and \
-                        (self.registers if o.kind == "R" else self.uniform)[o.number + q] is None:
-                    return self.blame[o.kind, o.number + q]
-        return f"{instruction.address:04x} {instruction.text}"
-
-    def forget(self, instruction):
-        """What it writes is unknown: predicates and a register at the front."""
-        if instruction.base in NO_RESULT:
-            return
-        for o in instruction.operands:
-            if o.kind in ("P", "UP"):
-                self.put_predicate(o, None, instruction)
-                continue
-            if o.kind in ("R", "UR"):
-                self.put(o, [None] * width(instruction), instruction)
-            return
-
-
-NO_RESULT = {"ST", "STG", "STS", "STL", "RED", "BAR", "MEMBAR", "NOP", "BSSY", "BSYNC", "BREAK", "WARPSYNC", "ENDCOLLECTIVE",
-             "DEPBAR", "ERRBAR", "CCTL", "YIELD", "UCGABAR_ARV", "ACQBULK"}
-
-
-def width(instruction):
-    """How many registers it writes."""
-    m = instruction.modifiers
-    if "128" in m or instruction.base == "HMMA":
-        return 4
-    wide = instruction.base in ("DADD", "DMUL", "DFMA", "CS2R") or "64" in m or "WIDE" in m or m[:1] == ["F64"]
-    return 2 if wide and "32" not in m else 1
 
 
 def dest_and_rest(operands):
@@ -481,7 +200,8 @@ def predicate_logic(t, i, m, o):
         if None in values:
             # A table that does not look at an input does not care that it is unknown.
             settings = [[v] if v is not None else [False, True] for v in values]
-            results = {bool(table.value >> (4 * a + 2 * b + c) & 1) for a in settings[0] for b in settings[1] for c in settings[2]}
+            results = {bool(table.value >> (4 * a + 2 * b + c) & 1)
+                       for a in settings[0] for b in settings[1] for c in settings[2]}
             t.put_predicate(to, results.pop() if len(results) == 1 else None, i)
         else:
             t.put_predicate(to, bool(table.value >> (4 * values[0] + 2 * values[1] + values[2]) & 1), i)
@@ -573,7 +293,8 @@ def unpack_predicates(t, i, m, o):
 # ---- floating point
 
 
-def floats(t, i, o, function, double=False):
+def floats(t, o, function, double=False):
+    """Bits of a function of operands."""
     read = t.double if double else t.single
     values = [read(one) for one in o]
     if None in values:
@@ -589,44 +310,22 @@ def fused(a, b, c):
     return a * b + c
 
 
-def saturated(m, function):
-    return (lambda *v: min(max(function(*v), 0.0), 1.0)) if "SAT" in m else function
+ARITHMETIC = {"ADD": (operator.add, 2), "MUL": (operator.mul, 2), "FMA": (fused, 3)}
 
 
-@handles("FADD")
-def fadd(t, i, m, o):
-    t.put(o[0], floats(t, i, o[1:3], saturated(m, operator.add)), i)
-
-
-@handles("FMUL")
-def fmul(t, i, m, o):
-    t.put(o[0], floats(t, i, o[1:3], saturated(m, operator.mul)), i)
-
-
-@handles("FFMA")
-def ffma(t, i, m, o):
-    t.put(o[0], floats(t, i, o[1:4], saturated(m, fused)), i)
-
-
-@handles("DADD")
-def dadd(t, i, m, o):
-    t.put(o[0], floats(t, i, o[1:3], operator.add, True), i)
-
-
-@handles("DMUL")
-def dmul(t, i, m, o):
-    t.put(o[0], floats(t, i, o[1:3], operator.mul, True), i)
-
-
-@handles("DFMA")
-def dfma(t, i, m, o):
-    t.put(o[0], floats(t, i, o[1:4], fused, True), i)
+@handles("FADD", "FMUL", "FFMA", "DADD", "DMUL", "DFMA")
+def arithmetic(t, i, m, o):
+    function, count = ARITHMETIC[i.does[1:]]
+    if "SAT" in m:
+        t.put(o[0], floats(t, o[1:1 + count], lambda *v: min(max(function(*v), 0.0), 1.0)), i)
+    else:
+        t.put(o[0], floats(t, o[1:1 + count], function, i.does[0] == "D"), i)
 
 
 @handles("FMNMX")
 def extreme(t, i, m, o):
     least = t.predicate(o[3])
-    t.put(o[0], [None] if least is None else floats(t, i, o[1:3], min if least else max), i)
+    t.put(o[0], [None] if least is None else floats(t, o[1:3], min if least else max), i)
 
 
 @handles("FSETP", "DSETP")
@@ -658,7 +357,7 @@ def special_function(t, i, m, o):
             x = f64(0, high)
             result = [bits64(functions[m[0][:3]](x))[1] if x > 0 or (x < 0 and m[0] == "RCP64H") else 0x7ff00000]
         return t.put(o[0], result, i)
-    t.put(o[0], floats(t, i, o[1:2], functions[m[0]]) if m[0] in functions else [None], i)
+    t.put(o[0], floats(t, o[1:2], functions[m[0]]) if m[0] in functions else [None], i)
 
 
 @handles("F2F")
@@ -781,5 +480,5 @@ def vote(t, i, m, o):
             t.put(one, [None if value is None else MASK if value else 0], i)
 
 
-for name in NO_RESULT:
+for name in disassembly.NO_RESULT:
     HANDLERS.setdefault(name, lambda t, i, m, o: None)
