@@ -372,6 +372,18 @@ def convert(t, i, m, o):
     t.forget(i)
 
 
+@handles("F2FP")
+def pack_halves(t, i, m, o):
+    """Two floats as numbers of 16 bits, the first one above."""
+    high, low = t.single(o[1]), t.single(o[2])
+    if high is None or low is None or m[:2] not in (["BF16", "F32"], ["F16", "F32"]):
+        return t.forget(i)
+    if m[0] == "F16" and max(abs(high), abs(low)) > 65504:
+        return t.forget(i)
+    halves = [bits32(v) >> 16 if m[0] == "BF16" else struct.unpack("<H", struct.pack("<e", v))[0] for v in (low, high)]
+    t.put(o[0], [halves[0] | halves[1] << 16], i)
+
+
 @handles("I2F", "I2FP")
 def from_integer(t, i, m, o):
     wide = any("64" in one and one[0] in "US" for one in m)
@@ -453,15 +465,26 @@ def load_shared(t, i, m, o):
     address = t.address(o[1].terms)
     if address is None:
         return t.put(o[0], [None] * width(i), i)
-    t.put(o[0], [t.shared.get(address // 4 + q, 0) for q in range(width(i))], i)  # 0: what other threads have put there
+    words = [t.shared.get(address // 4 + q, 0) for q in range(width(i))]  # 0: what other threads have put there
+    if words[0] is not None:
+        words = narrowed(m, struct.pack("<I", words[0])[address % 4:]) or words
+    t.put(o[0], words, i)
 
 
 @handles("STS")
 def store_shared(t, i, m, o):
     address = t.address(o[0].terms)
-    if address is not None:
+    if address is None:
+        return
+    size = 1 if "U8" in m else 2 if "U16" in m else 4
+    if size == 4:
         for q in range(width(i)):
             t.shared[address // 4 + q] = t.word(o[1], q)
+        return
+    word, value = t.shared.get(address // 4, 0), t.word(o[1])
+    shift, ones = 8 * (address % 4), (1 << 8 * size) - 1
+    known = word is not None and value is not None
+    t.shared[address // 4] = word & ~(ones << shift) & MASK | (value & ones) << shift if known else None
 
 
 @handles("SHFL")
