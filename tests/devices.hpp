@@ -40,6 +40,8 @@ using matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>
 using reals = matrix<double>;
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+/// What outputs are filled with where NaN will not do.
+constexpr double sentinel = 0.75;
 
 struct cpu_backend {
   using context = craft::cpu;

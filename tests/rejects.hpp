@@ -11,7 +11,6 @@
 
 namespace craft_test {
 
-constexpr double sentinel = 0.75;
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// The bytes of arrays, to be compared later.

@@ -39,6 +39,27 @@ void cublas_check(cublasStatus_t status, const Parts&... parts) {
   if (status != CUBLAS_STATUS_SUCCESS) fail<device_error>(parts..., ": ", cublasGetStatusString(status));
 }
 
+/// Makes a device current, and at the end the one that was. `status()`: cudaSuccess, or what went wrong.
+class current_device {
+ public:
+  explicit current_device(int wanted) : status_(cudaGetDevice(&before_)) {
+    changed_ = status_ == cudaSuccess && before_ != wanted;
+    if (changed_) status_ = cudaSetDevice(wanted);
+    if (status_ != cudaSuccess) cudaGetLastError();  // it is here, and not for somebody else's check
+  }
+  current_device(const current_device&) = delete;
+  current_device& operator=(const current_device&) = delete;
+  ~current_device() {
+    if (changed_ && cudaSetDevice(before_) != cudaSuccess) cudaGetLastError();
+  }
+  cudaError_t status() const { return status_; }
+
+ private:
+  int before_ = 0;
+  cudaError_t status_;
+  bool changed_ = false;
+};
+
 /// A number that a kernel uses: `factor`, or `factor` times the number at an address in device memory, read when the
 /// kernel runs.
 struct device_number {
@@ -81,15 +102,17 @@ inline int cuda_devices() {
   return count;
 }
 
-/// A GPU: the device that is current when the context is made, and must be in every call; a stream of the caller's, a cuBLAS
-/// handle, scratch memory.
+/// A GPU: the device that is current when the context is made, of compute capability 8.0 or higher; a stream of the caller's, a
+/// cuBLAS handle, scratch memory. Every call makes that device current, and puts back the one that was.
 ///
 /// Scratch memory is stream-ordered (cudaMallocAsync) and kept between calls, unless the caller brings functions
-/// (scratch().use) or one buffer (memory). Two calls of one context must be in one stream, or ordered by the caller.
-/// Equal inputs give equal bits on every run.
+/// (scratch().use, 256-byte aligned) or one buffer (memory). Two calls of one context must be in one stream, or ordered by the
+/// caller. Equal inputs give equal bits on every run.
 ///
 /// Graph capture: run the call once before (or reserve workspace_bytes), since scratch memory cannot grow meanwhile, and
-/// give labels and weights in device memory. Throws device_error: no device, or a CUDA or cuBLAS call that failed.
+/// give labels and weights in device memory. From then on the context keeps every piece of scratch memory, which the graph uses,
+/// also when later calls need more: the context must outlive the graph, and graphs and calls of one context stand in one stream or
+/// are ordered by the caller. Throws device_error: no device, or a CUDA or cuBLAS call that failed.
 class cuda {
  public:
   static constexpr craft::memory space = craft::memory::device;  ///< where inputs and outputs lie
@@ -99,20 +122,23 @@ class cuda {
   /// business. Its math and pointer modes are changed during a call and put back.
   explicit cuda(cudaStream_t stream = nullptr, cublasHandle_t handle = nullptr) : stream_(stream), handle_(handle) {
     require<device_error>(cuda_devices() > 0, "cuda: no CUDA device");
+    craft::engine::cuda_check(cudaGetDevice(&device_), "cudaGetDevice");
+    int major = 0, minor = 0, shared_bytes = 0;
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_),
+                              "cudaDeviceGetAttribute(compute capability)");
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_),
+                              "cudaDeviceGetAttribute(compute capability)");
+    require<device_error>(major >= 8, "cuda: device ", device_, " has compute capability ", major, ".", minor,
+                          ", and 8.0 or higher is needed");
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device_),
+                              "cudaDeviceGetAttribute(multiprocessors)");
+    craft::engine::cuda_check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_),
+                              "cudaDeviceGetAttribute(shared memory of a block)");
     if (handle == nullptr) {
       craft::engine::cublas_check(cublasCreate(&handle_), "cublasCreate");
-      own_.reset(handle_);
+      own_ = std::unique_ptr<cublasContext, destroy>(handle_, destroy{device_});
       craft::engine::cublas_check(cublasSetStream(handle_, stream), "cublasSetStream");
     }
-    int device = 0, major = 0;
-    craft::engine::cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-    craft::engine::cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-                              "cudaDeviceGetAttribute(compute capability)");
-    craft::engine::cuda_check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, device),
-                              "cudaDeviceGetAttribute(multiprocessors)");
-    int shared_bytes = 0;
-    craft::engine::cuda_check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                              "cudaDeviceGetAttribute(shared memory of a block)");
     shared_bytes_ = std::size_t(shared_bytes);
     blas_bytes_ = (major >= 9 ? std::size_t(32) : std::size_t(4)) << 20;
     use_stream_ordered_memory();
@@ -120,6 +146,7 @@ class cuda {
   cuda(cuda&&) = default;             ///< with its handle and its scratch memory
   cuda& operator=(cuda&&) = default;  ///< with its handle and its scratch memory
 
+  int device() const { return device_; }                      ///< as the runtime counts them
   cudaStream_t stream() const { return stream_; }             ///< where everything is launched
   cublasHandle_t handle() const { return handle_; }           ///< the caller's or its own
   int processors() const { return processors_; }              ///< multiprocessors of the device
@@ -170,9 +197,12 @@ class cuda {
     return *this;
   }
 
-  /// What cuBLAS may use of the scratch memory, if the handle is the context's own: by default what it wants on this device.
+  /// What cuBLAS may use of the scratch memory during a call, if the handle is the context's own: by default what it wants on
+  /// this device. 0: memory that cuBLAS allocates itself. Throws option_error below 16 KiB, with which its calls may fail.
   std::size_t blas_bytes() const { return own_ || rehearses_ ? blas_bytes_ : 0; }
   cuda& blas_bytes(std::size_t bytes) {
+    require<option_error>(bytes == 0 || bytes >= std::size_t(16) << 10,
+                          "cuda: cuBLAS may fail with less than 16384 bytes of scratch memory, and blas_bytes got ", bytes);
     blas_bytes_ = bytes;
     return *this;
   }
@@ -205,6 +235,8 @@ class cuda {
     call(static_cast<const cuda&>(rehearsal));
     return rehearsal.scratch_.bytes_used();
   }
+  /// Whether the cuBLAS handle is the context's own, and its workspace the context's business.
+  bool owns_handle() const { return own_ != nullptr; }
   /// Whether this is such a rehearsal, in which nothing is launched.
   bool rehearses() const { return rehearses_; }
 
@@ -217,6 +249,7 @@ class cuda {
   cuda(const cuda& other, std::size_t alignment)
       : stream_(other.stream_),
         handle_(other.handle_),
+        device_(other.device_),
         precision_(other.precision_),
         check_finite_(other.check_finite_),
         check_labels_(other.check_labels_),
@@ -240,8 +273,11 @@ class cuda {
 
   void use_stream_ordered_memory() {
     const cudaStream_t stream = stream_;
+    const int device = device_;
     scratch_.use(
-        [stream](std::size_t bytes) {
+        [stream, device](std::size_t bytes) {
+          const craft::engine::current_device current(device);
+          craft::engine::cuda_check(current.status(), "cuda: device ", device, " cannot be made current");
           cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
           craft::engine::cuda_check(cudaStreamIsCapturing(stream, &capture), "cudaStreamIsCapturing");
           require<device_error>(capture == cudaStreamCaptureStatusNone,
@@ -251,18 +287,24 @@ class cuda {
           craft::engine::cuda_check(cudaMallocAsync(&memory, bytes, stream), "cudaMallocAsync(", bytes, " bytes)");
           return memory;
         },
-        [stream](void* memory, std::size_t) {
+        [stream, device](void* memory, std::size_t) {
+          const craft::engine::current_device current(device);
           if (cudaFreeAsync(memory, stream) != cudaSuccess) cudaGetLastError();  // nobody could do anything about it
         });
   }
 
   struct destroy {
-    void operator()(cublasContext* handle) const { cublasDestroy(handle); }
+    int device;
+    void operator()(cublasContext* handle) const {
+      const craft::engine::current_device current(device);
+      cublasDestroy(handle);
+    }
   };
 
   cudaStream_t stream_ = nullptr;
   cublasHandle_t handle_ = nullptr;
-  std::unique_ptr<cublasContext, destroy> own_;
+  std::unique_ptr<cublasContext, destroy> own_{nullptr, destroy{0}};
+  int device_ = 0;
   craft::precision precision_ = craft::precision::strict;
   bool check_finite_ = false, check_labels_ = false;
   index_t tile_rows_ = 0, tile_columns_ = 0, fused_ = 128;
@@ -270,7 +312,7 @@ class cuda {
   std::size_t shared_bytes_ = 0;
   std::size_t blas_bytes_ = 0;
   bool rehearses_ = false;
-  mutable workspace scratch_;
+  mutable workspace scratch_{256};  // as cuBLAS wants it
   mutable int depth_ = 0;
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <new>
 #include <utility>
@@ -27,12 +28,14 @@ class cpu_engine;
 /// trainer's loop allocates nothing after its first step. Memory comes from the caller's functions, if given.
 class workspace {
  public:
-  using allocate_function = std::function<void*(std::size_t bytes)>;  ///< 64-byte aligned, or throws
+  /// Gives memory that is aligned to alignment() bytes, or throws.
+  using allocate_function = std::function<void*(std::size_t bytes)>;
   using deallocate_function = std::function<void(void* memory, std::size_t bytes)>;  ///< of what the other one gave
 
-  workspace() = default;  ///< holds nothing yet
+  /// Holds nothing yet. Every piece will be aligned to so many bytes, a power of two and at least 64.
+  explicit workspace(std::size_t alignment = 64) : alignment_(alignment) {}
   /// Exchanges the memory and the functions of the two.
-  workspace(workspace&& other) noexcept { swap(other); }
+  workspace(workspace&& other) noexcept : workspace(other.alignment_) { swap(other); }
   /// Exchanges the memory and the functions of the two.
   workspace& operator=(workspace&& other) noexcept {
     swap(other);
@@ -40,23 +43,30 @@ class workspace {
   }
   ~workspace() { release(); }
 
-  /// Replaces the source of memory; what is held goes back first. Throws option_error during a call.
+  /// Replaces the source of memory; what is held goes back first. Throws option_error during a call, and once it is pinned.
   void use(allocate_function allocate, deallocate_function deallocate) {
     require<option_error>(taken_ == 0, "workspace: memory functions cannot change during a call");
+    require<option_error>(!pinned_, "workspace: memory functions cannot change any more, because a captured graph uses the memory");
     release();
     allocate_ = std::move(allocate);
     deallocate_ = std::move(deallocate);
   }
 
-  std::size_t bytes_held() const { return held_; }  ///< held now
+  std::size_t alignment() const { return alignment_; }  ///< of every piece of memory
+  std::size_t bytes_held() const { return held_; }      ///< held now
   std::size_t bytes_used() const { return most_; }  ///< the most that any call so far has used
   /// Takes at least `bytes` in one piece, so that no later call within it allocates.
   void reserve(std::size_t bytes) {
     if (taken_ == 0 && held_ < bytes) {
-      release();
+      if (!pinned_) release();
       grow(bytes);
+      at_ = used_ = 0;
     }
   }
+  /// What is held from now on stays where it is for as long as the workspace lives: somebody keeps its addresses, as a captured
+  /// graph does. A call that needs more takes further pieces.
+  void pin() { pinned_ = true; }
+  bool pinned() const { return pinned_; }  ///< whether pin has been called
 
   /// One call's memory: everything taken since its construction goes back when it ends. Frames nest.
   class frame {
@@ -86,14 +96,14 @@ class workspace {
   };
 
  private:
-  static constexpr std::size_t alignment = 64;
+  static constexpr std::size_t line = 64;  // arrays begin at its multiples
   struct chunk {
     std::byte* memory;
     std::size_t bytes;
   };
 
   [[gnu::noinline]] void* take(std::size_t bytes) {
-    bytes = (bytes + 2 * alignment - 1) / alignment * alignment;  // one spare line behind every array
+    bytes = (bytes + 2 * line - 1) / line * line;  // one spare line behind every array
     for (; at_ < chunks_.size() && used_ + bytes > chunks_[at_].bytes; ++at_) used_ = 0;
     if (at_ == chunks_.size()) grow(std::max(bytes, held_));
     void* p = chunks_[at_].memory + used_;
@@ -104,7 +114,12 @@ class workspace {
   }
   [[gnu::noinline]] void grow(std::size_t bytes) {
     chunks_.reserve(chunks_.size() + 1);
-    void* p = allocate_ ? allocate_(bytes) : ::operator new(bytes, std::align_val_t(alignment));
+    void* p = allocate_ ? allocate_(bytes) : ::operator new(bytes, std::align_val_t(alignment_));
+    if (p == nullptr || reinterpret_cast<std::uintptr_t>(p) % alignment_ != 0) {
+      if (deallocate_ && p != nullptr) deallocate_(p, bytes);
+      fail<option_error>("workspace: the memory functions were asked for ", bytes, " bytes and gave an address that is 0 or no multiple of ",
+                         alignment_);
+    }
     chunks_.push_back({static_cast<std::byte*>(p), bytes});
     held_ += bytes;
     at_ = chunks_.size() - 1;
@@ -114,7 +129,7 @@ class workspace {
     at_ = at;
     used_ = used;
     taken_ = taken;
-    if (--frames_ > 0 || chunks_.size() < 2) return;
+    if (--frames_ > 0 || chunks_.size() < 2 || pinned_) return;
     release();  // the next call of this size finds one piece
     try {
       grow(most_);
@@ -126,7 +141,7 @@ class workspace {
       if (deallocate_)
         deallocate_(c.memory, c.bytes);
       else
-        ::operator delete(c.memory, std::align_val_t(alignment));
+        ::operator delete(c.memory, std::align_val_t(alignment_));
     }
     chunks_.clear();
     held_ = used_ = at_ = 0;
@@ -139,6 +154,8 @@ class workspace {
     std::swap(held_, o.held_);
     std::swap(most_, o.most_);
     std::swap(frames_, o.frames_);
+    std::swap(alignment_, o.alignment_);
+    std::swap(pinned_, o.pinned_);
     std::swap(allocate_, o.allocate_);
     std::swap(deallocate_, o.deallocate_);
   }
@@ -147,6 +164,8 @@ class workspace {
   std::size_t at_ = 0, used_ = 0;  ///< the next free byte: in which chunk, and where
   std::size_t taken_ = 0, held_ = 0, most_ = 0;
   int frames_ = 0;
+  std::size_t alignment_;
+  bool pinned_ = false;
   allocate_function allocate_;
   deallocate_function deallocate_;
 };

@@ -18,7 +18,7 @@
 
 #include "craft/craft.hpp"
 #include "craft/two_sample.hpp"
-#include "devices.hpp"
+#include "every_device_verb.hpp"
 
 namespace {
 
@@ -27,228 +27,97 @@ namespace fs = std::filesystem;
 
 int failures = 0;
 
-/// Every verb with every output that it has, n samples against m, c classes, d numbers each.
 template <class D>
-class every_verb {
- public:
+void check_finite(every_device_verb<D>& all, const std::string& what) {
+  for (const auto& [name, output] : all.results())
+    if (!output.allFinite()) ++failures, std::printf("%s: %s is not finite\n", what.c_str(), name.c_str());
+}
+template <class D>
+void run(const craft::cuda& ctx, every_device_verb<D>& all) {
+  for (const auto& verb : all.verbs) {
+    verb.run(ctx);
+    check_finite(all, verb.name);
+  }
+}
+
+/// What returns numbers to the host, and options that lead to further kernels. n samples against m, c classes, d numbers each.
+template <class D>
+void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t d) {
   using S = typename D::scalar;
   using T = typename D::compute;
-  using context = typename D::context;
+  const craft::gaussians<T> kernel{T(1), T(2), T(5)};
+  const array<D> x(random_reals(n, d, 201)), y(random_reals(m, d, 202, 0.2)), anchors(random_reals(c, d, 204)),
+      soft(random_reals(n, c, 205).cwiseAbs()), dout(random_reals(n, c, 206));
+  array<D> dx(n, d, 0), da(c, d, 0), dsoft(n, c, 0), value(1, 1, 0);
+  array<D, T> dwx(1, n, 0), dwy(1, m, 0), log_scale(1, 1, 0);
+  std::vector<index_t> labels;
+  for (index_t i = 0; i < n; ++i) labels.push_back((7 * i + i / 3) % c);
 
-  every_verb(index_t n_, index_t m_, index_t c_, index_t d_) : n(n_), m(m_), c(c_), d(d_) {
-    for (index_t i = 0; i < n; ++i) x_labels.push_back((7 * i + i / 3) % c);
-    for (index_t j = 0; j < m; ++j) y_labels.push_back((5 * j + j / 2) % c);
-    for (index_t i = 0; i < n; ++i) picks.push_back((i * i + 3) % n);
-  }
+  craft::mmd_gradients<S, D::space> of_weights;
+  of_weights.x_weights = craft::overwrite(dwx.out());
+  of_weights.y_weights = craft::overwrite(dwy.out());
+  craft::mmd(ctx, x.in(), y.in(), kernel, craft::mmd_options{}, value.as_value(), of_weights);
+  for (const auto rule : {craft::bandwidth_rule::mean, craft::bandwidth_rule::median})
+    craft::bandwidth_scale(ctx, x.in(), y.in(), {rule, craft::bandwidth_sample::pooled, true});
+  craft::two_sample_options test;
+  test.permutations = 3;
+  test.bandwidth.rule = craft::bandwidth_rule::mean;
+  craft::two_sample_test(ctx, x.in(), y.in(), kernel, test);
 
-  void run(const context& ctx) {
-    discrepancies(ctx);
-    relative(ctx);
-    alignment(ctx);
-    objective(ctx);
-    anchor_selection(ctx);
-    check_finite();
-  }
-  /// Of the sweeps, which are several blocks wide here, and the sums in several pieces.
-  void run_wide(const context& ctx) {
-    const craft::gaussians<T> kernel{T(1), T(2), T(5)};
-    craft::mmd_gradients<S, D::space> g;
-    g.x = craft::overwrite(dx.out());
-    g.y = craft::overwrite(dy.out());
-    craft::mmd_options o;
-    o.bandwidth.rule = craft::bandwidth_rule::mean;
-    craft::mmd(ctx, x.in(), y.in(), kernel, o, value.as_value(), g);
-    contrast(ctx);
-    check_finite();
-  }
-  /// A loss that waits for nothing.
-  void contrast(const context& ctx) {
-    craft::contrastive_options o;
-    o.x_labels = device_x_labels.in();
-    o.y_labels = device_y_labels.in();
-    craft::info_nce(ctx, x.in(), y.in(), o, value.as_value(), alignment_gradients(dy));
-  }
+  craft::relative_options centred;
+  centred.statistics = craft::anchor_statistics::centre;
+  centred.log_scale = 1.5;
+  centred.max_scale = 2;
+  craft::relative_gradients<S, D::space> g;
+  g.x = craft::overwrite(dx.out());
+  g.anchors = craft::overwrite(da.out());
+  g.log_scale = craft::overwrite(log_scale.out());
+  craft::relative_pullback(ctx, x.in(), anchors.in(), craft::negative_distance<T>(T(0)), centred, dout.in(), g);
+  craft::relative_pullback(ctx, x.in(), anchors.in(), craft::cosine<T>(), centred, dout.in(), g);
+  craft::alignment_gradients<S, D::space> of_targets;
+  of_targets.weights = craft::overwrite(dwx.out());
+  of_targets.targets = craft::overwrite(dsoft.out());
+  craft::anchor_cross_entropy(ctx, x.in(), anchors.in(), soft.in(), craft::cross_entropy_options{}, value.as_value(), of_targets);
 
- private:
-  void check_finite() {
-    for (array<D>* out : {&dx, &dy, &dp, &da, &dt, &out_nc, &value, &log_scale, &bias})
-      if (!out->get().allFinite()) ++failures, std::printf("an output is not finite\n");
+  for (const bool spherical : {false, true}) {
+    craft::kmeans_options k;
+    k.spherical = spherical;
+    k.restarts = 2;
+    k.max_iterations = 5;
+    craft::kmeans(ctx, x.in(), k, da.out());
+    craft::kmeans_per_class(ctx, x.in(), craft::labels(labels), c, k, da.out());
   }
+  craft::medoids(ctx, x.in(), anchors.in());
+  craft::farthest_point_anchors(ctx, x.in(), 5, 1, craft::metric::cosine);
+  for (const reals& r : {dx.get(), da.get(), dsoft.get(), value.get(), dwx.get(), dwy.get(), log_scale.get()})
+    if (!r.allFinite()) ++failures, std::printf("an output is not finite\n");
+}
 
-  void discrepancies(const context& ctx) {
-    const craft::gaussians<T> kernel{T(1), T(2), T(5)};
-    craft::mmd_gradients<S, D::space> g;
-    g.x = craft::overwrite(dx.out());
-    g.y = craft::accumulate(dy.out());
-    g.weights = craft::overwrite(weights.out());
-    g.bandwidths = craft::overwrite(bandwidths.out());
-    g.x_weights = craft::overwrite(dwx.out());
-    g.y_weights = craft::overwrite(dwy.out());
-    const auto mmd = [&](const craft::mmd_options& o) {
-      craft::mmd(ctx, x.in(), y.in(), kernel, o, value.as_value(), g);
-      craft::mmd(ctx, x.in(), y.in(), kernel, o, value.as_value());
-    };
-    craft::mmd_options o;
-    mmd(o);
-    o.x_weights = wx.as_numbers();
-    o.y_weights = wy.as_numbers();
-    mmd(o);
-    o = {};
-    for (const auto columns : {craft::column_scaling::minmax_separate, craft::column_scaling::minmax_joint}) {
-      o.columns = columns;
-      mmd(o);
-    }
-    o = {};
-    o.estimator = craft::estimator::unbiased;
-    using rule = craft::bandwidth_rule;
-    for (const auto by : {rule::mean, rule::mean_offdiagonal, rule::median, rule::median_mid}) {
-      o.bandwidth = {by, by == rule::median_mid ? craft::bandwidth_sample::x : craft::bandwidth_sample::pooled, true};
-      mmd(o);
-      craft::bandwidth_scale(ctx, x.in(), y.in(), o.bandwidth);
-    }
-    o = {};
-    o.estimator = craft::estimator::linear;
-    g.x_weights = g.y_weights = {};
-    mmd(o);
-    craft::two_sample_options t;
-    t.permutations = 3;
-    t.bandwidth.rule = rule::mean;
-    craft::two_sample_test(ctx, x.in(), y.in(), kernel, t);
-  }
-
-  void relative(const context& ctx) {
-    for (const auto of_anchors :
-         {craft::anchor_statistics::none, craft::anchor_statistics::centre, craft::anchor_statistics::standardise})
-      for (const bool normalise : {true, false}) {
-        craft::relative_options o;
-        o.statistics = of_anchors;
-        o.normalise = normalise;
-        o.log_scale = half.as_scalar();
-        o.max_scale = 1.5;
-        craft::relative_gradients<S, D::space> g;
-        g.x = craft::overwrite(dx.out());
-        g.anchors = craft::overwrite(da.out());
-        g.log_scale = craft::overwrite(log_scale.out());
-        craft::relative(ctx, x.in(), anchors.in(), craft::dot_product<T>(), o, out_nc.out());
-        craft::relative_pullback(ctx, x.in(), anchors.in(), craft::dot_product<T>(), o, dout.in(), g);
-        craft::relative_pullback(ctx, x.in(), anchors.in(), craft::cosine<T>(), o, dout.in(), g);
-        craft::relative_pullback(ctx, x.in(), anchors.in(), craft::negative_distance<T>(T(0)), o, dout.in(), g);
-      }
-  }
-
-  craft::alignment_gradients<S, D::space> alignment_gradients(array<D>& other) {
-    craft::alignment_gradients<S, D::space> g;
-    g.x = craft::overwrite(dx.out());
-    g.y = craft::overwrite(other.out());
-    g.log_scale = craft::overwrite(log_scale.out());
-    return g;
-  }
-  void alignment(const context& ctx) {
-    craft::cross_entropy_options ce;
-    ce.label_smoothing = 0.1;
-    ce.weights = wx.as_numbers();
-    ce.log_scale = half.as_scalar();
-    auto g = alignment_gradients(da);
-    g.weights = craft::overwrite(dwx.out());
-    craft::anchor_cross_entropy(ctx, x.in(), anchors.in(), device_x_labels.in(), ce, value.as_value(), g);
-    g.targets = craft::overwrite(out_nc.out());
-    craft::anchor_cross_entropy(ctx, x.in(), anchors.in(), soft.in(), ce, value.as_value(), g);
-    for (const auto way : {craft::direction::one_way, craft::direction::symmetric}) {
-      craft::contrastive_options nce;
-      nce.direction = way;
-      craft::info_nce(ctx, x.in(), paired.in(), nce, value.as_value(), alignment_gradients(dp));
-      nce.x_labels = craft::labels(x_labels);
-      nce.y_labels = craft::labels(y_labels);
-      craft::info_nce(ctx, x.in(), y.in(), nce, value.as_value(), alignment_gradients(dy));
-    }
-    craft::sigmoid_options sigmoid;
-    auto with_bias = alignment_gradients(dp);
-    with_bias.bias = craft::overwrite(bias.out());
-    craft::sigmoid_contrastive(ctx, x.in(), paired.in(), sigmoid, value.as_value(), with_bias);
-    sigmoid.x_labels = craft::labels(x_labels);
-    sigmoid.y_labels = craft::labels(y_labels);
-    with_bias.y = craft::overwrite(dy.out());
-    craft::sigmoid_contrastive(ctx, x.in(), y.in(), sigmoid, value.as_value(), with_bias);
-    contrast(ctx);
-  }
-
-  void objective(const context& ctx) {
-    for (const bool own_texts : {true, false}) {
-      craft::objective_inputs<S, D::space> in;
-      in.images = x.in();
-      in.class_texts = anchors.in();
-      in.targets = device_x_labels.in();
-      if (own_texts) in.batch_texts = paired.in();
-      in.image_anchors = anchors.in();
-      in.target_images = y.in();
-      craft::objective_gradients<S, D::space> g;
-      g.images = craft::overwrite(dx.out());
-      g.class_texts = craft::overwrite(da.out());
-      if (own_texts) g.batch_texts = craft::overwrite(dp.out());
-      g.image_anchors = craft::overwrite(dt.out());
-      g.target_images = craft::overwrite(dy.out());
-      g.log_scale = craft::overwrite(log_scale.out());
-      craft::objective_options o;
-      o.direction = craft::direction::symmetric;
-      o.discrepancy.bandwidth = {craft::bandwidth_rule::mean, craft::bandwidth_sample::pooled, true};
-      craft::objective(ctx, in, craft::gaussians<T>{T(1), T(2), T(5)}, o, terms.place(), g);
-    }
-  }
-
-  void anchor_selection(const context& ctx) {
-    for (const bool normalise : {false, true}) {
-      craft::class_means_options o;
-      o.normalise = normalise;
-      craft::class_means(ctx, x.in(), device_x_labels.in(), o, da.out());
-      craft::kmeans_options k;
-      k.spherical = normalise;
-      k.restarts = 2;
-      k.max_iterations = 5;
-      craft::kmeans(ctx, x.in(), k, da.out());
-      craft::kmeans_per_class(ctx, x.in(), craft::labels(x_labels), c, k, da.out());
-    }
-    craft::medoids(ctx, x.in(), anchors.in());
-    for (const auto metric : {craft::metric::euclidean, craft::metric::cosine})
-      craft::farthest_point_anchors(ctx, x.in(), 5, 1, metric);
-    craft::gather(ctx, x.in(), picks, dp.out());
-    craft::gather_pullback(ctx, paired.in(), picks, craft::overwrite(dx.out()));
-  }
-
-  const index_t n, m, c, d;
-  const array<D> x{random_reals(n, d, 201)}, y{random_reals(m, d, 202, 0.2)}, paired{random_reals(n, d, 203)},
-      anchors{random_reals(c, d, 204)}, soft{random_reals(n, c, 205).cwiseAbs()}, dout{random_reals(n, c, 206)};
-  const array<D, T> wx{random_reals(1, n, 207).cwiseAbs()}, wy{random_reals(1, m, 208).cwiseAbs()}, half{reals::Constant(1, 1, 0.5)};
-  std::vector<index_t> x_labels, y_labels, picks;
-  const label_array<D> device_x_labels{labels_of(n, 7, 3)}, device_y_labels{labels_of(m, 5, 2)};
-  array<D> dx{n, d, 0}, dy{m, d, 0}, dp{n, d, 0}, da{c, d, 0}, dt{c, d, 0}, out_nc{n, c, 0};
-  array<D> value{1, 1, 0}, log_scale{1, 1, 0}, bias{1, 1, 0}, weights{1, 3, 0}, bandwidths{1, 3, 0}, dwx{1, n, 0}, dwy{1, m, 0};
-  objective_terms<D> terms;
-
-  std::vector<index_t> labels_of(index_t count, index_t step, index_t slow) const {
-    std::vector<index_t> y_;
-    for (index_t i = 0; i < count; ++i) y_.push_back((step * i + i / slow) % c);
-    return y_;
-  }
-};
-
-/// A loss on one stream, another one of the same rows and places on a second, which waits for the first; and a replayed graph.
 template <class D>
-void streams(every_verb<D>& all) {
+const auto& named(const every_device_verb<D>& all, const std::string& name) {
+  return *std::find_if(all.verbs.begin(), all.verbs.end(), [&](const auto& v) { return v.name == name; });
+}
+
+/// A loss on one stream, the same to the same places on a second one, which waits for the first; and a graph, replayed.
+template <class D>
+void streams(every_device_verb<D>& all) {
+  const auto& loss = named(all, "info_nce, labels");
   cudaStream_t first, second;
   cudaEvent_t done;
   cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking);
   cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking);
   cudaEventCreate(&done);
+  cudaDeviceSynchronize();  // for the inputs, which are in the default stream
   {
     const craft::cuda on_first(first), on_second(second);
-    all.contrast(on_first);
+    loss.run(on_first);
     cudaEventRecord(done, first);
     cudaStreamWaitEvent(second, done);
-    all.contrast(on_second);
+    loss.run(on_second);
     cudaGraph_t graph;
     cudaGraphExec_t executable;
     cudaStreamBeginCapture(second, cudaStreamCaptureModeThreadLocal);
-    all.contrast(on_second);
+    loss.run(on_second);
     cudaStreamEndCapture(second, &graph);
     cudaGraphInstantiate(&executable, graph);
     cudaGraphLaunch(executable, second);
@@ -265,17 +134,24 @@ template <class S>
 void run_all() {
   using D = device<cuda_backend, S>;
   for (const auto& [n, m, c, d] : {std::array<index_t, 4>{37, 29, 5, 11}, std::array<index_t, 4>{40, 24, 8, 16}}) {
-    every_verb<D> all(n, m, c, d);
-    all.run(D::make());  // small panels
+    const craft::cuda ctx = D::make();  // small panels
+    every_device_verb<D> all(n, m, c, d);
+    run(ctx, all);
+    run_others<D>(ctx, n, m, c, d);
     if (n % 2 == 0) streams(all);
   }
   for (const auto precision : {craft::precision::strict, craft::precision::tf32, craft::precision::bfloat16}) {
     if (sizeof(S) == 8 && precision != craft::precision::strict) continue;
     craft::cuda ctx;
     ctx.blas_bytes(cuda_backend::little_for_blas).precision(precision);
-    every_verb<D>(150, 141, 3, 16).run_wide(ctx);  // fused
-    every_verb<D>(150, 141, 3, 15).run_wide(ctx.fused(0));
-    if (precision != craft::precision::tf32) every_verb<D>(34, 22, 3, 9).run(ctx.fused(128).check_finite(true).check_labels(true));
+    for (const index_t longest_fused : {128, 0}) {  // several blocks wide, and sums in several pieces
+      ctx.fused(longest_fused);
+      every_device_verb<D> wide(150, 141, 3, longest_fused > 0 ? 16 : 15);
+      for (const char* name : {"mmd, bandwidth by mean", "info_nce, labels"}) named(wide, name).run(ctx);
+      check_finite(wide, "several blocks");
+    }
+    every_device_verb<D> all(34, 22, 3, 9);
+    run(ctx.fused(128).check_finite(true).check_labels(true), all);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "craft/cuda.hpp"
@@ -19,7 +20,8 @@ struct fused_sweep;
 
 class cuda_engine {
  public:
-  explicit cuda_engine(const cuda& ctx) : ctx_(ctx), memory_(ctx.scratch()), nested_(ctx) {
+  explicit cuda_engine(const cuda& ctx) : ctx_(ctx), current_(ctx), memory_(ctx.scratch()), nested_(ctx) {
+    if (nested_.outermost() && !rehearses() && is_capturing()) ctx.scratch().pin();
     if (ctx.depth() == 1 && ctx.blas_bytes() > 0) blas_memory_ = memory_.take<std::byte>(index_t(ctx.blas_bytes()));
     product_.begin(ctx, blas_memory_, nested_.outermost());
   }
@@ -245,7 +247,25 @@ class cuda_engine {
     const cuda& ctx_;
   };
 
+  // Makes the context's device current while the engine is open.
+  class current {
+   public:
+    explicit current(const cuda& ctx) {
+      if (ctx.rehearses()) return;
+      device_.emplace(ctx.device());
+      cuda_check(device_->status(), "cuda: device ", ctx.device(), " of the context cannot be made current");
+    }
+
+   private:
+    std::optional<current_device> device_;
+  };
+
   bool rehearses() const { return ctx_.rehearses(); }
+  bool is_capturing() const {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    cuda_check(cudaStreamIsCapturing(ctx_.stream(), &capture), "cudaStreamIsCapturing");
+    return capture != cudaStreamCaptureStatusNone;
+  }
   void clear(void* p, std::size_t bytes) const {
     if (bytes == 0 || rehearses()) return;
     cuda_check(cudaMemsetAsync(p, 0, bytes, ctx_.stream()), "cudaMemsetAsync(", bytes, " bytes)");
@@ -267,10 +287,7 @@ class cuda_engine {
   // The driver has taken the numbers when this returns, which may mean waiting for the stream.
   void copy_from_host(const void* host, std::size_t bytes, void* p) const {
     if (bytes == 0 || rehearses()) return;
-    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-    cuda_check(cudaStreamIsCapturing(ctx_.stream(), &capture), "cudaStreamIsCapturing");
-    require<device_error>(capture == cudaStreamCaptureStatusNone,
-                          "cuda: labels and weights must lie in device memory during graph capture");
+    require<device_error>(!is_capturing(), "cuda: labels and weights must lie in device memory during graph capture");
     cuda_check(cudaMemcpyAsync(p, host, bytes, cudaMemcpyHostToDevice, ctx_.stream()), "cudaMemcpyAsync(", bytes,
                " bytes from the host)");
   }
@@ -305,6 +322,7 @@ class cuda_engine {
   void add_self(const rows<T>& x, const pull<T>& g) const;
 
   const cuda& ctx_;
+  current current_;
   workspace::frame memory_;
   nesting nested_;
   std::byte* blas_memory_ = nullptr;

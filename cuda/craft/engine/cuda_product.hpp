@@ -19,17 +19,19 @@ class cuda_product {
   cuda_product& operator=(const cuda_product&) = delete;
   ~cuda_product() { end(); }  // also where begin itself failed half-way
 
-  /// Puts the handle into the state the engine needs; `memory`: what cuBLAS may use, null to leave that as it is. Only the
-  /// outermost of nested engines does so.
+  /// Puts the handle into the state the engine needs; `memory`: what cuBLAS may use during the call, null for what it has itself
+  /// or, if the handle is the caller's, has been given. Only the outermost of nested engines does so.
   void begin(const cuda& ctx, std::byte* memory, bool outermost) {
     ctx_ = &ctx;
     if (!outermost || ctx.rehearses()) return;
     cudaStream_t stream = nullptr;
     cublas_check(cublasGetStream(ctx.handle(), &stream), "cublasGetStream");
     require<device_error>(stream == ctx.stream(), "cuda: the cuBLAS handle is on another stream than the context");
-    if (memory != nullptr)
+    if (memory != nullptr) {
+      lent_ = true;
       cublas_check(cublasSetWorkspace(ctx.handle(), memory, ctx.blas_bytes()), "cublasSetWorkspace(", ctx.blas_bytes(),
                    " bytes)");
+    }
     cublas_check(cublasGetMathMode(ctx.handle(), &math_), "cublasGetMathMode");
     cublas_check(cublasGetPointerMode(ctx.handle(), &pointers_), "cublasGetPointerMode");
     changed_ = true;
@@ -56,6 +58,8 @@ class cuda_product {
  private:
   // And back. Nobody could do anything about a failure here.
   void end() {
+    if (lent_) cublasSetStream(ctx_->handle(), ctx_->stream());  // which takes the memory away: it belongs to the next call now
+    lent_ = false;
     if (!changed_) return;
     cublasSetMathMode(ctx_->handle(), math_);
     cublasSetPointerMode(ctx_->handle(), pointers_);
@@ -93,7 +97,7 @@ class cuda_product {
   const cuda* ctx_ = nullptr;
   cublasMath_t math_ = CUBLAS_DEFAULT_MATH;
   cublasPointerMode_t pointers_ = CUBLAS_POINTER_MODE_HOST;
-  bool changed_ = false;
+  bool lent_ = false, changed_ = false;
 };
 
 }  // namespace craft::engine

@@ -10,6 +10,10 @@
 
 #include "craft/engine/cuda_engine.hpp"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "craft needs a device of compute capability 8.0 or higher: compile for sm_80 or a later architecture"
+#endif
+
 namespace craft::engine {
 
 /// Threads of most blocks; a warp is 32 everywhere.

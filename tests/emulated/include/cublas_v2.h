@@ -60,7 +60,7 @@ struct cublasContext {
   cudaStream_t stream = nullptr;
   cublasMath_t math = CUBLAS_DEFAULT_MATH;
   cublasPointerMode_t pointers = CUBLAS_POINTER_MODE_HOST;
-  void* workspace = nullptr;  // kept, not used
+  void* workspace = nullptr;  // every product leaves garbage there
   std::size_t workspace_bytes = 0;
 };
 
@@ -200,6 +200,7 @@ inline cublasStatus_t gemm(cublasHandle_t handle, const char* name, cublasOperat
     for (const operand& x : {A, B, C})
       if (x.stride < std::max<std::int64_t>(1, x.column())) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(compute, type_a, type_b, type_c)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (handle->workspace != nullptr && handle->workspace_bytes < 16384) return CUBLAS_STATUS_ALLOC_FAILED;  // it may
     if (m == 0 || n == 0 || batches == 0) return CUBLAS_STATUS_SUCCESS;
     if (alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
 
@@ -209,8 +210,18 @@ inline cublasStatus_t gemm(cublasHandle_t handle, const char* name, cublasOperat
     };
     const bool host = handle->pointers == CUBLAS_POINTER_MODE_HOST;
     const double host_alpha = host ? number(alpha) : 0, host_beta = host ? number(beta) : 0;
+    void* const workspace = handle->workspace;
+    const std::size_t workspace_bytes = std::min(handle->workspace_bytes, std::size_t(1) << 16);
     const cudaError_t error = submit(handle->stream, [=]() -> cudaError_t {
       ++device.products;
+      if (workspace_bytes > 0) {
+        if (!reachable(workspace, workspace_bytes)) {
+          report(std::string(name) + ": the workspace is not inside one allocation of device memory");
+          return cudaErrorIllegalAddress;
+        }
+        races::writes(workspace, workspace_bytes);
+        std::memset(workspace, 0xff, workspace_bytes);
+      }
       if (!host && !(reachable(alpha, in_double ? 8 : 4) && reachable(beta, in_double ? 8 : 4))) {
         report(std::string(name) + ": alpha or beta is not in device memory");
         return cudaErrorIllegalAddress;

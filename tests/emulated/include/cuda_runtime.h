@@ -188,7 +188,7 @@ struct runtime_state {
   std::map<const void*, int> shared_limits;  // per kernel, raised by cudaFuncSetAttribute
   std::set<const void*> kernels;             // that have been launched
   std::int64_t calls = 0, launches = 0, products = 0, synchronisations = 0;
-  int fail_after = 0, fail_product_after = 0, fail_product_status = 0, devices = 1;
+  int fail_after = 0, fail_product_after = 0, fail_product_status = 0, devices = 1, major = 9, minor = 0;
   cudaError_t fail_code = cudaSuccess, no_device = cudaSuccess;
 };
 inline runtime_state device;
@@ -233,6 +233,11 @@ inline bool fail_pending() { return device.fail_after > 0 || device.fail_product
 inline void set_device_count(int devices) {
   device.devices = devices;
   device.no_device = devices > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+/// What every device says it can do; 9.0 otherwise.
+inline void set_compute_capability(int major, int minor) {
+  device.major = major;
+  device.minor = minor;
 }
 inline void set_device_count(cudaError_t error) {
   device.devices = 0;
@@ -386,6 +391,7 @@ struct CUstream_st {
   explicit CUstream_st(bool blocking) : order(blocking) {}
   std::shared_ptr<simt::capture> captured;
   simt::races::stream order;
+  const int device = simt::current_device;
 };
 struct CUevent_st {
   bool timed = true, recorded = false;
@@ -478,7 +484,7 @@ inline cudaError_t unless_capturing(cudaStream_t stream) {
 
 /// What stands in the way of work on this stream.
 inline cudaError_t check_stream(cudaStream_t stream) {
-  if (!exists(stream)) return cudaErrorInvalidResourceHandle;
+  if (!exists(stream) || (!is_default(stream) && stream->device != current_device)) return cudaErrorInvalidResourceHandle;
   if (capture* c = capture_of(stream)) return c->valid ? cudaSuccess : cudaErrorStreamCaptureInvalidated;
   const auto global = [](const capture& c) { return c.mode == cudaStreamCaptureModeGlobal; };
   return is_legacy(stream) && invalidate(global) ? cudaErrorStreamCaptureImplicit : cudaSuccess;
@@ -580,7 +586,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int numbe
   return simt::call([&] {
     if (number < 0 || number >= simt::device.devices) return cudaErrorInvalidDevice;
     *properties = {"Emulated device", simt::device.limit, simt::shared_by_default, 233472, simt::shared_at_most,
-                   32, 1024, 2048, 9, 0, 4, 1 << 20, 1};
+                   32, 1024, 2048, simt::device.major, simt::device.minor, 4, 1 << 20, 1};
     return cudaSuccess;
   });
 }
@@ -594,8 +600,8 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       case cudaDevAttrMultiProcessorCount: *value = 4; break;
       case cudaDevAttrL2CacheSize: *value = 1 << 20; break;
       case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-      case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-      case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+      case cudaDevAttrComputeCapabilityMajor: *value = simt::device.major; break;
+      case cudaDevAttrComputeCapabilityMinor: *value = simt::device.minor; break;
       case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 233472; break;
       case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(simt::shared_at_most); break;
       case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
