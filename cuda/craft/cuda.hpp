@@ -87,7 +87,7 @@ struct device_number {
 enum class precision {
   strict,   ///< float32 multiplications and sums
   tf32,     ///< tensor cores, factors rounded to 10 bits after the leading one
-  bfloat16  ///< tensor cores, factors rounded to 7 bits after the leading one (fused sweeps: rows to 7, weights to 10)
+  bfloat16  ///< tensor cores, factors rounded to 7 bits after the leading one; sums in float as always
 };
 
 /// Number of CUDA devices: 0 without a driver and without a device. Throws device_error for any other failure.

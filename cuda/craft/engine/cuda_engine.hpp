@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -17,6 +18,12 @@ template <class T>
 struct panel_sums;
 template <class T>
 struct fused_sweep;
+
+/// Rows as products take them.
+template <class T>
+struct factors {
+  factor<T> x, y;
+};
 
 class cuda_engine {
  public:
@@ -315,8 +322,21 @@ class cuda_engine {
              index_t last_wanted);
   template <class T, class Element, int D>
   void launch_fused(index_t blocks, index_t splits, const fused_sweep<T>& f, const Element& element) const;
+  // Bits after the leading one that the factors of a product keep: 0 for all of them.
+  template <class T>
+  int product_bits() const {
+    if (sizeof(T) == 8 || ctx_.precision() == precision::strict) return 0;
+    return ctx_.precision() == precision::tf32 ? 10 : 7;
+  }
+  template <class T>
+  factor<T> factor_of(const rows<T>& x);
+  template <class T>
+  factors<T> factors_of(const rows<T>& x, const rows<T>& y) {
+    const factor<T> first = factor_of(x);
+    return {first, y.data == x.data ? first : factor_of(y)};
+  }
   template <class T, class Visit>
-  void panels(const rows<T>& x, const rows<T>& y, bool triangle, const Visit& visit, T* kept = nullptr,
+  void panels(const rows<T>& x, const rows<T>& y, const factors<T>& f, bool triangle, const Visit& visit, T* kept = nullptr,
               bool known = false);
   template <class T>
   void add_self(const rows<T>& x, const pull<T>& g) const;

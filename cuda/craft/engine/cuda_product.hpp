@@ -9,8 +9,21 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 namespace craft::engine {
+
+/// A factor of a product: rows `d` numbers apart, as they are or as bits of bfloat16, of which only one is looked at.
+template <class T>
+struct factor {
+  const T* wide;
+  const std::uint16_t* narrow;
+  index_t d;
+  factor from(index_t row, index_t column = 0) const {
+    const index_t at = row * d + column;
+    return {wide + at, narrow == nullptr ? nullptr : narrow + at, d};
+  }
+};
 
 class cuda_product {
  public:
@@ -41,18 +54,18 @@ class cuda_product {
 
   /// s (ni x nj, rows `stride` apart) = x y', x: ni x d, y: nj x d.
   template <class T>
-  void dots(const T* x, const T* y, index_t ni, index_t nj, index_t d, T* s, index_t stride) const {
-    multiply("dots", CUBLAS_OP_T, CUBLAS_OP_N, nj, ni, d, y, d, x, d, T(0), s, stride);
+  void dots(const factor<T>& x, const factor<T>& y, index_t ni, index_t nj, T* s, index_t stride) const {
+    multiply("dots", CUBLAS_OP_T, CUBLAS_OP_N, nj, ni, x.d, y, x, T(0), s, stride);
   }
-  /// c (ni x d) += w y, w: ni x nj, rows `stride` apart, y: nj x d.
+  /// c (ni x d) += w y, w: ni x nj, y: nj x d.
   template <class T>
-  void add(const T* w, index_t stride, const T* y, index_t ni, index_t nj, index_t d, T* c) const {
-    multiply("add", CUBLAS_OP_N, CUBLAS_OP_N, d, ni, nj, y, d, w, stride, T(1), c, d);
+  void add(const factor<T>& w, const factor<T>& y, index_t ni, index_t nj, T* c) const {
+    multiply("add", CUBLAS_OP_N, CUBLAS_OP_N, y.d, ni, nj, y, w, T(1), c, y.d);
   }
-  /// c (nj x d) += w' x, w: ni x nj, rows `stride` apart, x: ni x d.
+  /// c (nj x d) += w' x, w: ni x nj, x: ni x d.
   template <class T>
-  void add_transposed(const T* w, index_t stride, const T* x, index_t ni, index_t nj, index_t d, T* c) const {
-    multiply("add_transposed", CUBLAS_OP_N, CUBLAS_OP_T, d, nj, ni, x, d, w, stride, T(1), c, d);
+  void add_transposed(const factor<T>& w, const factor<T>& x, index_t ni, index_t nj, T* c) const {
+    multiply("add_transposed", CUBLAS_OP_N, CUBLAS_OP_T, x.d, nj, ni, x, w, T(1), c, x.d);
   }
 
  private:
@@ -66,32 +79,21 @@ class cuda_product {
     changed_ = false;
   }
 
-  // c (m x n) = op(a) op(b) + beta c, all column-major.
+  // c (m x n) = op(a) op(b) + beta c, all column-major. 16-bit factors are summed up in float, as all others of float are.
   template <class T>
   void multiply(const char* name, cublasOperation_t op_a, cublasOperation_t op_b, index_t m, index_t n, index_t k,
-                const T* a, index_t lda, const T* b, index_t ldb, T beta, T* c, index_t ldc) const {
+                const factor<T>& a, const factor<T>& b, T beta, T* c, index_t ldc) const {
     if (m == 0 || n == 0 || k == 0 || ctx_->rehearses()) return;
     const T one(1);
-    const cudaDataType_t type = sizeof(T) == 8 ? CUDA_R_64F : CUDA_R_32F;
-    const index_t least = 1;
-    cublas_check(cublasGemmEx_64(ctx_->handle(), op_a, op_b, m, n, k, &one, a, type, std::max(lda, least), b, type,
-                                 std::max(ldb, least), &beta, c, type, std::max(ldc, least), compute_type<T>(),
-                                 CUBLAS_GEMM_DEFAULT),
+    const bool narrow = a.narrow != nullptr, tf32 = ctx_->precision() == precision::tf32;
+    const cudaDataType_t wide = sizeof(T) == 8 ? CUDA_R_64F : CUDA_R_32F, type = narrow ? CUDA_R_16BF : wide;
+    const void *at_a = narrow ? static_cast<const void*>(a.narrow) : a.wide, *at_b = narrow ? static_cast<const void*>(b.narrow) : b.wide;
+    const index_t lda = std::max<index_t>(a.d, 1), ldb = std::max<index_t>(b.d, 1);
+    const cublasComputeType_t sums = sizeof(T) == 8 ? CUBLAS_COMPUTE_64F : tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublas_check(cublasGemmEx_64(ctx_->handle(), op_a, op_b, m, n, k, &one, at_a, type, lda, at_b, type, ldb, &beta, c, wide,
+                                 std::max<index_t>(ldc, 1), sums, CUBLAS_GEMM_DEFAULT),
                  "cublasGemmEx (", name, ": m ", m, ", n ", n, ", k ", k, ", leading dimensions ", lda, ", ", ldb, ", ", ldc,
                  ")");
-  }
-  template <class T>
-  cublasComputeType_t compute_type() const {
-    if (sizeof(T) == 8) return CUBLAS_COMPUTE_64F;
-    switch (ctx_->precision()) {
-      case precision::tf32:
-        return CUBLAS_COMPUTE_32F_FAST_TF32;
-      case precision::bfloat16:
-        return CUBLAS_COMPUTE_32F_FAST_16BF;
-      case precision::strict:
-        break;
-    }
-    return CUBLAS_COMPUTE_32F;
   }
 
   const cuda* ctx_ = nullptr;

@@ -7,27 +7,9 @@
 // are the elements that a lane holds (PTX ISA, mma.m16n8k8 with .tf32). Sums are in float.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
 #include "craft/engine/launch.cuh"
 
 namespace craft::engine {
-
-/// The nearest number with ten bits after the leading one, away from zero in between: what a tensor core multiplies.
-__device__ inline float to_tf32(float x) {
-#if defined(__CUDACC__)
-  std::uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return __uint_as_float(bits);
-#else
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof x);
-  if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & ~0x1fffu;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-#endif
-}
 
 __device__ inline void multiply_add(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
 #if defined(__CUDACC__)

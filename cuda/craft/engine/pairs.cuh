@@ -16,11 +16,14 @@
 
 namespace craft::engine {
 
-/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4).
+/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4); and how many
+/// bits of their weights the products keep. 16-bit weights do not replace the dot products, but lie in memory of their own.
 template <class T>
 struct panel {
   T* s;
   index_t stride, i0, ni, j0, nj;
+  int bits = 0;
+  std::uint16_t* narrow = nullptr;
 };
 
 /// What a pair gives: to the totals, to the sums of its row and its column, and its weight.
@@ -56,14 +59,32 @@ __device__ inline looked_at<T> look(const near_pairs<T>& near, const rows<T>& x,
 // ---------------------------------------------------------------------------------------------------------
 // Elements. row(i) and column(j) fetch what belongs to one row or column; totals: how many sums over all pairs there are.
 // The values of a row's pairs are summed first; where weighs_rows, add_row takes these sums to the totals. reads: whether it looks
-// at dot products.
+// at dot products. by_norms: whether it gives sums of rows and columns; radial: whether these are minus half the weights.
+
+/// The weight as a product will have it, and with it the sums: W Y and 2 diag(sums) X nearly cancel where rows are near, and what W
+/// loses in rounding must not stay in the sums.
+template <class Element, class T>
+__device__ inline void round_weight(pair_result<T>& out, int bits) {
+  if (sizeof(T) == 8 || bits == 0) return;
+  const T weight = rounded(out.weight, bits);
+  if constexpr (Element::by_norms) {
+    if constexpr (Element::radial) {
+      out.by_row = T(-0.5) * weight;
+      if (out.by_column != T(0)) out.by_column = out.by_row;
+    } else if (out.weight != T(0)) {
+      out.by_row *= weight / out.weight;
+      out.by_column *= weight / out.weight;
+    }
+  }
+  out.weight = weight;
+}
 
 /// sum_ij u_ij k(z_i, z_j) over the upper triangle of panels: a pair beyond the panel's diagonal square (columns from
 /// `square_end` on) stands for its mirror image too. A row with itself and near rows stand apart as on the CPU.
 template <class T, class K>
 struct quadratic_element {  // values within a sample and across are summed apart, see add_row
   static constexpr int totals = 1;
-  static constexpr bool by_norms = true, weighs_rows = true, reads = true;
+  static constexpr bool by_norms = true, radial = K::translation_invariant, weighs_rows = true, reads = true;
   K kernel;
   rows<T> z;
   near_pairs<T> near;
@@ -144,7 +165,7 @@ struct map_element {
 template <class T, class K, class S>
 struct map_pullback_element {
   static constexpr int totals = is_linear<K>::value ? 0 : 1;
-  static constexpr bool by_norms = !is_linear<K>::value, weighs_rows = false, reads = by_norms;
+  static constexpr bool by_norms = !is_linear<K>::value, radial = K::translation_invariant, weighs_rows = false, reads = by_norms;
   K kernel;
   rows<T> x, y;
   near_pairs<T> near;
@@ -261,6 +282,16 @@ __device__ inline quad<T> quad_at(const T* line, index_t j, index_t end, T beyon
   return s;
 }
 
+/// Four numbers as bits of bfloat16.
+struct alignas(8) narrow_quad {
+  std::uint16_t v[4];
+  template <class T>
+  __device__ explicit narrow_quad(const quad<T>& s) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) v[c] = bfloat16_bits(float(s.v[c]));
+  }
+};
+
 /// Takes the values of one row's pairs to the totals.
 template <class Element, class T>
 __device__ inline void add_values(const Element& element, const typename Element::row_side& row, T value, T second,
@@ -306,14 +337,19 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         if (j + c >= p.nj) continue;
-        const pair_result<T> out = element(row, columns[q][c], p.i0 + i, p.j0 + j + c, s[q].v[c]);
+        pair_result<T> out = element(row, columns[q][c], p.i0 + i, p.j0 + j + c, s[q].v[c]);
+        round_weight<Element>(out, p.bits);
         row_value += out.value;
         row_second += out.second;
         row_sum += out.by_row;
         column_sums[q][c] += out.by_column;
         s[q].v[c] = out.weight;
       }
-      if (element.writes() && j < p.nj) *reinterpret_cast<quad<T>*>(line + j) = s[q];
+      if (!element.writes() || j >= p.nj) continue;
+      if (p.narrow != nullptr)
+        *reinterpret_cast<narrow_quad*>(p.narrow + i * p.stride + j) = narrow_quad(s[q]);
+      else
+        *reinterpret_cast<quad<T>*>(line + j) = s[q];
     }
     add_values(element, row, row_value, row_second, totals);
     if (Element::by_norms) {
@@ -388,11 +424,22 @@ void cuda_engine::add_self(const rows<T>& x, const pull<T>& g) const {
   if (g.gradient != nullptr) each(x.n * x.d, add_self_step<T>{x.data, x.d, g});
 }
 
-// visit(panel, columns of the diagonal square in it) for all panels of dot products, or in a triangle those on and above
-// the diagonal. `kept`: room for all dot products, one panel after the other, which are there already, or
-// not looked at, if `known`.
+template <class T>
+factor<T> cuda_engine::factor_of(const rows<T>& x) {
+  std::uint16_t* narrow = nullptr;
+  if constexpr (sizeof(T) == 4)
+    if (product_bits<T>() == 7) {
+      narrow = take<std::uint16_t>(x.n * x.d);
+      each(x.n * x.d, narrow_step{x.data, narrow});
+    }
+  return {x.data, narrow, x.d};
+}
+
+// visit(panel) for all panels of dot products, or in a triangle those on and above the diagonal; f: the rows as factors. `kept`: room
+// for all dot products, one panel after the other, which are there already, or not looked at, if `known`.
 template <class T, class Visit>
-void cuda_engine::panels(const rows<T>& x, const rows<T>& y, bool triangle, const Visit& visit, T* kept, bool known) {
+void cuda_engine::panels(const rows<T>& x, const rows<T>& y, const factors<T>& f, bool triangle, const Visit& visit, T* kept,
+                         bool known) {
   const index_t most_rows = std::min(ctx_.tile_rows(), x.n), most_columns = std::min(ctx_.tile_columns(), y.n);
   const index_t stride = (most_columns + 31) / 32 * 32;
   T* memory = kept ? kept : take<T>(most_rows * stride);
@@ -401,7 +448,7 @@ void cuda_engine::panels(const rows<T>& x, const rows<T>& y, bool triangle, cons
     for (index_t j0 = triangle ? i0 : 0; j0 < y.n; j0 += most_columns) {
       const index_t nj = std::min(most_columns, y.n - j0);
       const panel<T> p{memory, stride, i0, ni, j0, nj};
-      if (!known) product_.dots(x.data + i0 * x.d, y.data + j0 * y.d, ni, nj, x.d, p.s, stride);
+      if (!known) product_.dots(f.x.from(i0), f.y.from(j0), ni, nj, p.s, stride);
       visit(p);
       if (kept) memory += most_rows * stride;
     }
@@ -429,7 +476,13 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
   sums.totals = take<double>(most_beside * most_below * std::max(Element::totals, 1));
   sums.rows = Element::by_norms ? take<T>(most_beside * most_rows) : nullptr;
   sums.columns = Element::by_norms ? take<T>(most_below * most_columns) : nullptr;
-  const auto visit = [&](const panel<T>& p) {
+  const factors<T> f = factors_of(x, y);
+  const bool narrow = f.x.narrow != nullptr && (gx.gradient != nullptr || gy.gradient != nullptr);
+  std::uint16_t* weights = narrow ? take<std::uint16_t>(most_rows * ((most_columns + 31) / 32 * 32)) : nullptr;
+  const auto visit = [&](panel<T> p) {
+    p.bits = product_bits<T>();
+    p.narrow = weights;
+    const factor<T> w{p.s, weights, p.stride};
     const index_t beside = (p.nj + columns_per_block - 1) / columns_per_block;
     const index_t below = (p.ni + rows_per_block - 1) / rows_per_block;
     Element here = element;
@@ -444,18 +497,16 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
     const auto within = [&](index_t i) { return std::min(std::max(i, first_wanted), last_wanted); };
     if (gx.gradient) {
       const index_t from = triangle ? within(p.i0) : p.i0, to = triangle ? within(p.i0 + p.ni) : p.i0 + p.ni;
-      product_.add(p.s + (from - p.i0) * p.stride, p.stride, y.data + p.j0 * y.d, to - from, p.nj, y.d,
-                   gx.gradient + from * x.d);
+      product_.add(w.from(from - p.i0), f.y.from(p.j0), to - from, p.nj, gx.gradient + from * x.d);
     }
     if (gy.gradient) {
       const index_t from = triangle ? within(std::max(p.j0, p.i0 + p.ni)) : p.j0;
       const index_t to = triangle ? within(p.j0 + p.nj) : p.j0 + p.nj;
       if (to > from)
-        product_.add_transposed(p.s + (from - p.j0), p.stride, x.data + p.i0 * x.d, p.ni, to - from, x.d,
-                                gy.gradient + from * y.d);
+        product_.add_transposed(w.from(0, from - p.j0), f.x.from(p.i0), p.ni, to - from, gy.gradient + from * y.d);
     }
   };
-  panels(x, y, triangle, visit, kept, known);
+  panels(x, y, f, triangle, visit, kept, known);
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -511,7 +562,7 @@ void cuda_engine::quadratic_form(const rows<T>& z, index_t split, const K& k, co
     const workspace::frame inner(ctx_.scratch());
     const index_t most_blocks = (std::min(ctx_.tile_rows(), z.n) + rows_per_block - 1) / rows_per_block;
     double* partial = take<double>(most_blocks * count);
-    panels(z, z, true, [&](const panel<T>& p) {
+    panels(z, z, factors_of(z, z), true, [&](const panel<T>& p) {
       element_type here = element;
       here.square_end = p.i0 + p.ni;
       const index_t blocks = (p.ni + rows_per_block - 1) / rows_per_block;
@@ -749,7 +800,7 @@ T* cuda_engine::log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>
     each(p.ni, join_step<T>{parts.rows, beside, p.ni, by_row, p.i0, p.j0 == 0, p.j0 + p.nj == y.n});
     if (by_column) each(p.nj, join_step<T>{parts.columns, below, p.nj, by_col, p.j0, p.i0 == 0, p.i0 + p.ni == x.n});
   };
-  panels(x, y, false, visit, kept, false);
+  panels(x, y, factors_of(x, y), false, visit, kept, false);
   return kept;
 }
 
@@ -816,7 +867,7 @@ void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T*
   const workspace::frame inner(ctx_.scratch());
   fill(distance, x.n, math::limits<T>::infinity);
   fill(index, x.n, y.n);
-  panels(x, y, false, [&](const panel<T>& p) {
+  panels(x, y, factors_of(x, y), false, [&](const panel<T>& p) {
     launch("nearest", row_kernel<nearest_step<T>>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
            nearest_step<T>{p, x, y, near_pairs<T>(x.d), distance, index});
   });
@@ -912,11 +963,12 @@ void cuda_engine::distance_of_rank(const rows<T>& x, index_t rank, ranked_distan
   rank_state* state = take<rank_state>(1);
   auto* counts = take<unsigned long long>(rank_bins);
   lowest_index* first = take<lowest_index>(1);
+  const factors<T> f = factors_of(x, x);
   each(1, fill_step<rank_state>{state, {0, (unsigned long long)(rank)}});
   for (int known = int(sizeof(T)) * 8; known > 0;) {
     const int width = std::min(rank_digit, known), shift = known - width;
     clear(counts, rank_bins * sizeof *counts);
-    panels(x, x, true, [&](const panel<T>& p) {
+    panels(x, x, f, true, [&](const panel<T>& p) {
       launch("rank_digit", rank_digit_kernel<T>, std::min<index_t>(blocks_for(p.ni * p.nj), 8 * ctx_.processors()), 1,
              block_threads, rank_bins * sizeof(unsigned), p, x, shift, width, state, counts);
     });
@@ -924,7 +976,7 @@ void cuda_engine::distance_of_rank(const rows<T>& x, index_t rank, ranked_distan
     known = shift;
   }
   fill(first, 1, nowhere);
-  panels(x, x, true,
+  panels(x, x, f, true,
          [&](const panel<T>& p) { each(p.ni * p.nj, ranked_pair_step<T>{p, x, state, first}); });
   each(1, ranked_distance_step<T>{state, first, x.n, out});
 }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "craft/engine/launch.cuh"
+#include "craft/engine/rounding.cuh"
 
 namespace craft::engine {
 
@@ -532,18 +532,16 @@ struct scale_columns_step {
   const double* factor;
   __device__ void operator()(index_t at) const { x[at] = T(double(x[at]) * factor[cell_of(at, d).column]); }
 };
-/// The nearest number with `bits` bits after the leading one, away from zero in between.
 struct round_step {
   float* x;
   int bits;
-  __device__ void operator()(index_t at) const {
-    std::uint32_t b;
-    std::memcpy(&b, x + at, sizeof b);
-    if ((b & 0x7f800000u) == 0x7f800000u) return;  // infinity or not a number
-    const std::uint32_t dropped = std::uint32_t(1) << (23 - bits);
-    b = (b + dropped / 2) & ~(dropped - 1);
-    std::memcpy(x + at, &b, sizeof b);
-  }
+  __device__ void operator()(index_t at) const { x[at] = rounded(x[at], bits); }
+};
+/// to = the bits of x in bfloat16
+struct narrow_step {
+  const float* x;
+  std::uint16_t* to;
+  __device__ void operator()(index_t at) const { to[at] = bfloat16_bits(x[at]); }
 };
 template <class T>
 struct square_norms_step {
@@ -704,8 +702,7 @@ void cuda_engine::scale(T* x, index_t n, index_t d, const number& factor) const 
 template <class T>
 void cuda_engine::square_norms(const rows<T>& x) const {
   if constexpr (sizeof(T) == 4)
-    if (ctx_.precision() != precision::strict)
-      each(x.n * x.d, round_step{x.data, ctx_.precision() == precision::tf32 ? 10 : 7});
+    if (product_bits<T>() > 0) each(x.n * x.d, round_step{x.data, product_bits<T>()});
   launch("square_norms", row_kernel<square_norms_step<T>>, blocks_for(x.n, block_warps), 1, block_threads, 0, x.n,
          square_norms_step<T>{x.data, x.d, x.squared});
 }

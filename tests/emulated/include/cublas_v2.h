@@ -214,6 +214,7 @@ inline cublasStatus_t gemm(cublasHandle_t handle, const char* name, cublasOperat
     const std::size_t workspace_bytes = std::min(handle->workspace_bytes, std::size_t(1) << 16);
     const cudaError_t error = submit(handle->stream, [=]() -> cudaError_t {
       ++device.products;
+      device.narrow_products += A.size() == 2;
       if (workspace_bytes > 0) {
         if (!reachable(workspace, workspace_bytes)) {
           report(std::string(name) + ": the workspace is not inside one allocation of device memory");

@@ -187,7 +187,7 @@ struct runtime_state {
   std::vector<std::shared_ptr<capture>> captures;
   std::map<const void*, int> shared_limits;  // per kernel, raised by cudaFuncSetAttribute
   std::set<const void*> kernels;             // that have been launched
-  std::int64_t calls = 0, launches = 0, products = 0, synchronisations = 0;
+  std::int64_t calls = 0, launches = 0, products = 0, narrow_products = 0, synchronisations = 0;
   int fail_after = 0, fail_product_after = 0, fail_product_status = 0, devices = 1, major = 9, minor = 0;
   cudaError_t fail_code = cudaSuccess, no_device = cudaSuccess;
 };
@@ -199,6 +199,7 @@ inline thread_local int current_device = 0;
 inline std::int64_t calls() { return device.calls; }
 inline std::int64_t launches() { return device.launches; }
 inline std::int64_t products() { return device.products; }
+inline std::int64_t narrow_products() { return device.narrow_products; }  // those of 16-bit factors
 inline const std::set<const void*>& kernels() { return device.kernels; }
 inline std::int64_t synchronisations() { return device.synchronisations; }
 inline std::size_t live_bytes() { return device.bytes; }
