@@ -14,6 +14,7 @@
 #include <string>
 #include <type_traits>
 #include <typeinfo>
+#include <utility>
 #include <vector>
 
 #include "craft/cuda.cuh"
@@ -75,6 +76,7 @@ struct run {
 };
 struct kernel {
   std::string name;  ///< as it is demangled; template arguments may follow
+  std::string precision;     ///< of the products, where the kernel asks for it when it runs
   index_t grid[2];
   index_t block_down;  ///< which of the grid's rows of blocks is looked at
   std::size_t shared_bytes;  ///< dynamic
@@ -117,33 +119,45 @@ craft::any_kernel<T> any() {
 
 // ---- kernels
 
+/// What rounds the factors of products, and what that is called.
+const std::pair<float, const char*> precisions[] = {{1, ""}, {8193, "TF32"}, {65537, "bfloat16"}};
+
+/// Of an element that leaves weights for a product, in every precision: 16-bit weights take half the bytes.
 template <class T, class Element>
-void add_panel(const Element& element, double bytes) {
-  const panel<T> p = some_panel<T>();
-  const panel_sums<T> sums{array(0.0), array(T(0)), array(T(0))};
-  kernels.push_back({"panel_kernel<" + name<T>() + ", " + name<Element>(),
-                     {panel_columns / columns_per_block, panel_rows / rows_per_block}, 1, panel_shared_bytes<T>, bytes, 0,
-                     {{rows_per_warp * quads_per_lane * 4, packed(p, element, sums)}}});
+void add_panel(const Element& element, double bytes, bool weights = true) {
+  for (const auto& [split, precision] : precisions) {
+    if (split > 1 && (sizeof(T) == 8 || !weights)) continue;
+    const bool narrow = split == 65537;
+    panel<T> p = some_panel<T>();
+    p.split = split;
+    if (narrow) p.narrow = array(std::uint16_t(0));
+    const panel_sums<T> sums{array(0.0), array(T(0)), array(T(0))};
+    kernels.push_back({"panel_kernel<" + name<T>() + ", " + name<Element>(), precision,
+                       {panel_columns / columns_per_block, panel_rows / rows_per_block}, 1, panel_shared_bytes<T>,
+                       bytes - (narrow ? 2 : 0), 0, {{rows_per_warp * quads_per_lane * 4, packed(p, element, sums)}}});
+  }
 }
 template <class T, class Element, int D>
 void add_fused(const Element& element) {
   const double bytes = double(D * sizeof(T)) / fused_rows;  // every block reads all the other rows
-  const auto runs = [&] {
+  const auto runs = [&](float split) {
     std::vector<run> two;
     for (const int tiles : {1, 2}) {
       const fused_sweep<T> f{array(T(0)),  rows_of_z, array(T(0)), rows_of_z,  D,
-                             tiles,        true,      array(0.0),  array(0.0), array(T(0))};
+                             tiles,        true,      split,       array(0.0), array(0.0), array(T(0))};
       two.push_back({tiles * fused_rows * fused_columns / block_threads, packed(f, element)});
     }
     return two;
   };
   const index_t blocks = rows_of_z / fused_rows;
   if constexpr (sizeof(T) == 4 || D <= 64)
-    kernels.push_back({"fused_kernel<" + name<T>() + ", " + name<Element>() + ", " + std::to_string(D),
-                       {blocks, 2}, 0, sizeof(fused_memory<T, D>), bytes, 2.0 * D, runs()});
+    kernels.push_back({"fused_kernel<" + name<T>() + ", " + name<Element>() + ", " + std::to_string(D), "",
+                       {blocks, 2}, 0, sizeof(fused_memory<T, D>), bytes, 2.0 * D, runs(1)});
   if constexpr (std::is_same_v<T, float>)
-    kernels.push_back({"tensor_kernel<" + name<Element>() + ", " + std::to_string(D), {blocks, 2}, 0, sizeof(tensor_memory<D>),
-                       bytes, 2.0 * D, runs()});
+    for (const auto& [split, precision] : precisions)
+      if (split > 1)
+        kernels.push_back({"tensor_kernel<" + name<Element>() + ", " + std::to_string(D), precision, {blocks, 2}, 0,
+                           sizeof(tensor_memory<D>), bytes, 2.0 * D, runs(split)});
 }
 
 template <class T, class K>
@@ -163,14 +177,14 @@ void add_quadratic(const K& k) {
   std::vector<run> runs;
   for (const index_t nj : {256, 512})
     runs.push_back({int(rows_per_block * nj / block_threads), packed(some_panel<T>(nj), wide, count, array(0.0))});
-  kernels.push_back({"parameters_kernel<" + name<T>() + ", " + name<quadratic_element<T, K>>(),
+  kernels.push_back({"parameters_kernel<" + name<T>() + ", " + name<quadratic_element<T, K>>(), "",
                      {panel_rows / rows_per_block, (count + parameters_at_once - 1) / parameters_at_once}, 0,
                      block_warps * sizeof(double), sizeof(T), 0, runs});
 }
 template <class T, class S, class K>
 void add_map(const K& k) {
   const auto x = some_rows<T>(), y = some_rows<T>();
-  add_panel<T>(map_element<T, K, S>{k, x, y, near_pairs<T>(x.d), 1.0, array(S(0)), panel_columns}, sizeof(T) + sizeof(S));
+  add_panel<T>(map_element<T, K, S>{k, x, y, near_pairs<T>(x.d), 1.0, array(S(0)), panel_columns}, sizeof(T) + sizeof(S), false);
 }
 template <class T, class S, class K>
 void add_map_pullback(const K& k) {
@@ -206,7 +220,7 @@ void add_pair_function_independent() {
   add_panel<T>(softmax_pullback_element<T>{by_row, by_col, true}, 2 * sizeof(T));
   add_panel<T>(sigmoid_element<T>{array(index_t(3)), array(index_t(5)), 0.0, T(1), true}, 2 * sizeof(T));
   const lse_parts<T> parts{array(lse_part<T>{}), array(lse_part<T>{})};
-  kernels.push_back({"log_sum_exp_kernel<" + name<T>(),
+  kernels.push_back({"log_sum_exp_kernel<" + name<T>(), "",
                      {panel_columns / columns_per_block, panel_rows / rows_per_block}, 1, lse_shared_bytes<T>, sizeof(T), 0,
                      {{rows_per_warp * quads_per_lane * 4, packed(some_panel<T>(), by_row, by_col, true, parts)}}});
 
@@ -217,7 +231,7 @@ void add_pair_function_independent() {
     runs.push_back({int(nj / warp_lanes),
                     packed(index_t(panel_rows), nearest_step<T>{some_panel<T>(nj), x, x, near_pairs<T>(x.d), array(T(9)),
                                                                 array(index_t(0))})});
-  kernels.push_back({"row_kernel<" + name<nearest_step<T>>(), {panel_rows / block_warps, 1}, 0, 0, sizeof(T), 0, runs});
+  kernels.push_back({"row_kernel<" + name<nearest_step<T>>(), "", {panel_rows / block_warps, 1}, 0, 0, sizeof(T), 0, runs});
 
   // Blocks go through a panel all together; the first digit of every distance.
   const index_t blocks = 8 * 132;
@@ -228,8 +242,8 @@ void add_pair_function_independent() {
     runs.push_back({each, packed(p, x, int(sizeof(T)) * 8 - rank_digit, rank_digit, array(rank_state{0, 0}),
                                  array(0ull))});
   }
-  kernels.push_back({"rank_digit_kernel<" + name<T>(), {blocks, 1}, 0, rank_bins * sizeof(unsigned), sizeof(T), 0, runs});
-  kernels.push_back({"each_kernel<" + name<ranked_pair_step<T>>(), {panel_rows * panel_columns / block_threads, 1}, 0, 0,
+  kernels.push_back({"rank_digit_kernel<" + name<T>(), "", {blocks, 1}, 0, rank_bins * sizeof(unsigned), sizeof(T), 0, runs});
+  kernels.push_back({"each_kernel<" + name<ranked_pair_step<T>>(), "", {panel_rows * panel_columns / block_threads, 1}, 0, 0,
                      sizeof(T), 0,
                      {{1, packed(index_t(panel_rows * panel_columns),
                                  ranked_pair_step<T>{some_panel<T>(), x, array(rank_state{0, 0}), array(lowest_index(0))})}}});
@@ -265,9 +279,9 @@ int main() {
   std::printf("],\n\"kernels\": [");
   for (std::size_t k = 0; k < kernels.size(); ++k) {
     const kernel& one = kernels[k];
-    std::printf("%s\n{\"name\": \"%s\", \"grid\": [%ld, %ld], \"block_down\": %ld, \"shared\": %zu, \"bytes\": %g, "
+    std::printf("%s\n{\"name\": \"%s\", \"precision\": \"%s\", \"grid\": [%ld, %ld], \"block_down\": %ld, \"shared\": %zu, \"bytes\": %g, "
                 "\"products\": %g, \"runs\": [",
-                k ? "," : "", one.name.c_str(), long(one.grid[0]), long(one.grid[1]), long(one.block_down), one.shared_bytes,
+                k ? "," : "", one.name.c_str(), one.precision.c_str(), long(one.grid[0]), long(one.grid[1]), long(one.block_down), one.shared_bytes,
                 one.bytes, one.products);
     for (std::size_t r = 0; r < one.runs.size(); ++r)
       std::printf("%s[%d, \"%s\"]", r ? ", " : "", one.runs[r].pairs, one.runs[r].arguments.c_str());

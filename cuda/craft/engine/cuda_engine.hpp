@@ -322,11 +322,9 @@ class cuda_engine {
              index_t last_wanted);
   template <class T, class Element, int D>
   void launch_fused(index_t blocks, index_t splits, const fused_sweep<T>& f, const Element& element) const;
-  // Bits after the leading one that the factors of a product keep: 0 for all of them.
-  template <class T>
-  int product_bits() const {
-    if (sizeof(T) == 8 || ctx_.precision() == precision::strict) return 0;
-    return ctx_.precision() == precision::tf32 ? 10 : 7;
+  // What rounds the factors of float products (rounding.cuh).
+  float split() const {
+    return ctx_.precision() == precision::tf32 ? 8193 : ctx_.precision() == precision::bfloat16 ? 65537 : 1;
   }
   template <class T>
   factor<T> factor_of(const rows<T>& x);

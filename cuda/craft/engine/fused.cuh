@@ -25,7 +25,7 @@ struct fused_sweep {
   int d;
   index_t tiles_per_split;
   bool gradient;
-  int bits;        ///< that products keep, as rounded() has them
+  float split;     ///< what rounds the factors of products
   double* totals;  ///< splits x blocks x Element::totals
   double* self;    ///< splits x n
   T* partial;      ///< splits x n x d
@@ -119,6 +119,7 @@ __global__ void __launch_bounds__(block_threads, 1) fused_kernel(fused_sweep<T> 
         const bool there = row_there && j < f.m;
         pair_result<T> out{};
         if (there) out = element(row, columns[c], i, j, own[c * memory::x_stride + r]);
+        round_weight<Element>(out, 1);
         value += out.value;
         second += out.second;
         row_sum += out.by_row;
@@ -185,7 +186,7 @@ __global__ void __launch_bounds__(block_threads, 1) tensor_kernel(fused_sweep<fl
     for (int q = 0; q < 4; ++q) {
       const index_t i = rows[q % 2];
       const int column = k * 8 + t + (q / 2) * 4;
-      x[k][q] = rounded(i < f.n && column < f.d ? f.x[i * f.d + column] : 0.0f, f.bits);
+      x[k][q] = rounded(i < f.n && column < f.d ? f.x[i * f.d + column] : 0.0f, f.split);
     }
   typename Element::row_side sides[2];
 #pragma unroll
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(block_threads, 1) tensor_kernel(fused_sweep<fl
     __syncthreads();  // nobody reads the tile before any more
     for (int at = int(threadIdx.x); at < fused_columns * D; at += block_threads) {
       const int c = at / D, k = at % D;
-      in_block.y[c * memory::stride + k] = rounded(left + c < f.m && k < f.d ? f.y[(left + c) * f.d + k] : 0.0f, f.bits);
+      in_block.y[c * memory::stride + k] = rounded(left + c < f.m && k < f.d ? f.y[(left + c) * f.d + k] : 0.0f, f.split);
     }
     __syncthreads();
     float value[2] = {}, second[2] = {}, row_sum[2] = {};
@@ -223,7 +224,7 @@ __global__ void __launch_bounds__(block_threads, 1) tensor_kernel(fused_sweep<fl
         const index_t j = left + b * 8 + 2 * t + q % 2;
         pair_result<float> out{};
         if (rows[r] < f.n && j < f.m) out = element(sides[r], columns[q % 2], rows[r], j, s[q]);
-        round_weight<Element>(out, f.bits);
+        round_weight<Element>(out, f.split);
         value[r] += out.value;
         second[r] += out.second;
         row_sum[r] += out.by_row;
@@ -330,7 +331,7 @@ void cuda_engine::fused(const rows<T>& z, const Element& element, double* totals
   const index_t blocks = (z.n + fused_rows - 1) / fused_rows, tiles = (z.n + fused_columns - 1) / fused_columns;
   const index_t wanted = std::max<index_t>(1, std::min(tiles, (2 * index_t(ctx_.processors()) + blocks - 1) / blocks));
   const index_t per_split = (tiles + wanted - 1) / wanted, splits = (tiles + per_split - 1) / per_split;
-  fused_sweep<T> f{z.data, z.n, z.data, z.n, int(z.d), per_split, g.wanted(), product_bits<T>(), nullptr, nullptr, nullptr};
+  fused_sweep<T> f{z.data, z.n, z.data, z.n, int(z.d), per_split, g.wanted(), split(), nullptr, nullptr, nullptr};
   f.totals = take<double>(blocks * splits * Element::totals);
   if (f.gradient) {
     f.self = take<double>(splits * z.n);

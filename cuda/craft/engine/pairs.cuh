@@ -16,20 +16,21 @@
 
 namespace craft::engine {
 
-/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4); and how many
-/// bits of their weights the products keep. 16-bit weights do not replace the dot products, but lie in memory of their own.
+/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4); and how their
+/// weights are rounded. 16-bit weights do not replace the dot products, but lie in memory of their own.
 template <class T>
 struct panel {
   T* s;
   index_t stride, i0, ni, j0, nj;
-  int bits = 0;
+  float split = 1;
   std::uint16_t* narrow = nullptr;
 };
 
-/// What a pair gives: to the totals, to the sums of its row and its column, and its weight.
+/// What a pair gives: to the totals, to the sums of its row and, if it stands for `both` ways, of its column, and its weight.
 template <class T>
 struct pair_result {
   T value, second, by_row, by_column, weight;
+  bool both;
 };
 
 /// |x_i - y_j|^2 from the rows, for a pair that is near.
@@ -59,19 +60,19 @@ __device__ inline looked_at<T> look(const near_pairs<T>& near, const rows<T>& x,
 // ---------------------------------------------------------------------------------------------------------
 // Elements. row(i) and column(j) fetch what belongs to one row or column; totals: how many sums over all pairs there are.
 // The values of a row's pairs are summed first; where weighs_rows, add_row takes these sums to the totals. reads: whether it looks
-// at dot products. by_norms: whether it gives sums of rows and columns; radial: whether these are minus half the weights.
+// at dot products. by_norms: whether it gives sums of rows and columns; radial: whether these are minus half the weights, as for a
+// function of the distance, and left to round_weight.
 
 /// The weight as a product will have it, and with it the sums: W Y and 2 diag(sums) X nearly cancel where rows are near, and what W
 /// loses in rounding must not stay in the sums.
 template <class Element, class T>
-__device__ inline void round_weight(pair_result<T>& out, int bits) {
-  if (sizeof(T) == 8 || bits == 0) return;
-  const T weight = rounded(out.weight, bits);
+__device__ inline void round_weight(pair_result<T>& out, float split) {
+  const T weight = rounded(out.weight, split);
   if constexpr (Element::by_norms) {
     if constexpr (Element::radial) {
       out.by_row = T(-0.5) * weight;
-      if (out.by_column != T(0)) out.by_column = out.by_row;
-    } else if (out.weight != T(0)) {
+      out.by_column = out.both ? out.by_row : T(0);
+    } else if (split > 1 && out.weight != T(0)) {
       out.by_row *= weight / out.weight;
       out.by_column *= weight / out.weight;
     }
@@ -119,13 +120,13 @@ struct quadratic_element {  // values within a sample and across are summed apar
     const T count = mirrored ? b.weight + b.weight : b.weight;
     if (!gradient) {
       const T value = count * kernel.value(at.s, at.a, at.b);
-      return {across ? T(0) : value, across ? value : T(0), T(0), T(0), T(0)};
+      return {across ? T(0) : value, across ? value : T(0), T(0), T(0), T(0), false};
     }
     const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
     const T value = count * k.value;
     const T u = still ? T(0) : T(2 * (across ? a.across : a.within)) * b.weight;
-    if (i == j) return {value, T(0), T(0.5) * u * (k.ds + k.da + k.db), T(0), T(0)};  // 0 for a function of the distance
-    return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds};
+    if (i == j) return {value, T(0), T(0.5) * u * (k.ds + k.da + k.db), T(0), T(0), false};  // 0 for a function of the distance
+    return {across ? T(0) : value, across ? value : T(0), u * k.da, mirrored ? u * k.db : T(0), u * k.ds, mirrored};
   }
   /// Only here do 1 / n^2 and the like come in, which would cost a float its digits.
   __device__ void add_row(const row_side& a, T within, T across, double* to) const {
@@ -186,7 +187,7 @@ struct map_pullback_element {
     const auto [at, still] = look<K>(near, x, i, y, j, pair_scalars<T>{reads ? s : T(0), a.squared, b.squared});
     const pair_partials<T> k = kernel.partials(at.s, at.a, at.b);
     const T u = still ? T(0) : dk;
-    return {dk * k.value, T(0), u * k.da, u * k.db, u * k.ds};
+    return {dk * k.value, T(0), u * k.da, u * k.db, u * k.ds, true};
   }
 };
 
@@ -218,7 +219,7 @@ struct softmax_pullback_element {
   __device__ pair_result<T> operator()(const side& a, const side& b, index_t i, index_t j, T z) const {
     T u = a.weight * (a.mass * math::exp(z - a.lse) - target(by_row, i, j));
     if (by_column) u += b.weight * (b.mass * math::exp(z - b.lse) - target(by_col, j, i));
-    return {T(0), T(0), T(0), T(0), u};
+    return {T(0), T(0), T(0), T(0), u, false};
   }
 };
 
@@ -246,7 +247,7 @@ struct sigmoid_element {
     const T e = math::exp(u > T(0) ? -u : u);  // never overflows
     const T value = math::max(u, T(0)) + math::log1p(e);
     const T sigmoid = (u > T(0) ? T(1) : e) / (T(1) + e), weight = -(sign * sigmoid) * scale;
-    return {value * scale, weight, T(0), T(0), weight};
+    return {value * scale, weight, T(0), T(0), weight, false};
   }
 };
 
@@ -260,6 +261,11 @@ constexpr int rows_per_block = rows_per_warp * block_warps, columns_per_block = 
 /// Blocks that share a multiprocessor's registers: doubles take twice as many.
 template <class T>
 constexpr int blocks_at_once = sizeof(T) == 8 ? 1 : 2;
+
+template <class T, class Element>
+constexpr int panels_at_once = blocks_at_once<T>;
+template <>
+constexpr int panels_at_once<float, softmax_pullback_element<float>> = 3;  // which it misses by a few registers if nobody asks
 
 /// Sums of blocks: totals of each block; per row one for each block beside, per column one for each block below.
 template <class T>
@@ -282,7 +288,7 @@ __device__ inline quad<T> quad_at(const T* line, index_t j, index_t end, T beyon
   return s;
 }
 
-/// Four numbers as bits of bfloat16.
+/// Four numbers that bfloat16 holds, as its bits.
 struct alignas(8) narrow_quad {
   std::uint16_t v[4];
   template <class T>
@@ -305,7 +311,7 @@ __device__ inline void add_values(const Element& element, const typename Element
 }
 
 template <class T, class Element>
-__global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
+__global__ void __launch_bounds__(block_threads, panels_at_once<T, Element>) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
   const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
   const index_t left = index_t(blockIdx.x) * columns_per_block, top = index_t(blockIdx.y) * rows_per_block;
   typename Element::column_side columns[quads_per_lane][4];
@@ -338,7 +344,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel
       for (int c = 0; c < 4; ++c) {
         if (j + c >= p.nj) continue;
         pair_result<T> out = element(row, columns[q][c], p.i0 + i, p.j0 + j + c, s[q].v[c]);
-        round_weight<Element>(out, p.bits);
+        round_weight<Element>(out, p.split);
         row_value += out.value;
         row_second += out.second;
         row_sum += out.by_row;
@@ -428,9 +434,9 @@ template <class T>
 factor<T> cuda_engine::factor_of(const rows<T>& x) {
   std::uint16_t* narrow = nullptr;
   if constexpr (sizeof(T) == 4)
-    if (product_bits<T>() == 7) {
+    if (ctx_.precision() == precision::bfloat16) {
       narrow = take<std::uint16_t>(x.n * x.d);
-      each(x.n * x.d, narrow_step{x.data, narrow});
+      each(x.n * x.d, narrow_step{x.data, split(), narrow});
     }
   return {x.data, narrow, x.d};
 }
@@ -480,7 +486,7 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
   const bool narrow = f.x.narrow != nullptr && (gx.gradient != nullptr || gy.gradient != nullptr);
   std::uint16_t* weights = narrow ? take<std::uint16_t>(most_rows * ((most_columns + 31) / 32 * 32)) : nullptr;
   const auto visit = [&](panel<T> p) {
-    p.bits = product_bits<T>();
+    p.split = split();
     p.narrow = weights;
     const factor<T> w{p.s, weights, p.stride};
     const index_t beside = (p.nj + columns_per_block - 1) / columns_per_block;

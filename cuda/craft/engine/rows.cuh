@@ -534,14 +534,15 @@ struct scale_columns_step {
 };
 struct round_step {
   float* x;
-  int bits;
-  __device__ void operator()(index_t at) const { x[at] = rounded(x[at], bits); }
+  float split;
+  __device__ void operator()(index_t at) const { x[at] = rounded(x[at], split); }
 };
 /// to = the bits of x in bfloat16
 struct narrow_step {
   const float* x;
+  float split;
   std::uint16_t* to;
-  __device__ void operator()(index_t at) const { to[at] = bfloat16_bits(x[at]); }
+  __device__ void operator()(index_t at) const { to[at] = bfloat16_bits(rounded(x[at], split)); }
 };
 template <class T>
 struct square_norms_step {
@@ -702,7 +703,7 @@ void cuda_engine::scale(T* x, index_t n, index_t d, const number& factor) const 
 template <class T>
 void cuda_engine::square_norms(const rows<T>& x) const {
   if constexpr (sizeof(T) == 4)
-    if (product_bits<T>() > 0) each(x.n * x.d, round_step{x.data, product_bits<T>()});
+    if (split() > 1) each(x.n * x.d, round_step{x.data, split()});
   launch("square_norms", row_kernel<square_norms_step<T>>, blocks_for(x.n, block_warps), 1, block_threads, 0, x.n,
          square_norms_step<T>{x.data, x.d, x.squared});
 }
