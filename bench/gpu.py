@@ -1,9 +1,9 @@
 """The GPU's benchmarks: every case of craft_bench_cuda in a process of its own, with a time limit, and the tables.
 
-    gpu.py measure --program build/bench-cuda/bench/cuda/craft_bench_cuda --out DIR    makes DIR/cuda.json
+    gpu.py measure --program build/gpu/folder/bin/craft_bench_cuda --out DIR    makes DIR/cuda.json
     gpu.py report --out DIR           DIR/cuda.md, with DIR/peers.json if it is there
 
-bench/run --device cuda does both. A case that fails, hangs or runs out of time is in both files with its reason; the
+tests/gpu does both. A case that fails, hangs or runs out of time is in both files with its reason; the
 exit status of `measure` is then 1, and 2 if nothing could be measured at all.
 """
 
@@ -23,8 +23,6 @@ PRECISIONS = {"strict": "float32", "tf32": "TF32", "bfloat16": "bfloat16"}
 # What the bars below are about comes first, should time run out.
 FIRST = (r"^mmd/gaussians5/gradient/n:16384/m:16384/d:(512|64)/|^objective/all_terms/|"
          r"^alignment/info_nce/gradient/n:65536/m:65536/d:768/|^mmd/gaussians5/gradient/n:262144/")
-QUICK = (r"^mmd/gaussians5/gradient/n:16384/m:16384/d:(512|64)/float/(strict|tf32)|^objective/all_terms/n:(4|128)/|"
-         r"^alignment/info_nce/gradient/n:65536/m:65536/d:768/bfloat16/")
 
 # ---- measuring ----
 
@@ -86,7 +84,7 @@ def measure(options):
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "cuda.json"
     passed = [f"--budget={options.budget}"] + (["--small"] if options.small else [])
-    report = {"context": about_machine(), "quick": options.quick, "benchmarks": [], "failures": []}
+    report = {"context": about_machine(), "benchmarks": [], "failures": []}
 
     def write():
         path.write_text(json.dumps(report, indent=1) + "\n")
@@ -109,7 +107,8 @@ def measure(options):
         case, mode = case_of(name)
         cases.setdefault(case, []).append(mode)
     wanted = [case for case in cases if re.search(options.filter, case + "/")
-              and (not options.quick or re.search(QUICK, case + "/"))]
+              and (not options.first or re.search(FIRST, case + "/"))
+             and (not options.others or not re.search(FIRST, case + "/"))]
     if not wanted:
         return stop("no case is called like that")
     wanted.sort(key=lambda case: re.search(FIRST, case + "/") is None)
@@ -176,11 +175,16 @@ class Measured:
         return (row, "") if row["status"] == "ok" else (None, f"{row['status']}: {row['reason']}")
 
 
-def bar(text, wanted, found, reason, value, shown, met):
-    """A line of the table: measured and met, or not measured and why."""
-    if found is None:
-        return text, wanted, f"not measured: {reason}", ""
-    return text, wanted, shown(found, value(found)), "**met**" if met(value(found)) else "not met"
+def bar(work, wanted, found, reason, value, shown, least=None, below=None):
+    """What is to be reached, `least` or something `below`, and how much of that was: met from 1 on. Or why nobody knows."""
+    line = {"work": work, "bar": wanted, "value": None, "reached": None, "met": None, "found": f"not measured: {reason}"}
+    if found is not None and value(found) > 0:
+        v = value(found)
+        line.update(value=v, found=shown(found, v), met=v >= least if below is None else v < below,
+                    reached=v / least if below is None else below / v)
+    elif found is not None:
+        line["found"] = "not measured: no number"
+    return line
 
 
 def bars(m):
@@ -191,7 +195,7 @@ def bars(m):
                          lambda c, v: f"{v:.2f} ({c['fraction_low']:.2f} - {c['fraction_high']:.2f}); "
                                       f"{c['of_tiles']:.2f} at the panels' shape, "
                                       f"{c['of_large']:.2f} of a large square; {duration(c['seconds'])}",
-                         lambda v: v >= least))
+                         least=least))
 
     mmd = "mmd/gaussians5/gradient/n:16384/m:16384/"
     title = "MMD, 5 Gaussians, value and gradients, n = m = 16384"
@@ -206,7 +210,7 @@ def bars(m):
                          *m.case(f"{mmd}d:64/{scalar}/{precision}/cold"), lambda c: c["of_bound"],
                          lambda c, v: f"{v:.2f}; {c['of_bound_at_shape']:.2f} with cuBLAS's rate at the panels' shape; "
                                       f"{duration(c['seconds'])}",
-                         lambda v: v >= 0.50))
+                         least=0.50))
     for d, times in ((512, 3), (64, 10)):
         for precision in ("strict", "tf32"):
             row = m.row(f"mmd/16384x{d}/{precision}", "torch")
@@ -215,16 +219,16 @@ def bars(m):
                              lambda r, v: f"{v:.1f} times ({r['time_ratio']['min']:.1f} - "
                                           f"{r['time_ratio']['max']:.1f}); {duration(r['peer_seconds'])} / "
                                           f"{duration(r['craft_seconds'])}",
-                             lambda v, times=times: v >= times))
+                             least=times))
             lines.append(bar(against, "a twentieth of its memory", *row, lambda r: r.get("memory_ratio", 0),
-                             lambda r, v: f"1/{v:.0f}" if v else "not measured", lambda v: v >= 20))
+                             lambda r, v: f"1/{v:.0f}", least=20))
     lines.append(bar("MMD, 5 Gaussians, value and gradients, n = m = 262144, d = 256",
                      "under 2 GB beyond inputs and gradients",
                      *m.case("mmd/gaussians5/gradient/n:262144/m:262144/d:256/float/tf32/cold"),
                      lambda c: c["extra_bytes"],
                      lambda c, v: f"{v / 1e9:.2f} GB; TF32, {duration(c['seconds'])}, "
                                   f"{c['fraction']:.2f} of cuBLAS's rate",
-                     lambda v: v < 2e9))
+                     below=2e9))
     nce = "alignment/info_nce/gradient/n:65536/m:65536/d:768/"
     work = "symmetric InfoNCE with all gradients, n = 65536, d = 768, 8 n^2 d operations, bfloat16, "
     fraction(work + "inputs in float", nce + "float/bfloat16/cold", 0.60)
@@ -237,7 +241,7 @@ def bars(m):
                          *m.case(name + "graph"), lambda c: c["seconds"],
                          lambda c, v: ", ".join([duration(v)] + [f"{said[mode]} {duration(other['seconds'])}"
                                                                  for mode, other in others.items() if other]),
-                         lambda v: v < 60e-6))
+                         below=60e-6))
     return lines
 
 
@@ -298,18 +302,15 @@ def report(options):
     for part, what in ((cuda, "craft"), (peers, "peers")):
         if part.get("stopped"):
             lines += [f"**{what}: {part['stopped']}**", ""]
-    if cuda.get("quick"):
-        lines += ["Few cases (`--quick`).", ""]
     measured = bars(Measured(cuda, peers))
     lines += ["## To reach", "", "| work | bar | measured | |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(line) + " |" for line in measured] + [""]
+    said = {True: "**met**", False: "not met", None: ""}
+    lines += [f"| {line['work']} | {line['bar']} | {line['found']} | {said[line['met']]} |" for line in measured] + [""]
     if cases:
         lines += ["## Cases", "", *table(cases), "", "## Limits", "", *limits(cases), ""]
     if cuda.get("failures"):
         lines += ["## Not measured", "", *(f"* {f['name']}: {f['reason']}" for f in cuda["failures"]), ""]
     (options.out / "cuda.md").write_text("\n".join(lines))
-    for text, wanted, found, met in measured:
-        print(f"{met.replace('*', '') or '-':8} {text}: {wanted}: {found}")
     print("written:", *(str(options.out / name) for name in ("cuda.json", "cuda.md", "peers.json", "peers.md")
                         if (options.out / name).exists()))
     return 0
@@ -321,7 +322,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--program", type=pathlib.Path, help="craft_bench_cuda")
     parser.add_argument("--filter", default="", help="only cases in whose name this is found")
-    parser.add_argument("--quick", action="store_true", help="few cases")
+    parser.add_argument("--first", action="store_true", help="only the cases that the bars are about")
+    parser.add_argument("--others", action="store_true", help="only those that they are not about")
     parser.add_argument("--small", action="store_true", help="hardly any rows: that everything runs")
     parser.add_argument("--limit", type=float, default=40, metavar="S", help="seconds a case may take (40)")
     parser.add_argument("--total", type=float, default=210, metavar="S", help="seconds for all cases (210)")

@@ -1,5 +1,5 @@
 // All cases on a CUDA device, or on the emulated one (craft_bench_emulated, which knows small sizes only: its times
-// mean nothing). bench/run --device cuda runs them and makes the tables.
+// mean nothing). tests/gpu runs them and makes the tables.
 //
 //     --small        hardly any rows: that everything runs
 //     --budget=S     seconds for the repetitions of a case (1.5)

@@ -13,13 +13,14 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "reference.hpp"
 
 using example::array;
 using std::string;
 
 namespace {
 
-const string folder = string(CRAFT_TEST_DATA) + "/data/features/";
+const string folder = craft_test::reference::folder("data") + "/features/";
 
 /// Reads from memory of exactly the size of the file, so that the sanitizers see a byte too much.
 array read(const string& bytes, const string& member = "") {

@@ -1,12 +1,10 @@
 #include "reference.hpp"
 
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-
-#ifndef CRAFT_TEST_DATA
-#error "CRAFT_TEST_DATA must name the folder that holds reference/ (the tests' own folder), as a string"
-#endif
+#include <stdexcept>
 
 namespace craft_test::reference {
 namespace {
@@ -96,11 +94,23 @@ void record::check(double got, double value_tolerance, const gradients& grads,
   }
 }
 
+std::string folder(const std::string& name) {
+  std::error_code not_there;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", not_there);
+  const std::filesystem::path from = program.empty() ? std::filesystem::current_path() : program.parent_path();
+  for (std::filesystem::path up = from;; up = up.parent_path()) {
+    const std::filesystem::path found = up / "tests" / name;
+    if (std::filesystem::is_directory(found, not_there)) return found.string();
+    if (up == up.parent_path()) break;
+  }
+  throw std::runtime_error("there is no folder tests/" + name + " in " + from.string() + " nor above it");
+}
+
 std::vector<record> cases(const std::string& group, const std::string& name) {
   static std::map<std::string, nlohmann::json> loaded;
   nlohmann::json& all = loaded[group];
   if (all.is_null()) {
-    const std::string path = std::string(CRAFT_TEST_DATA) + "/reference/" + group + ".json";
+    const std::string path = folder("reference") + "/" + group + ".json";
     std::ifstream file(path);
     INFO(path);
     REQUIRE(file.good());

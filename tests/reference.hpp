@@ -63,6 +63,10 @@ class record {
   const nlohmann::json* json_;
 };
 
+/// The folder `name` of tests/, reference or data: found from the program's folder upwards (where that is not to be had, from
+/// the working directory), so that programs and data can be carried to another machine together.
+std::string folder(const std::string& name);
+
 /// Every size of the case `name` in reference/<group>.json; a name that is not there fails the test.
 std::vector<record> cases(const std::string& group, const std::string& name);
 

@@ -1,8 +1,8 @@
 """craft on a GPU beside what people use there, in one process: torch, torch.compile, KeOps, open_clip, a Triton kernel.
 
-    gpu_peers.py --libraries build/bench-cuda/bench/cuda --json out/peers.json
+    gpu_peers.py --libraries build/gpu/folder/lib --json out/peers.json
 
-For every case and peer, as bench/run --device cuda has it:
+For every case and peer, as tests/gpu has it:
 
   1. Both are compared with the same formula in double precision, computed in blocks by torch. Beyond the tolerance of
      the case's precision the row says "disagrees" and has no ratio.
@@ -589,6 +589,7 @@ def write(report, path):
 
 def parent(options):
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without the child, which has a session of its own
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.with_suffix(".log").write_text("")
     report = {"about": {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")},

@@ -1,6 +1,8 @@
 // What the kernels with a fault in them (mutant.cmake) run through: MMD and InfoNCE with all gradients on craft::cuda, over
-// several panels and blocks, beside craft::cpu. Exits with 0 if they agree.
+// several panels and blocks, beside craft::cpu. Exits with 0 if they agree. Prints each value and a checksum of all bits that the
+// GPU made, which must be the same on every run (tests/gpu compares them).
 #include <algorithm>
+#include <cinttypes>
 #include <cstdio>
 
 #include "craft/alignment.hpp"
@@ -43,9 +45,16 @@ reals info_nce(const typename D::context& ctx, const reals& x, const reals& y) {
 }
 
 bool agree(const char* what, const reals& got, const reals& want) {
+  std::uint64_t sum = 0xcbf29ce484222325;  // FNV-1a
+  for (index_t i = 0; i < got.size(); ++i) {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, got.data() + i, sizeof bits);
+    for (int byte = 0; byte < 64; byte += 8) sum = (sum ^ ((bits >> byte) & 0xff)) * 0x100000001b3;
+  }
+  std::printf("%s, %d rows: value %.17g, bits %016" PRIx64 "\n", what, int(got.rows()), got(0, 0), sum);
   const double apart = relative_distance(got, want);
   const bool same = apart <= gradient_relative;  // not if it is NaN
-  if (!same) std::printf("%s, %d rows: %g apart\n", what, int(got.rows()), apart);
+  if (!same) std::printf("%s, %d rows: %g apart from the CPU's\n", what, int(got.rows()), apart);
   return same;
 }
 
