@@ -158,7 +158,7 @@ def build(folder, cmake=None, emulated=False, arch="90"):
         library.unlink()
     about = {"commit": commit(), "built": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
              "emulated": emulated, "architecture": None if emulated else f"sm_{arch}",
-             "toolkit": None if emulated else re.sub(r".*release [^,]*, V([\d.]+).*", r"\1", said(nvcc(), "--version"), flags=re.S),
+             "toolkit": None if emulated else "".join(re.findall(r"release [^,]*, V([\d.]+)", said(nvcc(), "--version"))),
              "compiler": said("c++", "--version").partition("\n")[0], "needs": newest_symbols(folder),
              "cases": cases_of(program)}
     (folder / "built.json").write_text(json.dumps(about, indent=1) + "\n")

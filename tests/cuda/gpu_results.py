@@ -19,8 +19,8 @@ spec.loader.exec_module(bench)
 class Results:
     def __init__(self, work, out, about):
         self.work, self.began = work, time.monotonic()
-        self.data = {"format": FORMAT, **about, "finished": False, "seconds": 0, "steps": {}, "errors": [], "bars": [], "tests": {},
-                     "sanitizers": {}, "counters": {}, "cuda": {}, "peers": {}}
+        self.data = {"format": FORMAT, **about, "finished": False, "seconds": 0, "steps": {}, "errors": [], "bars": [],
+                     "tests": {}, "sanitizers": {}, "counters": {}, "cuda": {}, "peers": {}}
         name = re.sub(r"[^\w.]+", "-", f"results-{about['commit']}-{about['device']}").strip("-")
         self.archive = out / f"{name}.tar.gz"
         self.bars()
@@ -178,8 +178,10 @@ def section(data):
     rows = [row for row in data["peers"].get("rows", []) if row["status"] == "ok"]
     if rows:
         lines += ["", "| case | peer | its time over ours (least to most) | its memory over ours |", "|---|---|---|---|"]
-        lines += [f"| {r['case']} | {r['peer']} | {r['time_ratio']['median']:.2f} ({r['time_ratio']['min']:.2f} to "
-                  f"{r['time_ratio']['max']:.2f}) | {format(r['memory_ratio'], '.3g') if 'memory_ratio' in r else ''} |" for r in rows]
+        for r in rows:
+            time_ratio, memory = r["time_ratio"], format(r["memory_ratio"], ".3g") if "memory_ratio" in r else ""
+            lines.append(f"| {r['case']} | {r['peer']} | {time_ratio['median']:.2f} ({time_ratio['min']:.2f} to "
+                         f"{time_ratio['max']:.2f}) | {memory} |")
     if data["tests"]:
         lines += ["", "| tests | panels | passed | failed | not run |", "|---|---|---|---|---|"]
         for source, by_panels in data["tests"].items():
@@ -213,7 +215,7 @@ def report(folder, to):
         raise ValueError(f"there is no results-*.tar.gz in {folder}")
     runs = sorted(map(read_archive, archives), key=lambda data: data["date"], reverse=True)
     lines = ["# On GPUs", "",
-             "Made by `tests/gpu --report` from the archives that `tests/gpu --run` leaves ([cuda.md](cuda.md)); not to be edited.", ""]
+             "Made by `tests/gpu --report` from archives that `tests/gpu --run` left ([cuda.md](cuda.md)); not to be edited.", ""]
     for data in runs:
         lines += section(data)
     to.write_text("\n".join(lines).rstrip() + "\n")

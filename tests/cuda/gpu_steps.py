@@ -160,9 +160,9 @@ class Cases:
                     if event == "end":
                         good = element.find("OverallResult").get("success") == "true"
                         verdicts[element.get("name")] = "passed" if good else "failed"
-                        texts[element.get("name")] = " ".join(" ".join(t.split()) for e in element.iter()
-                                                              if e.tag in ("Original", "Expanded", "Exception", "Info", "Failure")
-                                                              for t in [e.text or ""])[:400]
+                        said = [e.text or "" for e in element.iter()
+                                if e.tag in ("Original", "Expanded", "Exception", "Info", "Failure")]
+                        texts[element.get("name")] = " ".join(" ".join(said).split())[:400]
         except xml.etree.ElementTree.ParseError:
             pass  # it is not at its end yet, or never got there
         self.run.results.cases(self.panels, self.source, verdicts)
@@ -197,7 +197,7 @@ class Sanitized:
         self.program = None
 
     def start(self, limit):
-        command = [self.run.program("gpu_beside_cpu")] if self.spec is None else [self.run.program("craft_gpu_tests"), "-#", self.spec]
+        command = [self.run.program("craft_gpu_tests"), "-#", self.spec] if self.spec else [self.run.program("gpu_beside_cpu")]
         self.program = Program([self.sanitizer, "--tool", self.tool, "--error-exitcode", "77", "--print-limit", "10", *command],
                                self.run.logs / f"{self.name}.log", limit)
 
@@ -235,7 +235,8 @@ def side_by_side(run, limit):
                     waiting.append(Cases(run, panels, source, names))
     sanitizer = run.tool("compute-sanitizer") if "sanitizers" in run.choice.steps else None
     if sanitizer:
-        waiting += [Sanitized(run, sanitizer, tool, *one) for tools in (TOOLS[:2], TOOLS[2:]) for one in SANITIZED for tool in tools]
+        waiting += [Sanitized(run, sanitizer, tool, *one)
+                    for tools in (TOOLS[:2], TOOLS[2:]) for one in SANITIZED for tool in tools]
         for job in waiting:
             if job.lane == "sanitizers":
                 run.results.sanitizer(job.tool, job.what, "not run")
@@ -278,8 +279,9 @@ def counters(run, limit):
     until, bench = time.monotonic() + limit, run.program("craft_bench_emulated" if run.emulated else "craft_bench_cuda")
     missing = []
     for k, (name, (kernel, case)) in enumerate(KERNELS.items()):
-        done = run.wait(Program([ncu, "--csv", "--metrics", ",".join(COUNTERS), "--kernel-name", f"regex:{kernel}", "--launch-skip",
-                                 "3", "--launch-count", "1", "--kill", "yes", bench, f"--benchmark_filter={case}", "--budget=0"],
+        done = run.wait(Program([ncu, "--csv", "--metrics", ",".join(COUNTERS), "--kernel-name", f"regex:{kernel}",
+                                 "--launch-skip", "3", "--launch-count", "1", "--kill", "yes",
+                                 bench, f"--benchmark_filter={case}", "--budget=0"],
                                 run.logs / f"ncu-{name}.log", (until - time.monotonic()) / (len(KERNELS) - k)))
         if "ERR_NVGPUCTRPERM" in done.text():
             return "skipped", "this machine permits no counters (ERR_NVGPUCTRPERM)"

@@ -134,12 +134,13 @@ class Rehearsal:
     def start_and_end(self, folder, number):
         """Of a run that hangs in the test list: ended from outside once it has got there."""
         out = self.work / "out" / f"{folder.name}-{number}"
-        process = subprocess.Popen([folder / "tests" / "gpu", "--run", "--minutes", "2", "--filter", CHOICE, "--out", out, "--only",
-                                    "right", "tests"], env=self.environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([folder / "tests" / "gpu", "--run", "--minutes", "2", "--filter", CHOICE, "--out", out,
+                                    "--only", "right", "tests"], env=self.environment, stdout=subprocess.DEVNULL)
         for _ in range(300):
             time.sleep(0.2)
             try:
-                verdicts = [v for by_panels in self.archive(out)[0]["tests"].values() for c in by_panels.values() for v in c.values()]
+                tests = self.archive(out)[0]["tests"]
+                verdicts = [v for by_panels in tests.values() for cases in by_panels.values() for v in cases.values()]
             except (OSError, tarfile.TarError):
                 continue
             if "passed" in verdicts:
@@ -219,7 +220,7 @@ def folders(r):
     """What the folder itself must be."""
     printed = r.call(1, GPU, "--build", r.work / "path", "--emulated", "--cmake", r.build, CRAFT_COMMIT=str(r.build))
     named(printed, "built.json: has a path of this machine in it", str(r.build))
-    named(r.call(1, GPU, "--build", r.work / "tools", "--emulated", "--cmake", r.build), "is not empty, and not made by tests/gpu")
+    named(r.call(1, GPU, "--build", r.tools, "--emulated", "--cmake", r.build), "is not empty, and not made by tests/gpu")
     named("\n".join(gpu_build.problems_of(r.folder, [r.build], True, 1 << 20)[0]), "more than 1: bin/craft_gpu_tests")
     folder = r.copy()
     next((folder / "lib").glob("libbenchmark*")).unlink()
@@ -241,8 +242,8 @@ def report(r):
         archive.add(archives / "results-x", "results-x")
     r.call(0, GPU, "--report", archives, "--out", r.work)
     text = (r.work / "gpu.md").read_text()
-    named(text, "## 0000000 on INVENTED", "| 1.01 | 0.81 invented | **met** |", "| bandwidth | whole |", "| racecheck | beside_cpu",
-          "| panel | 63.5 usecond | 96 register/thread |")
+    named(text, "## 0000000 on INVENTED", "| 1.01 | 0.81 invented | **met** |", "| bandwidth | whole |",
+          "| racecheck | beside_cpu", "| panel | 63.5 usecond | 96 register/thread |")
     shutil.copy(next(first.iterdir()), archives)
     named(r.call(1, GPU, "--report", archives, "--out", r.work), "emulated device, whose numbers mean nothing")
 
