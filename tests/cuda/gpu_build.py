@@ -91,7 +91,8 @@ def dynamic(program):
 def problems_of(folder, paths, emulated, limit=LIMIT):
     """What keeps the folder from working elsewhere: each as a line that names the file."""
     found, total = [], 0
-    outside = re.compile(rb"(?<![\w.])(" + b"|".join(re.escape(str(p).encode()) for p in paths) + rb")(?![\w-])")
+    names = sorted(map(str, paths), key=len, reverse=True)  # of a folder in another the whole name
+    outside = re.compile(rb"(?<![\w.])(" + b"|".join(re.escape(name.encode()) for name in names) + rb")(?![\w-])")
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         name, content = file.relative_to(folder), file.read_bytes()
         total += len(content)
