@@ -8,6 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+
+from gpu_programs import choose
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIMIT = 50 << 20  # bytes of the folder: what is carried to a machine that is at hand for minutes
@@ -69,13 +72,20 @@ def cases_of(program):
     sources = re.findall(r"\[#(\w+)_test\]", tagged.stdout)
     if not sources:
         raise Trouble(f"{program.name} does not list its cases: {tagged.stderr.strip() or tagged.stdout.strip()}")
-    cases = {}
-    for source in sources:
+
+    def listed(*choice):
         for listing in (["--list-test-names-only"], ["--list-tests", "--verbosity", "quiet"]):  # Catch2 2, 3
-            listed = subprocess.run([str(program), "-#", f"[#{source}_test]~[.]", *listing], capture_output=True, text=True)
-            cases[source] = [line for line in listed.stdout.splitlines() if line]
-            if cases[source]:
-                break
+            names = subprocess.run([str(program), *map(str, choice), *listing], capture_output=True, text=True).stdout
+            if names.strip():
+                return names.strip().splitlines()
+        return []
+
+    cases = {source: listed("-#", f"[#{source}_test]~[.]") for source in sources}
+    with tempfile.TemporaryDirectory() as folder:
+        for source, names in cases.items():
+            again = listed(*choose(names, pathlib.Path(folder) / "names.txt"))
+            if sorted(again) != sorted(names) or not names:
+                raise Trouble(f"{source}: asked for by name, these cases differ: {sorted(set(again) ^ set(names)) or 'none'}")
     return cases
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,12 @@ import tempfile
 import time
 
 LIBC = ctypes.CDLL(None)
+
+
+def choose(names, file):
+    """What makes Catch2 run these cases and no others; a comma would end a name, a bracket begin a tag."""
+    file.write_text("".join(re.sub(r'([,\[\]"\\])', r"\\\1", name) + "\n" for name in names))
+    return ["-f", file]
 
 
 def die_with_parent():

@@ -9,7 +9,7 @@ import sys
 import time
 import xml.etree.ElementTree
 
-from gpu_programs import Program
+from gpu_programs import Program, choose
 
 # What runs under compute-sanitizer, which may slow a kernel down a thousand times: short cases that go through every kernel
 # between them, as a name and what Catch2 is asked for; beside_cpu is a program of its own.
@@ -142,10 +142,9 @@ class Cases:
         self.program = None
 
     def start(self, limit):
-        names = self.run.scratch / f"{self.name}.txt"
-        names.write_text("".join(f"{name}\n" for name in self.names))
+        chosen = choose(self.names, self.run.scratch / f"{self.name}.txt")
         environment = {"CRAFT_TEST_AS_USERS_FIND_IT": "1"} if self.panels == "whole" else {}
-        self.program = Program([self.run.program("craft_gpu_tests"), "-f", names, "-r", "xml", "-d", "yes", "-w", "NoAssertions"],
+        self.program = Program([self.run.program("craft_gpu_tests"), *chosen, "-r", "xml", "-d", "yes", "-w", "NoAssertions"],
                                self.run.logs / f"{self.name}.xml", limit, environment)
 
     def look(self):

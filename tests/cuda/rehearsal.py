@@ -21,8 +21,8 @@ sys.path.insert(0, str(HERE))
 import gpu_build  # noqa: E402
 
 GPU = HERE.parent / "gpu"
-# Few cases that run for seconds, of two sources and with reference values.
-CHOICE = r"^(bandwidth: the scales of public|alignment_scale: )"
+# Few cases that run for seconds, of two sources, with reference values, and with a comma in a name.
+CHOICE = r"^(bandwidth: (the scales of public|where the rule)|alignment_scale: )"
 
 # What stands in for the toolkit's tools. The first only looks whether there is something to run it on.
 SANITIZER = """#!/bin/sh
@@ -50,7 +50,7 @@ echo '"0","1","panel_kernel","launch__registers_per_thread","register/thread","9
 ASLEEP = f"9876.{os.getpid()}"  # seconds, by which its child is known
 HANGS = """#!/bin/sh
 while [ "$1" != -f ]; do shift; done
-first=$(sed -n 1p "$2") second=$(sed -n 2p "$2")
+first=$(sed -n '1{s/[\\]//g;p}' "$2") second=$(sed -n '2{s/[\\]//g;p}' "$2")
 echo "<?xml version=\\"1.0\\"?><Catch><Group><TestCase name=\\"$first\\"><OverallResult success=\\"true\\"/></TestCase>"
 echo "<TestCase name=\\"$second\\"> "
 sleep ASLEEP &
