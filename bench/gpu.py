@@ -10,6 +10,7 @@ exit status of `measure` is then 1, and 2 if nothing could be measured at all.
 import argparse
 import datetime
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -42,7 +43,9 @@ def about_machine():
         about.update(zip(asked, (value.strip() for value in answer.splitlines()[0].split(","))))
     git = ["git", "--no-optional-locks", "-C", str(HERE)]
     commit = output_of(*git, "rev-parse", "--short", "HEAD")
-    if commit:
+    if os.environ.get("CRAFT_COMMIT"):
+        about["commit"] = os.environ["CRAFT_COMMIT"]
+    elif commit:
         about["commit"] = commit + (" with changes" if output_of(*git, "status", "--porcelain") else "")
     return about
 

@@ -120,12 +120,12 @@ def table(results):
         lines.append(f"bars: {len(data['bars'])}, not measured: emulated")
     elif asked:
         met = [line["met"] for line in data["bars"]]
-        lines.append(f"bars: {met.count(True)} met, {met.count(False)} missed, {met.count(None)} not measured")
+        lines.append(f"bars: {met.count(True)} met, {met.count(False)} missed, {met.count(None)} not measured; "
+                     "first how much of the bar is reached, 1 and more is all of it")
         for line in data["bars"]:
             how = {True: "met", False: "missed", None: "?"}[line["met"]]
             reached = "" if line["reached"] is None else f"{line['reached']:.2f}"
-            lines.append(f"  {how:6} {reached:>5} of {line['bar']}: {line['work']}"[:150] +
-                         ("" if line["met"] is not None else f" ({line['found']})"[:80]))
+            lines.append(f"  {how:6} {reached:>5}  {line['work']}: {line['bar']}; {line['found']}"[:170])
     counted = results.counted()
     if counted:
         lines.append("tests by source, passed/failed/not run:  (w) as users find it, (s) small panels")

@@ -75,7 +75,8 @@ def benchmarks(run, limit, name, choice):
         run.results.benchmarks(name, cuda_json(out / "cuda.json"))
 
     done = run.wait(Program([sys.executable, run.folder / "bench" / "gpu.py", "measure", "--program", program, "--out", out,
-                             "--total", max(1, limit - 2), *choice], run.logs / f"{name}.log", limit), look)
+                             "--total", max(1, limit - 2), *choice], run.logs / f"{name}.log", limit,
+                            {"CRAFT_COMMIT": run.results.data["commit"]}), look)
     look()
     measured = cuda_json(out / "cuda.json")
     for failure in measured.get("failures", []):

@@ -164,6 +164,7 @@ def green(r):
     check(data["emulated"] and data["device"] == "emulated" and data["commit"] not in ("", "unknown"), data["commit"])
     check(data["bars"] and all(b["met"] is None and b["found"] == "not measured: emulated" for b in data["bars"]), printed)
     check(data["cuda"]["benchmarks"] and not data["errors"], data["errors"])
+    check(data["cuda"]["context"]["commit"] == data["commit"], data["cuda"]["context"])
     for source in ("bandwidth", "alignment_scale"):
         for panels in ("whole", "small"):
             verdicts = data["tests"][source][panels]
