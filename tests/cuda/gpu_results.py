@@ -141,8 +141,10 @@ def table(results):
         lines.append(f"{kernel}: " + ", ".join(f"{what} {value}" for what, value in values.items()))
     errors = data["errors"]
     if errors:
-        lines.append(f"errors: {len(errors)}" + (", of which the first 20" if len(errors) > 20 else ""))
-        lines += [f"  {e['step']}: {e['name']}: {e['text']}"[:220] for e in errors[:20]]
+        lines.append(f"errors: {len(errors)}")
+    for step in dict.fromkeys(e["step"] for e in errors):
+        of_step = [f"  {step}: {e['name']}: {e['text']}"[:220] for e in errors if e["step"] == step]
+        lines += of_step[:8] + ([f"  {step}: and {len(of_step) - 8} more, in results.json"] if len(of_step) > 8 else [])
     bad = results.bad()
     lines.append(f"FAILED OR NOT RUN: {', '.join(bad)}" if bad else "nothing failed")
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <exception>
 
 #include "craft/alignment.hpp"
 #include "craft/mmd.hpp"
@@ -58,9 +59,7 @@ bool agree(const char* what, const reals& got, const reals& want) {
   return same;
 }
 
-}  // namespace
-
-int main() {
+bool right_everywhere() {
   using gpu = device<cuda_backend, double>;
   using host = device<cpu_backend, double>;
   bool right = true;
@@ -74,5 +73,16 @@ int main() {
       right &= agree("info_nce", info_nce<gpu>(on_gpu, x, y), info_nce<host>(on_host, x, y));
     }
   }
-  return right ? 0 : 1;
+  return right;
+}
+
+}  // namespace
+
+int main() {
+  try {
+    return right_everywhere() ? 0 : 1;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 2;
+  }
 }
