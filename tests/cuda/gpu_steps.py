@@ -42,9 +42,9 @@ EMULATED_CASES = r"^mmd/gaussians5/gradient/|^objective/all_terms/"  # of the em
 
 def right(run, limit):
     """A small program, three times: it compares with the CPU, and prints what must be the same bits."""
-    outputs = []
-    for time_of_three in range(3):
-        program = run.wait(Program([run.program("gpu_beside_cpu")], run.logs / f"right-{time_of_three + 1}.log", limit / 3))
+    outputs, until = [], time.monotonic() + limit
+    for number in (1, 2, 3):
+        program = run.wait(Program([run.program("gpu_beside_cpu")], run.logs / f"right-{number}.log", until - time.monotonic()))
         outputs.append(program)
         if program.why():
             apart = [line for line in program.text().splitlines() if " apart" in line]
@@ -96,7 +96,8 @@ def cases(run, limit):
     return benchmarks(run, limit, "cases", ["--others"])
 
 
-def peers_rows(run, limit, name, peers):
+def peers_rows(run, limit, name, peers, bad=("failed", "too slow", "not run")):
+    """Rows of these peers; `bad`: what none may be for the step to pass."""
     path = run.scratch / f"{name}.json"
 
     def look():
@@ -108,14 +109,15 @@ def peers_rows(run, limit, name, peers):
                             caches), look)
     look()
     found = cuda_json(path)
-    late = [row for row in found.get("rows", []) if row["status"] in ("not run", "too slow", "failed")]
+    late = [row for row in found.get("rows", []) if row["status"] in bad]
+    without = sum(row["status"] in ("failed", "too slow", "not run") for row in found.get("rows", []))
     if run.emulated and done.status == 2 and found.get("stopped"):
         return "skipped", f"emulated; the script started and says: {found['stopped']}"
     for row in late:
         run.results.error(name, f"{row['case']} {row['peer']}", f"{row['status']}: {row['reason']}")
-    said = f"{len(found.get('rows', [])) - len(late)} rows"
+    said = f"{len(found.get('rows', [])) - without} rows" + (f", {without} without a result" if without else "")
     if done.why() or late:
-        return "failed", found.get("stopped") or f"{done.why() or f'{len(late)} rows without a result'}; {said}"
+        return "failed", found.get("stopped") or "; ".join(filter(None, [done.why(), said]))
     return "passed", said
 
 
@@ -128,7 +130,7 @@ def compiled(run, limit):
         return "skipped", "emulated"
     if limit < 30:
         return "skipped", "no time was left"
-    return peers_rows(run, limit, "compiled", ["torch.compile", "torch.compile-tuned"])
+    return peers_rows(run, limit, "compiled", ["torch.compile", "torch.compile-tuned"], ("failed",))
 
 
 # ---- side by side: the whole test list, and the sanitizers ----

@@ -111,7 +111,7 @@ class Rehearsal:
         check(done.returncode == status, f"{' '.join(map(str, command))}: status {done.returncode}, not {status}", done.stdout)
         return done.stdout
 
-    def run(self, folder, status, *options, minutes=2, **more):
+    def run(self, folder, status, *options, minutes=8, **more):
         """What it printed, and what is in its archive."""
         out = self.work / "out" / f"{folder.name}-{len(list((self.work / 'out').glob('*')))}"
         printed = self.call(status, folder / "tests" / "gpu", "--run", "--minutes", minutes, "--filter", CHOICE, "--tools",
@@ -134,7 +134,7 @@ class Rehearsal:
     def start_and_end(self, folder, number):
         """Of a run that hangs in the test list: ended from outside once it has got there."""
         out = self.work / "out" / f"{folder.name}-{number}"
-        process = subprocess.Popen([folder / "tests" / "gpu", "--run", "--minutes", "2", "--filter", CHOICE, "--out", out,
+        process = subprocess.Popen([folder / "tests" / "gpu", "--run", "--minutes", "8", "--filter", CHOICE, "--out", out,
                                     "--only", "right", "tests"], env=self.environment, stdout=subprocess.DEVNULL)
         for _ in range(300):
             time.sleep(0.2)
