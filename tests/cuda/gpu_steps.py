@@ -136,13 +136,30 @@ def compiled(run, limit):
 # ---- side by side: the whole test list, and the sanitizers ----
 
 
-class Cases:
+class Job:
+    """What runs side by side with others, a program."""
+
+    program = None
+    share = 0  # seconds that it may have; less where those of all are over before
+
+    def begin(self, left, share):
+        self.share = share
+        self.start(min(left, share))
+
+    @property
+    def cut_short(self):
+        return self.program.over and self.program.limit < self.share
+
+    def look(self):
+        """Takes over what it has told so far."""
+
+
+class Cases(Job):
     """Some cases of one source, with the panels that users get (whole) or small ones; Catch2 writes what it knows as it goes."""
 
     def __init__(self, run, panels, source, names, part=1):
         self.run, self.panels, self.source, self.names, self.part = run, panels, source, names, part
         self.lane, self.name = "tests", f"{panels}-{source}" + (f"-{part}" if part > 1 else "")
-        self.program = None
 
     def start(self, limit):
         chosen = choose(self.names, self.run.scratch / f"{self.name}.txt")
@@ -163,7 +180,7 @@ class Cases:
                         good = element.find("OverallResult").get("success") == "true"
                         verdicts[element.get("name")] = "passed" if good else "failed"
                         said = [e.text or "" for e in element.iter()
-                                if e.tag in ("Original", "Expanded", "Exception", "Info", "Failure")]
+                                if e.tag in ("Original", "Expanded", "Exception", "FatalErrorCondition", "Info", "Failure")]
                         texts[element.get("name")] = " ".join(" ".join(said).split())[:400]
         except xml.etree.ElementTree.ParseError:
             pass  # it is not at its end yet, or never got there
@@ -182,31 +199,31 @@ class Cases:
             if why and "failed" not in verdicts.values():
                 self.run.results.error("tests", what, why)
             return []
+        if self.cut_short:
+            return []  # the time of all was over: no fault of the case that was running
         if at in rest:
             self.run.results.cases(self.panels, self.source, {at: "failed"})
             self.run.results.error("tests", f"{what}: {at}", f"{why or 'no result'}, in this case")
             rest.remove(at)
-            # The others once more, without what hangs or crashes.
-            return [Cases(self.run, self.panels, self.source, rest, self.part + 1)] if rest else []
-        self.run.results.error("tests", what, why or f"{len(rest)} cases without a result")
-        return []
+        elif "failed" not in verdicts.values():
+            self.run.results.error("tests", what, why or f"{len(rest)} cases without a result")
+        # The others once more, without what hangs or crashes, as long as they get fewer.
+        return [Cases(self.run, self.panels, self.source, rest, self.part + 1)] if 0 < len(rest) < len(self.names) else []
 
 
-class Sanitized:
+class Sanitized(Job):
     def __init__(self, run, sanitizer, tool, name, spec):
         self.run, self.sanitizer, self.tool, self.spec = run, sanitizer, tool, spec
         self.lane, self.name, self.what = "sanitizers", f"{tool}-{name}", name
-        self.program = None
 
     def start(self, limit):
         command = [self.run.program("craft_gpu_tests"), "-#", self.spec] if self.spec else [self.run.program("gpu_beside_cpu")]
         self.program = Program([self.sanitizer, "--tool", self.tool, "--error-exitcode", "77", "--print-limit", "10", *command],
                                self.run.logs / f"{self.name}.log", limit)
 
-    def look(self):
-        pass
-
     def finish(self):
+        if self.cut_short:
+            return []  # it stays "not run"
         text = self.program.text()
         found = re.findall(r"^========= (.*)", text, flags=re.M)
         if re.search(r"No test(s ran| cases matched)", text):
@@ -252,7 +269,7 @@ def side_by_side(run, limit):
                 if sum(other.lane == job.lane for other in running) < lanes[job.lane]:
                     waiting.remove(job)
                     # None may take it all: what hangs must leave time for the others.
-                    job.start(min(left - 1, 0.6 * limit))
+                    job.begin(left - 1, 0.6 * limit)
                     running.append(job)
             if left <= 2 and not running:
                 break
@@ -317,7 +334,7 @@ def run_all(run):
             # Ten seconds at least, for a program that loads cuBLAS from a disk.
             limit = min(max(10, run.left() * share / sum(s for _, _, s in todo[k:])), run.left())
             if limit < 1:
-                run.results.step(name, "not run", "no time was left")
+                run.results.step(name, "skipped" if name == "compiled" else "not run", "no time was left")
                 continue
             print(f"== {name}: at most {limit:.0f} s of the {run.left():.0f} that are left", flush=True)
             began = time.monotonic()

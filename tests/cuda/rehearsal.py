@@ -207,7 +207,13 @@ def faults(r):
     named(printed, f"alignment_scale (whole): {second}"[:60], "out of time after", "in this case", "FAILED OR NOT RUN: tests")
     check("not run" in data["tests"]["alignment_scale"]["small"].values(), printed)
 
-    r.start_and_end(folder, signal.SIGTERM)  # the same, ended from outside
+    crashing = r.copy()  # one that crashes in every second case: the others are run all the same
+    program(crashing / "bin" / "craft_gpu_tests", HANGS.replace(f"sleep {ASLEEP} &\nwait", "kill -SEGV $$"))
+    printed, data, _ = r.run(crashing, 1, "--only", "tests")
+    named(printed, "ended by signal 11, in this case")
+    check(sorted(set(data["tests"]["alignment_scale"]["whole"].values())) == ["failed", "passed"], printed)
+
+    r.start_and_end(folder, signal.SIGTERM)  # the hanging one, ended from outside
     check(not left_running(ASLEEP), f"left running: {left_running(ASLEEP)}")
     r.start_and_end(folder, signal.SIGKILL)  # without a chance to say something: its children end with it, theirs do not
     check(not left_running(folder / "bin" / "craft_gpu_tests"), "a child outlived the run")
