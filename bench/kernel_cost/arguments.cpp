@@ -120,21 +120,19 @@ craft::any_kernel<T> any() {
 // ---- kernels
 
 /// What rounds the factors of products, and what that is called.
-const std::pair<float, const char*> precisions[] = {{1, ""}, {8193, "TF32"}, {65537, "bfloat16"}};
+const std::pair<float, const char*> precisions[] = {{1, ""}, {8193, "TF32, bfloat16"}};
 
-/// Of an element that leaves weights for a product, in every precision: 16-bit weights take half the bytes.
+/// Where precisions differ: sums of rows and columns follow the rounded weights, which for a function of the distance they do anyway.
 template <class T, class Element>
-void add_panel(const Element& element, double bytes, bool weights = true) {
+void add_panel(const Element& element, double bytes, bool differ = false) {
   for (const auto& [split, precision] : precisions) {
-    if (split > 1 && (sizeof(T) == 8 || !weights)) continue;
-    const bool narrow = split == 65537;
+    if (split > 1 && !differ) continue;
     panel<T> p = some_panel<T>();
     p.split = split;
-    if (narrow) p.narrow = array(std::uint16_t(0));
     const panel_sums<T> sums{array(0.0), array(T(0)), array(T(0))};
     kernels.push_back({"panel_kernel<" + name<T>() + ", " + name<Element>(), precision,
                        {panel_columns / columns_per_block, panel_rows / rows_per_block}, 1, panel_shared_bytes<T>,
-                       bytes - (narrow ? 2 : 0), 0, {{rows_per_warp * quads_per_lane * 4, packed(p, element, sums)}}});
+                       bytes, 0, {{rows_per_warp * quads_per_lane * 4, packed(p, element, sums)}}});
   }
 }
 template <class T, class Element, int D>
@@ -154,10 +152,8 @@ void add_fused(const Element& element) {
     kernels.push_back({"fused_kernel<" + name<T>() + ", " + name<Element>() + ", " + std::to_string(D), "",
                        {blocks, 2}, 0, sizeof(fused_memory<T, D>), bytes, 2.0 * D, runs(1)});
   if constexpr (std::is_same_v<T, float>)
-    for (const auto& [split, precision] : precisions)
-      if (split > 1)
-        kernels.push_back({"tensor_kernel<" + name<Element>() + ", " + std::to_string(D), precision, {blocks, 2}, 0,
-                           sizeof(tensor_memory<D>), bytes, 2.0 * D, runs(split)});
+    kernels.push_back({"tensor_kernel<" + name<Element>() + ", " + std::to_string(D), "", {blocks, 2}, 0, sizeof(tensor_memory<D>),
+                       bytes, 2.0 * D, runs(precisions[1].first)});
 }
 
 template <class T, class K>
@@ -168,7 +164,7 @@ void add_quadratic(const K& k) {
     return quadratic_element<T, K>{k, some_rows<T>(d), near_pairs<T>(d), weights, 16384, square_end, false, true};
   };
   const auto wide = element(columns_of_z, panel_rows);
-  add_panel<T>(wide, 2 * sizeof(T));
+  add_panel<T>(wide, 2 * sizeof(T), sizeof(T) == 4 && !K::translation_invariant);
   add_fused<T, quadratic_element<T, K>, 16>(element(16, rows_of_z));
   add_fused<T, quadratic_element<T, K>, 32>(element(32, rows_of_z));
   add_fused<T, quadratic_element<T, K>, 64>(element(64, rows_of_z));
@@ -184,13 +180,14 @@ void add_quadratic(const K& k) {
 template <class T, class S, class K>
 void add_map(const K& k) {
   const auto x = some_rows<T>(), y = some_rows<T>();
-  add_panel<T>(map_element<T, K, S>{k, x, y, near_pairs<T>(x.d), 1.0, array(S(0)), panel_columns}, sizeof(T) + sizeof(S), false);
+  add_panel<T>(map_element<T, K, S>{k, x, y, near_pairs<T>(x.d), 1.0, array(S(0)), panel_columns}, sizeof(T) + sizeof(S));
 }
 template <class T, class S, class K>
 void add_map_pullback(const K& k) {
   const auto x = some_rows<T>(), y = some_rows<T>();
   add_panel<T>(map_pullback_element<T, K, S>{k, x, y, near_pairs<T>(x.d), 1.0, array(S(1)), panel_columns},
-               (is_linear<K>::value ? 1 : 2) * sizeof(T) + sizeof(S));
+               (is_linear<K>::value ? 1 : 2) * sizeof(T) + sizeof(S),
+               sizeof(T) == 4 && !K::translation_invariant && !is_linear<K>::value);
 }
 template <class T, class K>
 void add_similarities(const K& k) {

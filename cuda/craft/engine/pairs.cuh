@@ -16,14 +16,13 @@
 
 namespace craft::engine {
 
-/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4); and how their
-/// weights are rounded. 16-bit weights do not replace the dot products, but lie in memory of their own.
+/// Dot products of rows [i0, i0 + ni) with columns [j0, j0 + nj), rows of the panel `stride` apart (a multiple of 4); and what rounds
+/// the weights that replace them.
 template <class T>
 struct panel {
   T* s;
   index_t stride, i0, ni, j0, nj;
   float split = 1;
-  std::uint16_t* narrow = nullptr;
 };
 
 /// What a pair gives: to the totals, to the sums of its row and, if it stands for `both` ways, of its column, and its weight.
@@ -262,11 +261,6 @@ constexpr int rows_per_block = rows_per_warp * block_warps, columns_per_block = 
 template <class T>
 constexpr int blocks_at_once = sizeof(T) == 8 ? 1 : 2;
 
-template <class T, class Element>
-constexpr int panels_at_once = blocks_at_once<T>;
-template <>
-constexpr int panels_at_once<float, softmax_pullback_element<float>> = 3;  // which it misses by a few registers if nobody asks
-
 /// Sums of blocks: totals of each block; per row one for each block beside, per column one for each block below.
 template <class T>
 struct panel_sums {
@@ -288,16 +282,6 @@ __device__ inline quad<T> quad_at(const T* line, index_t j, index_t end, T beyon
   return s;
 }
 
-/// Four numbers that bfloat16 holds, as its bits.
-struct alignas(8) narrow_quad {
-  std::uint16_t v[4];
-  template <class T>
-  __device__ explicit narrow_quad(const quad<T>& s) {
-#pragma unroll
-    for (int c = 0; c < 4; ++c) v[c] = bfloat16_bits(float(s.v[c]));
-  }
-};
-
 /// Takes the values of one row's pairs to the totals.
 template <class Element, class T>
 __device__ inline void add_values(const Element& element, const typename Element::row_side& row, T value, T second,
@@ -311,7 +295,7 @@ __device__ inline void add_values(const Element& element, const typename Element
 }
 
 template <class T, class Element>
-__global__ void __launch_bounds__(block_threads, panels_at_once<T, Element>) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
+__global__ void __launch_bounds__(block_threads, blocks_at_once<T>) panel_kernel(panel<T> p, Element element, panel_sums<T> sums) {
   const int lane = int(threadIdx.x) % warp_lanes, warp = int(threadIdx.x) / warp_lanes;
   const index_t left = index_t(blockIdx.x) * columns_per_block, top = index_t(blockIdx.y) * rows_per_block;
   typename Element::column_side columns[quads_per_lane][4];
@@ -351,11 +335,7 @@ __global__ void __launch_bounds__(block_threads, panels_at_once<T, Element>) pan
         column_sums[q][c] += out.by_column;
         s[q].v[c] = out.weight;
       }
-      if (!element.writes() || j >= p.nj) continue;
-      if (p.narrow != nullptr)
-        *reinterpret_cast<narrow_quad*>(p.narrow + i * p.stride + j) = narrow_quad(s[q]);
-      else
-        *reinterpret_cast<quad<T>*>(line + j) = s[q];
+      if (element.writes() && j < p.nj) *reinterpret_cast<quad<T>*>(line + j) = s[q];
     }
     add_values(element, row, row_value, row_second, totals);
     if (Element::by_norms) {
@@ -430,6 +410,27 @@ void cuda_engine::add_self(const rows<T>& x, const pull<T>& g) const {
   if (g.gradient != nullptr) each(x.n * x.d, add_self_step<T>{x.data, x.d, g});
 }
 
+/// The weights of a row of a panel, which bfloat16 holds by then, as its bits: for products of 16-bit factors. It costs six bytes a
+/// pair more than if the panel kernel did it, which would take registers from all precisions.
+struct narrow_weights_step {
+  panel<float> p;
+  std::uint16_t* to;
+  __device__ void operator()(index_t i, int lane) const {
+    for (index_t j = lane * 4; j < p.nj; j += warp_lanes * 4) {
+      const quad<float> w = quad_at(p.s + i * p.stride, j, p.nj, 0.0f);
+      four bits;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) bits.v[c] = bfloat16_bits(w.v[c]);
+      *reinterpret_cast<four*>(to + i * p.stride + j) = bits;
+    }
+  }
+
+ private:
+  struct alignas(8) four {
+    std::uint16_t v[4];
+  };
+};
+
 template <class T>
 factor<T> cuda_engine::factor_of(const rows<T>& x) {
   std::uint16_t* narrow = nullptr;
@@ -487,8 +488,6 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
   std::uint16_t* weights = narrow ? take<std::uint16_t>(most_rows * ((most_columns + 31) / 32 * 32)) : nullptr;
   const auto visit = [&](panel<T> p) {
     p.split = split();
-    p.narrow = weights;
-    const factor<T> w{p.s, weights, p.stride};
     const index_t beside = (p.nj + columns_per_block - 1) / columns_per_block;
     const index_t below = (p.ni + rows_per_block - 1) / rows_per_block;
     Element here = element;
@@ -500,6 +499,11 @@ void cuda_engine::sweep(const rows<T>& x, const rows<T>& y, bool triangle, const
              block_warps * sizeof(double), sums, beside, below, Element::totals, totals, p.ni,
              norms ? gx.self + p.i0 : nullptr, triangle && p.j0 == p.i0 ? p.ni : 0, p.nj,
              norms ? gy.self + p.j0 : nullptr);
+    if constexpr (sizeof(T) == 4)
+      if (narrow)
+        launch("narrow_weights", row_kernel<narrow_weights_step>, blocks_for(p.ni, block_warps), 1, block_threads, 0, p.ni,
+               narrow_weights_step{p, weights});
+    const factor<T> w{p.s, weights, p.stride};
     const auto within = [&](index_t i) { return std::min(std::max(i, first_wanted), last_wanted); };
     if (gx.gradient) {
       const index_t from = triangle ? within(p.i0) : p.i0, to = triangle ? within(p.i0 + p.ni) : p.i0 + p.ni;
