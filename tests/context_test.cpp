@@ -2,10 +2,12 @@
 #include "craft/context.hpp"
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <new>
 #include <numeric>
+#include <string>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -156,6 +158,53 @@ TEST_CASE("memory that runs out is reported and leaves the workspace usable", "[
   workspace::frame f(w);
   f.take<double>(1);
   CHECK_THROWS_AS(w.use({}, {}), craft::option_error);
+}
+
+TEST_CASE("memory that is not there, or not aligned, is refused and goes back", "[context][errors]") {
+  alignas(256) static std::byte room[4096];
+  for (const std::size_t alignment : {64, 256}) {
+    workspace w(alignment);
+    CHECK(w.alignment() == alignment);
+    int out = 0;
+    std::size_t off = alignment / 2;
+    const auto deallocate = [&](void*, std::size_t) { --out; };
+    w.use([&](std::size_t) { return ++out, room + off; }, deallocate);
+    CHECK_THROWS_AS(use(w, 10), craft::option_error);
+    CHECK_THROWS_WITH(use(w, 10), contains("multiple of " + std::to_string(alignment)));
+    CHECK(out == 0);
+    off = alignment;
+    w.reserve(2048);
+    use(w, 10);
+    CHECK(out == 1);
+    w.use([](std::size_t) { return static_cast<void*>(nullptr); }, deallocate);
+    CHECK_THROWS_AS(use(w, 10), craft::option_error);
+    CHECK(out == 0);
+  }
+}
+
+TEST_CASE("a pinned workspace keeps every piece where it is", "[context][errors]") {
+  books b;
+  {
+    workspace w;
+    b.give_to(w);
+    use(w, 10);
+    const auto held = b.out;
+    w.pin();
+    use(w, 10000);
+    use(w, 20000);
+    w.reserve(10 * w.bytes_held());
+    for (const auto& [piece, bytes] : held) CHECK(b.out.at(piece) == bytes);
+    const int before = b.allocations;
+    for (const index_t n : {20000, 10, 10000}) use(w, n);
+    CHECK(b.allocations == before);
+    CHECK_THROWS_AS(w.use({}, {}), craft::option_error);
+    const workspace other(std::move(w));
+    CHECK(other.pinned());
+    CHECK_FALSE(w.pinned());  // NOLINT: what it was exchanged with
+    for (const auto& [piece, bytes] : held) CHECK(b.out.at(piece) == bytes);
+  }
+  CHECK(b.out.empty());
+  CHECK_FALSE(b.mismatch);
 }
 
 TEST_CASE("options are checked and kept", "[context][errors]") {
