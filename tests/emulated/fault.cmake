@@ -1,6 +1,6 @@
 # The program must die with the expected text in what it prints; where nothing is expected, end well.
 cmake_minimum_required(VERSION 3.21)
-execute_process(COMMAND "${program}" "${mode}" RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+execute_process(COMMAND ${program} "${mode}" RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
 if(expected STREQUAL "")
   if(NOT status EQUAL 0)
     message(FATAL_ERROR "${mode}: ${status}\n${output}")
