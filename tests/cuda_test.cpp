@@ -1254,11 +1254,11 @@ TEST_CASE("scratch memory that is not aligned as cuBLAS wants it is refused, and
   using D = device<cuda_backend, float>;
   every_device_verb<D> all;
   const auto& verb = named(all, "mmd, biased");
+  const buffer memory(std::size_t(1) << 20);
+  int out = 0;
   const craft::cuda ctx = make(way::tiles);
   CHECK(ctx.scratch().alignment() == 256);
   const std::string want = all.bits_of(verb, ctx);
-  const buffer memory(std::size_t(1) << 20);
-  int out = 0;
   for (const std::size_t off : {64, 128}) {
     ctx.scratch().use([&](std::size_t) { return ++out, static_cast<char*>(memory.get()) + off; }, [&](void*, std::size_t) { --out; });
     CHECK_THROWS_AS(verb.run(ctx), craft::option_error);

@@ -23,8 +23,8 @@ elseif(mutant STREQUAL "no_barrier_in_block_sum")  # the sums of other warps are
 ]==])
 elseif(mutant STREQUAL "swapped_leading_dimensions")  # right for square operands
   set(file engine/cuda_product.hpp)
-  set(from "y, d, w, stride, T(1), c, d)")
-  set(to "y, stride, w, d, T(1), c, d)")
+  set(from "lda = std::max<index_t>(a.d, 1), ldb = std::max<index_t>(b.d, 1)")
+  set(to "lda = std::max<index_t>(b.d, 1), ldb = std::max<index_t>(a.d, 1)")
 elseif(mutant STREQUAL "one_row_too_many")  # writes a row beyond the panel, and its sum over another block's
   set(file engine/pairs.cuh)
   set(from [==[if (i >= p.ni) break;  // the whole warp

@@ -73,6 +73,7 @@ void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t
   g.anchors = craft::overwrite(da.out());
   g.log_scale = craft::overwrite(log_scale.out());
   craft::relative_pullback(ctx, x.in(), anchors.in(), craft::negative_distance<T>(T(0)), centred, dout.in(), g);
+  centred.normalise = false;  // only then small rows are looked at one by one
   craft::relative_pullback(ctx, x.in(), anchors.in(), craft::cosine<T>(), centred, dout.in(), g);
   craft::alignment_gradients<S, D::space> of_targets;
   of_targets.weights = craft::overwrite(dwx.out());
