@@ -33,6 +33,19 @@
 
 using namespace craft_test;
 
+namespace craft_test {
+/// Quad by quad what kernels read of a row of a panel.
+struct read_quads {
+  const float* line;
+  index_t end;
+  float* out;
+  __device__ void operator()(index_t q) const {
+    const craft::engine::quad<float> read = craft::engine::quad_at(line, 4 * q, end, -1.0f);
+    for (int c = 0; c < 4; ++c) out[4 * q + c] = read.v[c];
+  }
+};
+}  // namespace craft_test
+
 namespace {
 
 using craft::engine::cublas_check;
@@ -2351,6 +2364,21 @@ TEMPLATE_LIST_TEST_CASE("rows some numbers apart are the same rows", "[cuda][sto
 
 // ---------------------------------------------------------------------------------------------------------
 // Awkward sizes
+
+// What lies behind the last column of a panel's row was written by nobody, and may not be there at all.
+TEST_CASE("kernels read no farther than a panel's row was written", "[cuda][sizes]") {
+  using D = device<cuda_backend, float>;
+  const craft::cuda ctx = make(way::tiles);
+  for (const index_t end : {1, 2, 3, 4, 5, 7, 8, 30}) {
+    const index_t quads = (end + 3) / 4;
+    const buffer line(std::size_t(end) * sizeof(float));  // AddressSanitizer sees where it ends
+    const std::vector<float> ones(std::size_t(end), 1.0f);
+    D::backend::upload(line.get(), ones.data(), ones.size() * sizeof(float));
+    array<D> out(1, 4 * quads);
+    craft::engine::cuda_engine(ctx).each(quads, read_quads{static_cast<const float*>(line.get()), end, out.out().data()});
+    for (index_t j = 0; j < 4 * quads; ++j) CHECK(out.get()(0, j) == (j < end ? 1 : -1));
+  }
+}
 
 TEMPLATE_LIST_TEST_CASE("sizes around those of warps, blocks and tiles", "[cuda][sizes][long]", devices) {
   using D = TestType;

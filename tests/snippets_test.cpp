@@ -87,7 +87,7 @@ TEST_CASE("the guide's context: the host's pool, its memory, a look for NaN", "[
   {
     craft::cpu ctx(4);                           // at most four threads
     ctx.parallel_for(my_pool, 8);                // or the host's own pool: my_pool(count, body) calls body(0) ... body(count - 1)
-    ctx.scratch().use(allocate, deallocate);     // memory from the host
+    ctx.scratch().use(allocate, deallocate);     // memory from the host, 64-byte aligned (256 on a GPU)
     ctx.check_finite(true);                      // look for NaN and infinity first, at the cost of one more read
 
     ctx.tile(16);  // several tiles, for several threads
