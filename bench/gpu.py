@@ -111,7 +111,7 @@ def measure(options):
         cases.setdefault(case, []).append(mode)
     wanted = [case for case in cases if re.search(options.filter, case + "/")
               and (not options.first or re.search(FIRST, case + "/"))
-             and (not options.others or not re.search(FIRST, case + "/"))]
+              and (not options.others or not re.search(FIRST, case + "/"))]
     if not wanted:
         return stop("no case is called like that")
     wanted.sort(key=lambda case: re.search(FIRST, case + "/") is None)

@@ -149,20 +149,6 @@ craft::cuda make(way w, cudaStream_t stream = nullptr, cublasHandle_t handle = n
   return ctx;
 }
 
-// ---------------------------------------------------------------------------------------------------------
-// Verbs by name
-
-template <class D>
-using verb_of = typename every_device_verb<D>::verb;
-
-/// A verb of the list by its name.
-template <class D>
-const verb_of<D>& named(const every_device_verb<D>& all, const std::string& name) {
-  const auto at = std::find_if(all.verbs.begin(), all.verbs.end(), [&](const auto& v) { return v.name == name; });
-  REQUIRE(at != all.verbs.end());
-  return *at;
-}
-
 #ifdef CRAFT_EMULATED_CUDA
 /// The order of threads is put back at the end of a test.
 struct order_keeper {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -302,5 +303,13 @@ class every_device_verb {
   array<D> dx_{n, d}, dy_{m, d}, dp_{n, d}, da_{c, d}, dt_{c, d}, out_{n, c};
   array<D, T> weights_{1, 5}, bandwidths_{1, 5}, log_scale_{1, 1}, bias_{1, 1}, value_{1, 1}, terms_{1, 5};
 };
+
+/// A verb of the list by its name. Throws std::out_of_range.
+template <class D>
+const typename every_device_verb<D>::verb& named(const every_device_verb<D>& all, const std::string& name) {
+  for (const auto& verb : all.verbs)
+    if (verb.name == name) return verb;
+  throw std::out_of_range("no verb is called " + name);
+}
 
 }  // namespace craft_test

@@ -235,8 +235,6 @@ class cuda {
     call(static_cast<const cuda&>(rehearsal));
     return rehearsal.scratch_.bytes_used();
   }
-  /// Whether the cuBLAS handle is the context's own, and its workspace the context's business.
-  bool owns_handle() const { return own_ != nullptr; }
   /// Whether this is such a rehearsal, in which nothing is launched.
   bool rehearses() const { return rehearses_; }
 

@@ -94,11 +94,6 @@ void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t
     if (!r.allFinite()) ++failures, std::printf("an output is not finite\n");
 }
 
-template <class D>
-const auto& named(const every_device_verb<D>& all, const std::string& name) {
-  return *std::find_if(all.verbs.begin(), all.verbs.end(), [&](const auto& v) { return v.name == name; });
-}
-
 /// A loss on one stream, the same to the same places on a second one, which waits for the first; and a graph, replayed.
 template <class D>
 void streams(every_device_verb<D>& all) {

@@ -29,7 +29,7 @@ class cuda_engine {
  public:
   explicit cuda_engine(const cuda& ctx) : ctx_(ctx), current_(ctx), memory_(ctx.scratch()), nested_(ctx) {
     if (nested_.outermost() && !rehearses() && is_capturing()) ctx.scratch().pin();
-    if (ctx.depth() == 1 && ctx.blas_bytes() > 0) blas_memory_ = memory_.take<std::byte>(index_t(ctx.blas_bytes()));
+    if (nested_.outermost() && ctx.blas_bytes() > 0) blas_memory_ = memory_.take<std::byte>(index_t(ctx.blas_bytes()));
     product_.begin(ctx, blas_memory_, nested_.outermost());
   }
   cuda_engine(const cuda_engine&) = delete;
