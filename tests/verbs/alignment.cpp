@@ -3,5 +3,7 @@
 
 CRAFT_TEST_ALIGNMENT(template, double)
 CRAFT_TEST_ALIGNMENT(template, float)
+CRAFT_TEST_OBJECTIVE(template, double, craft::gaussians<>)
+CRAFT_TEST_OBJECTIVE(template, float, craft::gaussians<>)
 CRAFT_TEST_OBJECTIVE(template, double, craft_test::gaussians_and_multiquadric)
 CRAFT_TEST_OBJECTIVE(template, float, craft_test::gaussians_and_multiquadric)
