@@ -1,156 +1,92 @@
-// The common instantiations of the engine, for those who compile with g++ or clang++ and link this library: every verb in
-// double and float, inputs and outputs stored as double, float, half and bfloat16, and the pair functions of kernels.hpp.
-// Somebody's own pair function, or a sum that is not listed here, needs craft/cuda.cuh and nvcc.
+// What verbs need of the CUDA engine, for those who compile with g++ or clang++ and link this library: every verb in double and
+// float, inputs and outputs stored as double, float, half and bfloat16, and the pair functions of kernels.hpp. Somebody's own
+// pair function, or a sum that is not listed here, needs craft/cuda.cuh and nvcc.
+//
+// Nobody calls the functions below: what they call is compiled for others to link.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "craft/craft.hpp"
 #include "craft/cuda.cuh"
-#include "craft/engine/sample_weights.hpp"
-#include "craft/kernels.hpp"
+#include "craft/two_sample.hpp"
 
 namespace craft::engine {
+namespace {
 
-using std::int64_t;
-
-// ---- for every computing type
-#define CRAFT_FOR_COMPUTED(T)                                                                                              \
-  template void cuda_engine::fill<T>(T*, index_t, T) const;                                                                \
-  template void cuda_engine::store_vector<T>(const double*, const destination<T>&, const number&) const;                   \
-  template void cuda_engine::write_value<T>(const scalar_out<T, memory::device>&, const double*, double, double) const;    \
-  template void cuda_engine::load_weights<T>(const numbers&, index_t, T*, double*);                                        \
-  template void cuda_engine::sum<T>(const T*, index_t, double*);                                                           \
-  template void cuda_engine::largest<T>(const T*, index_t, double*);                                                       \
-  template double cuda_engine::beyond_squares<T>(const rows<T>&, const rows<T>&, small_squares);                           \
-  template void cuda_engine::dot<T>(const T*, const T*, index_t, index_t, double*);                                        \
-  template void cuda_engine::spread<T>(const T*, index_t, index_t, const double*, double*);                                \
-  template void cuda_engine::group_means<T>(const rows<T>&, const index_t*, index_t, T*, index_t*);                        \
-  template void cuda_engine::lower_distances<T>(const rows<T>&, index_t, T*) const;                                        \
-  template void cuda_engine::farthest_points<T>(const rows<T>&, index_t, index_t*);                                        \
-  template void cuda_engine::column_means<T>(const T*, index_t, index_t, double*);                                         \
-  template void cuda_engine::centre<T>(T*, index_t, index_t, double*);                                                     \
-  template void cuda_engine::subtract<T>(T*, index_t, index_t, const double*) const;                                       \
-  template void cuda_engine::scale<T>(T*, index_t, index_t, const number&) const;                                          \
-  template void cuda_engine::square_norms<T>(const rows<T>&) const;                                                        \
-  template void cuda_engine::normalise<T>(T*, index_t, index_t, T*, const double*) const;                                  \
-  template void cuda_engine::normalise_pullback<T>(T*, const T*, index_t, index_t, const T*) const;                        \
-  template void cuda_engine::unnormalise<T>(T*, index_t, index_t, const T*) const;                                         \
-  template void cuda_engine::inverse_deviation<T>(const T*, index_t, index_t, double*);                                    \
-  template void cuda_engine::scale_each_column<T>(T*, index_t, index_t, const double*) const;                              \
-  template void cuda_engine::deviation_pullback<T>(const T*, const T*, index_t, const T*, T*, index_t, index_t);           \
-  template void cuda_engine::mean_pullback<T>(const T*, index_t, T*, index_t, index_t);                                    \
-  template column_range<T> cuda_engine::scale_columns<T>(T*, index_t, index_t, T);                                         \
-  template void cuda_engine::scale_columns_pullback<T>(const T*, index_t, index_t, const number&, const double*,           \
-                                                       const column_range<T>&, bool, T*);                                  \
-  template void cuda_engine::pair_targets<T>(const labels&, const labels&, index_t, index_t, double, softmax<T>&,          \
-                                             softmax<T>&);                                                                 \
-  template void cuda_engine::label_targets<T>(const labels&, index_t, index_t, double, softmax<T>&);                       \
-  template void cuda_engine::soft_targets<T>(const input<T>&, double, softmax<T>&);                                        \
-  template void cuda_engine::row_weights<T>(index_t, const numbers&, const labels*, index_t, const index_t*, bool, double, \
-                                            softmax<T>&);                                                                  \
-  template T* cuda_engine::log_sum_exp<T>(const rows<T>&, const rows<T>&, const softmax<T>&, const softmax<T>&, bool,      \
-                                          bool);                                                                           \
-  template void cuda_engine::softmax_pullback<T>(const rows<T>&, const rows<T>&, const softmax<T>&, const softmax<T>&,     \
-                                                 bool, T*, const pull<T>&, const pull<T>&);                                \
-  template void cuda_engine::softmax_loss<T>(const softmax<T>&, double*);                                                  \
-  template void cuda_engine::sigmoid_loss<T>(const rows<T>&, const rows<T>&, const index_t*, const index_t*,               \
-                                             const number&, double, double*, const pull<T>&, const pull<T>&);              \
-  template void cuda_engine::nearest<T>(const rows<T>&, const rows<T>&, index_t*, T*);                                     \
-  template void cuda_engine::distance_of_rank<T>(const rows<T>&, index_t, ranked_distance*);                               \
-  template void cuda_engine::each<add_mean_step<T>>(index_t, const add_mean_step<T>&) const;                               \
-  template void cuda_engine::each<row_key_step<T>>(index_t, const row_key_step<T>&) const;                                 \
-  template void cuda_engine::each<equal_row_step<T>>(index_t, const equal_row_step<T>&) const;                             \
-  template void cuda_engine::each<bandwidth_pullback_step<T>>(index_t, const bandwidth_pullback_step<T>&) const;           \
-  template void cuda_engine::each<objective_step<T>>(index_t, const objective_step<T>&) const;                             \
-  template void cuda_engine::each<label_step<T>>(index_t, const label_step<T>&) const;                                     \
-  template void cuda_engine::each<clear_diagonal_step<T>>(index_t, const clear_diagonal_step<T>&) const;                   \
-  template void cuda_engine::each<label_sums_step<T>>(index_t, const label_sums_step<T>&) const;                           \
-  template void cuda_engine::each<weights_apart_step<T>>(index_t, const weights_apart_step<T>&) const;                     \
-  template void cuda_engine::each<sample_weight_step<T>>(index_t, const sample_weight_step<T>&) const;                     \
-  template void cuda_engine::each<row_weight_pullback_step<cuda_engine::softmax<T>>>(                                      \
-      index_t, const row_weight_pullback_step<cuda_engine::softmax<T>>&) const;                                            \
-  template void cuda_engine::each<target_pullback_step<T, cuda_engine::softmax<T>>>(                                       \
-      index_t, const target_pullback_step<T, cuda_engine::softmax<T>>&) const;
-
-CRAFT_FOR_COMPUTED(double)
-CRAFT_FOR_COMPUTED(float)
-template void cuda_engine::fill<index_t>(index_t*, index_t, index_t) const;
-template double* cuda_engine::device_weights<double>(const numbers&);
-
-// Members that are no templates: inline functions whose address is taken are there for others to link.
-struct plain_members {
-  index_t* (cuda_engine::*indices)(const labels&) = &cuda_engine::indices;
-  void (cuda_engine::*pair_ids)(const labels&, const labels&, index_t, index_t, index_t*, index_t*) =
-      &cuda_engine::pair_ids;
+template <class S>
+struct arguments {
+  using T = compute_t<S>;
+  matrix_view<const S, memory::device> x, y;
+  matrix_view<const T, memory::device> soft;
+  output<S, memory::device> dx, dy;
+  output<T, memory::device> numbers, targets;
+  scalar_out<T, memory::device> value;
+  matrix_view<S, memory::device> out;
+  labels classes;
+  std::vector<index_t> index;
 };
-extern const plain_members cuda_plain_members;
-const plain_members cuda_plain_members;
-template void cuda_engine::each<clamped_scale_step<device_number>>(index_t, const clamped_scale_step<device_number>&) const;
-template void cuda_engine::each<clamped_scale_pullback_step<device_number>>(
-    index_t, const clamped_scale_pullback_step<device_number>&) const;
-template void cuda_engine::each<form_factors_step>(index_t, const form_factors_step&) const;
-template void cuda_engine::each<bandwidth_step>(index_t, const bandwidth_step&) const;
-template void cuda_engine::each<add_step>(index_t, const add_step&) const;
-template void cuda_engine::each<shared_weight_step>(index_t, const shared_weight_step&) const;
 
-// ---- for every type T computed from numbers stored as S
-#define CRAFT_FOR_STORED(T, S)                                                                                        \
-  template void cuda_engine::load<T, S>(const input<S>&, T*) const;                                                   \
-  template void cuda_engine::store<T, S>(const T*, const destination<S>&, const number&) const;                       \
-  template void cuda_engine::load_normalised<T, S>(const input<S>&, T*, T*, const number&) const;                     \
-  template void cuda_engine::store_normalised<T, S>(const T*, const T*, const T*, const number&,                      \
-                                                    const destination<S>&, const number&) const;                      \
-  template index_t cuda_engine::first_not_finite<S>(const input<S>&);                                                 \
-  template void cuda_engine::gather<S>(const input<S>&, const index_t*, const place<S>&) const;                       \
-  template void cuda_engine::scatter_add<T, S>(const input<S>&, const index_t*, T*, index_t) const;
+template <class S, class K>
+void mmd_with(const cuda& ctx, const arguments<S>& a, const K& kernel) {
+  mmd_gradients<S, memory::device> g{a.dx, a.dy, a.numbers, a.numbers, a.numbers, a.numbers};
+  mmd(ctx, a.x, a.y, kernel, mmd_options{}, a.value, g);
+}
+template <class S, class K>
+void all_with(const cuda& ctx, const arguments<S>& a, const K& kernel) {
+  mmd_with(ctx, a, kernel);
+  relative(ctx, a.x, a.y, kernel, relative_options{}, a.out);
+  relative_pullback(ctx, a.x, a.y, kernel, relative_options{}, a.x,
+                    relative_gradients<S, memory::device>{a.dx, a.dy, a.numbers});
+}
+template <class S>
+void kernels(const cuda& ctx, const arguments<S>& a, const gaussians<>& several, const any_kernel<>& any) {
+  all_with(ctx, a, gaussian<>(1));
+  all_with(ctx, a, laplacian<>(1));
+  all_with(ctx, a, inverse_multiquadric<>(1));
+  all_with(ctx, a, rational_quadratic<>(1, 1));
+  all_with(ctx, a, negative_distance<>());
+  all_with(ctx, a, dot_product<>());
+  all_with(ctx, a, cosine<>());
+  all_with(ctx, a, several);
+  all_with(ctx, a, any);
+  mmd_with(ctx, a, presets::craft_multiscale().kernel);
+}
+template <class S>
+void losses(const cuda& ctx, const arguments<S>& a, const gaussians<>& kernel) {
+  using T = compute_t<S>;
+  const alignment_gradients<S, memory::device> g{a.dx, a.dy, a.numbers, a.numbers, a.numbers, a.targets};
+  anchor_cross_entropy(ctx, a.x, a.y, a.classes, cross_entropy_options{}, a.value, g);
+  anchor_cross_entropy(ctx, a.x, a.y, a.soft, cross_entropy_options{}, a.value, g);
+  info_nce(ctx, a.x, a.y, contrastive_options{}, a.value, g);
+  sigmoid_contrastive(ctx, a.x, a.y, sigmoid_options{}, a.value, g);
+  const objective_gradients<S, memory::device> all{a.dx, a.dx, a.dx, a.dx, a.dx, a.numbers};
+  objective(ctx, objective_inputs<S, memory::device>{a.x, a.x, a.classes, a.x, a.x, a.x}, kernel, objective_options{},
+            scalar_out<objective_values<T>, memory::device>(static_cast<objective_values<T>*>(nullptr)), all);
+}
+template <class S>
+void rows_of(const cuda& ctx, const arguments<S>& a, const gaussians<>& kernel) {
+  class_means(ctx, a.x, a.classes, class_means_options{}, a.out);
+  kmeans(ctx, a.x, kmeans_options{}, a.out);
+  kmeans_per_class(ctx, a.x, a.classes, 2, kmeans_options{}, a.out);
+  medoids(ctx, a.x, a.y);
+  farthest_point_anchors(ctx, a.x, 2);
+  craft::gather(ctx, a.x, a.index, a.out);
+  gather_pullback(ctx, a.x, a.index, a.dx);
+  bandwidth_scale(ctx, a.x, a.y, bandwidth{});
+  two_sample_test(ctx, a.x, a.y, kernel);
+}
 
-CRAFT_FOR_STORED(double, double)
-CRAFT_FOR_STORED(float, float)
-CRAFT_FOR_STORED(float, __half)
-CRAFT_FOR_STORED(float, __nv_bfloat16)
+}  // namespace
 
-// ---- for every pair function
-#define CRAFT_FOR_KERNEL(T, ...)                                                                                           \
-  template void cuda_engine::quadratic_form<T, __VA_ARGS__>(const rows<T>&, index_t, const __VA_ARGS__&,                   \
-                                                            const form_weights<T, number>&, bool, bool, double*,           \
-                                                            const pull<T>&);                                               \
-  template void cuda_engine::linear_form<T, __VA_ARGS__>(const rows<T>&, index_t, index_t, const __VA_ARGS__&, bool,       \
-                                                         double*, const pull<T>&);
-#define CRAFT_FOR_SIMILARITY(T, S, ...)                                                                                    \
-  template void cuda_engine::map<T, __VA_ARGS__, S>(const rows<T>&, const rows<T>&, const __VA_ARGS__&, const number&,     \
-                                                    const place<S>&);                                                      \
-  template void cuda_engine::map_pullback<T, __VA_ARGS__, S>(const rows<T>&, const rows<T>&, const __VA_ARGS__&,           \
-                                                             const number&, const input<S>&, double*, const pull<T>&,      \
-                                                             const pull<T>&);
-#define CRAFT_FOR_PAIR_FUNCTION(...)                        \
-  CRAFT_FOR_KERNEL(double, __VA_ARGS__<double>)             \
-  CRAFT_FOR_KERNEL(float, __VA_ARGS__<float>)               \
-  CRAFT_FOR_SIMILARITY(double, double, __VA_ARGS__<double>) \
-  CRAFT_FOR_SIMILARITY(float, float, __VA_ARGS__<float>)    \
-  CRAFT_FOR_SIMILARITY(float, __half, __VA_ARGS__<float>)   \
-  CRAFT_FOR_SIMILARITY(float, __nv_bfloat16, __VA_ARGS__<float>)
-
-CRAFT_FOR_PAIR_FUNCTION(gaussian)
-CRAFT_FOR_PAIR_FUNCTION(laplacian)
-CRAFT_FOR_PAIR_FUNCTION(inverse_multiquadric)
-CRAFT_FOR_PAIR_FUNCTION(rational_quadratic)
-CRAFT_FOR_PAIR_FUNCTION(negative_distance)
-CRAFT_FOR_PAIR_FUNCTION(dot_product)
-CRAFT_FOR_PAIR_FUNCTION(cosine)
-CRAFT_FOR_PAIR_FUNCTION(gaussians)
-CRAFT_FOR_PAIR_FUNCTION(any_kernel)
-
-// Craft's "multiscale": a sum of four.
-template <class T>
-using four_multiquadrics =
-    kernel_sum<kernel_sum<kernel_sum<inverse_multiquadric<T>, inverse_multiquadric<T>>, inverse_multiquadric<T>>,
-               inverse_multiquadric<T>>;
-CRAFT_FOR_KERNEL(double, four_multiquadrics<double>)
-CRAFT_FOR_KERNEL(float, four_multiquadrics<float>)
-template void cuda_engine::map<double, four_multiquadrics<double>, double>(const rows<double>&, const rows<double>&,
-                                                                           const four_multiquadrics<double>&, const number&,
-                                                                           const place<double>&);
-template void cuda_engine::map<float, four_multiquadrics<float>, float>(const rows<float>&, const rows<float>&,
-                                                                        const four_multiquadrics<float>&, const number&,
-                                                                        const place<float>&);
+extern void (*const every_call[4])(const cuda&, const void*, const gaussians<>&, const any_kernel<>&);
+template <class S>
+void calls(const cuda& ctx, const void* a, const gaussians<>& several, const any_kernel<>& any) {
+  const auto& given = *static_cast<const arguments<S>*>(a);
+  kernels(ctx, given, several, any);
+  losses(ctx, given, several);
+  rows_of(ctx, given, several);
+}
+void (*const every_call[4])(const cuda&, const void*, const gaussians<>&, const any_kernel<>&) = {
+    calls<double>, calls<float>, calls<__half>, calls<__nv_bfloat16>};
 
 }  // namespace craft::engine

@@ -27,7 +27,7 @@ struct read_quads {
   index_t end;
   float* out;
   __device__ void operator()(index_t q) const {
-    const craft::engine::quad<float> read = craft::engine::quad_at(line, 4 * q, end, -1.0f);
+    const craft::engine::quad<float> read = craft::engine::quad_at(line + 4 * q, end - 4 * q, -1.0f);
     for (int c = 0; c < 4; ++c) out[4 * q + c] = read.v[c];
   }
 };

@@ -24,7 +24,7 @@
 #include <vector>
 
 #include "craft/context.hpp"
-#include "craft/engine/contract.hpp"
+#include "craft/objective.hpp"
 #include "craft/view.hpp"
 #ifdef CRAFT_TEST_CUDA
 #include "craft/cuda.cuh"

@@ -1,189 +1,119 @@
-// A second device: plain double loops over all pairs, on the host. It shows what a new device has to provide
+// A second device: plain double loops over all pairs, on the host. It shows all that a new device has to provide
 // (docs/add_a_device.md), and it is the slow, obvious form that the tiled engine is compared with.
-//
-// What concerns single rows (loading, norms, targets, storing) is taken over from the CPU engine; what concerns pairs is here.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <vector>
 
-#include "craft/engine/cpu_engine.hpp"
+#include "craft/engine/element.hpp"
 
 namespace craft_test {
 
-class plain;
+using namespace craft::engine;
+using craft::index_t;
+struct plain : craft::cpu {  // its context: the CPU's, with the engine exchanged
+  using engine = class plain_engine;
+  using craft::cpu::cpu;
+};
 
-class plain_engine : public craft::engine::cpu_engine {
+class plain_engine : public scratch {  // which gives take<T>(n)
  public:
-  template <class T>
-  using rows = craft::engine::rows<T>;
-  template <class T>
-  using pull = craft::engine::pull<T>;
-  template <class T>
-  using softmax = craft::engine::softmax<T>;
-  using index_t = craft::index_t;
-
-  using cpu_engine::cpu_engine;
-
-  template <class T, class K>
-  void quadratic_form(const rows<T>& z, index_t split, const K& k, const craft::engine::form_weights<T>& w,
-                      bool skip_diagonal, bool parameters, double* totals, const pull<T>& g) {
-    for (index_t i = 0; i < z.n; ++i)
-      for (index_t j = 0; j < z.n; ++j) {
-        if (i == j && skip_diagonal) continue;
-        const double block = (i < split) != (j < split) ? w.across : i < split ? w.within_x : w.within_y;
-        const double u = block * double(w.per_row[i]) * double(w.per_row[j]);
-        const auto [s, a, b] = scalars_of<K>(z, i, z, j);
-        totals[0] += u * double(k.value(s, a, b));
-        if (parameters)
-          k.parameters(
-              s, a, b, [&](int q, T dk) { totals[1 + q] += u * double(dk); },
-              [&](int q, T dk) { totals[1 + k.weights() + q] += u * double(dk); });
-        const bool moves = i != j || !K::translation_invariant;
-        if (g.wanted() && moves) pull_pair(z, i, z, j, k.partials(s, a, b), T(u), g, g);
-      }
+  explicit plain_engine(const plain& ctx) : scratch(ctx.scratch()), ctx_(ctx) {}
+  const plain& context() const { return ctx_; }
+  template <class T> T* zeros(index_t n) { return std::fill_n(take<T>(n), n, T(0)) - n; }
+  template <class T> T* on_host(T* p, index_t) { return p; }
+  template <class T> void from_host(const T* host, index_t n, T* p) { std::copy(host, host + (host == p ? 0 : n), p); }
+  template <class Step> void each(index_t n, const Step& step) {
+    for (index_t i = 0; i < n; ++i) step(i);
   }
-
-  template <class T, class K, class S>
-  void map(const rows<T>& x, const rows<T>& y, const K& k, double scale, const craft::matrix_view<S>& out) {
-    for (index_t i = 0; i < x.n; ++i)
-      for (index_t j = 0; j < y.n; ++j) {
-        const auto [s, a, b] = scalars_of<K>(x, i, y, j);
-        out.row(i)[j] = S(T(scale) * k.value(s, a, b));
-      }
+  template <class Step> void each_row(index_t n, index_t, const Step& step) {
+    each(n, [&](index_t i) { step(i, single_lane()); });
   }
-
-  template <class T, class K, class S>
-  void map_pullback(const rows<T>& x, const rows<T>& y, const K& k, double scale,
-                    const craft::matrix_view<const S>& dout, double* totals, const pull<T>& gx, const pull<T>& gy) {
-    for (index_t i = 0; i < x.n; ++i)
-      for (index_t j = 0; j < y.n; ++j) {
-        const auto [s, a, b] = scalars_of<K>(x, i, y, j);
-        const auto p = k.partials(s, a, b);
-        const T u = T(scale) * T(dout.row(i)[j]);
-        if (!craft::engine::is_linear<K>::value) totals[0] += double(u) * double(p.value);
-        pull_pair(x, i, y, j, p, u, gx, gy);
-      }
+  template <class Step> void each_group(const index_t* index, index_t n, index_t k, index_t, const Step& step) {
+    each(k, [&](index_t c) { step(c, single_lane(), members_by_search<single_lane>{index, n, c, {}}); });
   }
-
-  template <class T>
-  T* log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col, bool by_column,
-                 bool) {
-    reduce(x, y, by_row);
-    if (by_column) reduce(y, x, by_col);
-    return nullptr;
+  template <class Fold> void fold(index_t n, const Fold& f) {
+    auto s = f.start();
+    each(n, [&](index_t i) { f.add(s, i); });
+    f.finish(s);
   }
-
-  template <class T>
-  void softmax_pullback(const rows<T>& x, const rows<T>& y, const softmax<T>& by_row, const softmax<T>& by_col,
-                        bool by_column, T*, const pull<T>& gx, const pull<T>& gy) {
-    for (index_t i = 0; i < x.n; ++i)
-      for (index_t j = 0; j < y.n; ++j) {
-        const T z = dot_of(x, i, y, j);
-        T u = weight_of(by_row, i, j, z);
-        if (by_column) u += weight_of(by_col, j, i, z);
-        pull_pair(x, i, y, j, {z, T(1), T(0), T(0)}, u, gx, gy);
-      }
+  template <class Fold> void fold_rows(index_t n, index_t, const Fold& f) {
+    auto s = f.start();
+    each(n, [&](index_t i) { f.add(s, i, single_lane()); });
+    f.finish(s);
   }
-
-  template <class T>
-  void sigmoid_loss(const rows<T>& x, const rows<T>& y, const T* row_id, const T* col_id, double bias, double scale,
-                    double* totals, const pull<T>& gx, const pull<T>& gy) {
-    for (index_t i = 0; i < x.n; ++i)
-      for (index_t j = 0; j < y.n; ++j) {
-        const double sign = row_id[i] == col_id[j] ? 1 : -1;
-        const T z = dot_of(x, i, y, j);
-        const double u = -sign * (double(z) + bias);
-        totals[0] += scale * (std::max(u, 0.0) + std::log1p(std::exp(-std::abs(u))));
-        const double w = -sign * scale / (1 + std::exp(-u));
-        totals[1] += w;
-        if (gx.wanted()) pull_pair(x, i, y, j, {z, T(1), T(0), T(0)}, T(w), gx, gy);
-      }
-  }
-
-  template <class T>
-  void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
-    for (index_t i = 0; i < x.n; ++i) {
-      distance[i] = std::numeric_limits<T>::infinity();
-      for (index_t j = 0; j < y.n; ++j) {
-        if (std::isinf(y.squared[j])) continue;
-        const T d = distance_of(x, i, y, j);
-        if (!(d < distance[i])) continue;
-        distance[i] = d;
-        index[i] = j;
-      }
+  template <class Fold> void fold_columns(index_t n, index_t d, const Fold& f) {
+    for (index_t k = 0; k < d; ++k) {
+      auto s = f.start();
+      each(n, [&](index_t i) { f.add(s, i, k); });
+      f.finish(k, s);
     }
   }
-
-  template <class T>
-  void distance_of_rank(const rows<T>& x, index_t rank, craft::engine::ranked_distance* out) {
-    std::vector<craft::engine::ranked_distance> all;
+  template <class T> void square_norms(const rows<T>& x) { each_row(x.n, x.d, square_norms_step<T>{x}); }
+  // (i, j) and (j, i) each give the gradient of their row.
+  template <class T, class Element> void square(const square_sweep<T>& told, const Element& element) {
+    rectangle(rectangle_sweep<T>{told.z, told.z, 0, told.with_itself, told.totals, told.g}, element, told.parameters);
+  }
+  template <class T, class Element> void rectangle(const rectangle_sweep<T>& told, const Element& element, int parameters = 0) {
+    const auto& [x, y, offset, meets_itself, totals, gx, gy, kept] = told;
     for (index_t i = 0; i < x.n; ++i)
-      for (index_t j = i + 1; j < x.n; ++j) all.push_back({double(distance_of(x, i, x, j)), i, j});
+      for (index_t j = 0; j < y.n; ++j) {
+        const bool itself = offset >= 0 && offset + i == j;
+        if (itself && !meets_itself) continue;
+        const auto block = element.block(i, j);
+        const auto row = element.row(i);
+        const auto column = element.column(place<T>{j});
+        const T D = squared_distance(x.row(i), y.row(j), x.d, single_lane()), a = Element::norms ? x.squared[i] : T(0);
+        pair_scalars<T> seen{dot(x.row(i), y.row(j), x.d, single_lane()), a, Element::norms ? y.squared[j] : T(0)};
+        if (Element::radial) seen = pair_scalars<T>::at_distance(D);
+        pair<T> out;
+        if constexpr (Element::radial) out = element(block, row, column, distance<T>{D});
+        if constexpr (!Element::radial) out = element(block, row, column, seen);
+        if (itself) out = with_itself(element, block, row, column, a);
+        const double by = element.share(block) * double(element.count(row));
+        if (Element::totals > 0) totals[0] += by * double(out.value);
+        if (Element::totals > 1) totals[1] += double(out.second);
+        if constexpr (has_parameters<Element>::value)
+          if (parameters > 0) element.parameters(column, seen, [by, to = totals](int q, T k) { to[1 + q] += by * double(k); });
+        if (Element::radial) out.by_row = out.by_column = T(-0.5) * out.weight;
+        for (index_t k = 0; Element::weighs && k < x.d; ++k) {
+          const T xk = x.row(i)[k], yk = y.row(j)[k], two = Element::norms ? T(2) : T(0);
+          if (gx.gradient) gx.gradient[i * x.d + k] += out.weight * yk + two * out.by_row * xk;
+          if (gy.gradient) gy.gradient[j * x.d + k] += out.weight * xk + two * out.by_column * yk;
+        }
+      }
+  }
+  template <class T>
+  T* log_sum_exp(const rows<T>& x, const rows<T>& y, const softmax<T>& s, const softmax<T>& by_col, bool both, bool) {
+    for (index_t i = 0; i < x.n; ++i) {
+      softmax_part<T> all = softmax_part<T>::none(T());
+      for (index_t j = 0; j < y.n; ++j) {
+        const T z = dot(x.row(i), y.row(j), x.d, single_lane());
+        all.join({z, T(1), z * target_of(s, i, j)});
+      }
+      s.lse[i] = all.highest + std::log(all.sum), s.target_dot[i] = all.target;
+    }
+    return both ? log_sum_exp(y, x, by_col, s, false, false) : nullptr;
+  }
+  static constexpr bool products_depend_on_place = false;
+  template <class T> void nearest(const rows<T>& x, const rows<T>& y, index_t* index, T* distance) {
+    std::fill_n(distance, x.n, craft::math::limits<T>::infinity);
+    for (index_t i = 0; i < x.n; ++i)
+      for (index_t j = 0; j < y.n; ++j) {
+        const T D = squared_distance(x.row(i), y.row(j), x.d, single_lane());
+        if (y.squared[j] < craft::math::limits<T>::infinity && D < distance[i]) distance[i] = D, index[i] = j;
+      }
+  }
+  template <class T> void distance_of_rank(const rows<T>& x, index_t rank, ranked_distance* out) {
+    std::vector<ranked_distance> all;
+    for (index_t i = 0; i < x.n; ++i)
+      for (index_t j = i + 1; j < x.n; ++j) all.push_back({squared_distance(x.row(i), x.row(j), x.d, single_lane()), i, j});
     std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.value < b.value; });
     *out = all[std::size_t(rank)];
   }
 
  private:
-  template <class T>
-  static auto row(T* x, index_t i, index_t d) {
-    using vector = Eigen::Matrix<std::remove_const_t<T>, 1, Eigen::Dynamic>;
-    return Eigen::Map<std::conditional_t<std::is_const_v<T>, const vector, vector>>(x + i * d, d);
-  }
-  template <class T>
-  static T dot_of(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
-    return row(x.data, i, x.d).dot(row(y.data, j, y.d));
-  }
-  template <class T>
-  static T distance_of(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
-    return (row(x.data, i, x.d) - row(y.data, j, y.d)).squaredNorm();
-  }
-  // What k looks at: of a function of the distance the distance, from the rows.
-  template <class K, class T>
-  static craft::engine::pair_scalars<T> scalars_of(const rows<T>& x, index_t i, const rows<T>& y, index_t j) {
-    if (K::translation_invariant) return craft::engine::pair_scalars<T>::at_distance(distance_of(x, i, y, j));
-    return {dot_of(x, i, y, j), x.squared[i], y.squared[j]};
-  }
-  // d(u k)/dx_i = u (k_s y_j + 2 k_a x_i), and the mirror
-  template <class T>
-  static void pull_pair(const rows<T>& x, index_t i, const rows<T>& y, index_t j, const craft::pair_partials<T>& k, T u,
-                        const pull<T>& gx, const pull<T>& gy) {
-    if (gx.gradient) row(gx.gradient, i, x.d) += u * (k.ds * row(y.data, j, y.d) + T(2) * k.da * row(x.data, i, x.d));
-    if (gy.gradient) row(gy.gradient, j, y.d) += u * (k.ds * row(x.data, i, x.d) + T(2) * k.db * row(y.data, j, y.d));
-  }
-  template <class T>
-  static T target_of(const softmax<T>& s, index_t i, index_t j) {
-    if (s.soft) return s.keep * s.soft[i * s.soft_stride + j] + s.base;
-    return (s.id[i] == s.other_id[j] ? s.hit[i] : T(0)) + s.base;
-  }
-  template <class T>
-  static T weight_of(const softmax<T>& s, index_t i, index_t j, T z) {
-    return s.weight[i] * (s.mass[i] * std::exp(z - s.lse[i]) - target_of(s, i, j));
-  }
-  template <class T>
-  static void reduce(const rows<T>& x, const rows<T>& y, const softmax<T>& s) {
-    for (index_t i = 0; i < x.n; ++i) {
-      T largest = -std::numeric_limits<T>::infinity(), sum = 0;
-      s.target_dot[i] = 0;
-      for (index_t j = 0; j < y.n; ++j) largest = std::max(largest, dot_of(x, i, y, j));
-      for (index_t j = 0; j < y.n; ++j) {
-        const T z = dot_of(x, i, y, j);
-        sum += std::exp(z - largest);
-        s.target_dot[i] += z * target_of(s, i, j);
-      }
-      s.lse[i] = largest + std::log(sum);
-    }
-  }
-};
-
-/// Its context: the CPU's, with the engine exchanged.
-class plain : public craft::cpu {
- public:
-  using engine = plain_engine;
-  using craft::cpu::cpu;
+  const plain& ctx_;
 };
 
 }  // namespace craft_test

@@ -453,6 +453,8 @@ def load_global(t, i, m, o):
     if address is None:
         return t.put(to, [None] * width(i), i)
     region = address >> REGION_BITS
+    if region == 0:  # a pointer that another thread has put into shared memory, where this one has seen 0
+        return t.put(to, [None] * width(i), i)
     if not 1 <= region <= len(t.regions):
         raise Stuck(f"a load from nowhere ({address:#x}) at {i.address:04x}: {i.text}")
     element, offset = t.regions[region - 1], address & ((1 << REGION_BITS) - 1)

@@ -2,7 +2,10 @@
 #pragma once
 
 #include "craft/cuda.hpp"
-#include "craft/engine/launch.cuh"
-#include "craft/engine/rows.cuh"
-#include "craft/engine/pairs.cuh"
 #include "craft/engine/fused.cuh"
+#include "craft/engine/nearest.cuh"
+#include "craft/engine/parameters.cuh"
+#include "craft/engine/rows.cuh"
+#include "craft/engine/softmax.cuh"
+#include "craft/engine/sweep.cuh"
+#include "craft/engine/tensor.cuh"

@@ -60,23 +60,6 @@ class current_device {
   bool changed_ = false;
 };
 
-/// A number that a kernel uses: `factor`, or `factor` times the number at an address in device memory, read when the
-/// kernel runs.
-struct device_number {
-  double factor = 0;
-  const void* at = nullptr;
-  bool is_double = true;
-
-  device_number() = default;
-  device_number(double value) : factor(value) {}  // NOLINT: 0.5 is a number
-  device_number(double factor_, const void* at_, bool is_double_) : factor(factor_), at(at_), is_double(is_double_) {}
-  CRAFT_HOST_DEVICE explicit operator double() const {
-    if (at == nullptr) return factor;
-    return factor * (is_double ? *static_cast<const double*>(at) : double(*static_cast<const float*>(at)));
-  }
-  friend device_number operator*(double f, const device_number& n) { return {f * n.factor, n.at, n.is_double}; }
-};
-
 }  // namespace engine
 
 /// How products of float matrices are made on a GPU. Double always runs in double; float, half and bfloat16 inputs are
@@ -111,8 +94,8 @@ inline int cuda_devices() {
 ///
 /// Graph capture: run the call once before (or reserve workspace_bytes), since scratch memory cannot grow meanwhile, and
 /// give labels and weights in device memory. From then on the context keeps every piece of scratch memory, which the graph uses,
-/// also when later calls need more: the context must outlive the graph, and graphs and calls of one context stand in one stream or
-/// are ordered by the caller. Throws device_error: no device, or a CUDA or cuBLAS call that failed.
+/// also when later calls need more: the context must outlive the graph, and graphs and calls of one context stand in one stream
+/// or are ordered by the caller. Throws device_error: no device, or a CUDA or cuBLAS call that failed.
 class cuda {
  public:
   static constexpr craft::memory space = craft::memory::device;  ///< where inputs and outputs lie

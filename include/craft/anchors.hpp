@@ -2,9 +2,9 @@
 // rows, and subsets drawn anew each step. All seeded, and the same for any number of threads. Functions that choose
 // rows return their indices, so that parallel anchors of two modalities are the same indices gathered from both.
 //
-// Sources: J. Sun et al., "Craft", arXiv 2407.15894 (static anchors: class means; stochastic anchors); D. Arthur and S. Vassilvitskii,
-// "k-means++", SODA 2007; I. Dhillon and D. Modha, Machine Learning 42 (2001) (spherical k-means); T. Gonzalez, Theor. Comput.
-// Sci. 38 (1985) (farthest point).
+// Sources: J. Sun et al., "Craft", arXiv 2407.15894 (static anchors: class means; stochastic anchors); D. Arthur and S.
+// Vassilvitskii, "k-means++", SODA 2007; I. Dhillon and D. Modha, Machine Learning 42 (2001) (spherical k-means); T. Gonzalez,
+// Theor. Comput. Sci. 38 (1985) (farthest point).
 #pragma once
 
 #include <algorithm>
@@ -12,9 +12,10 @@
 #include <limits>
 #include <vector>
 
-#include "craft/engine/checks.hpp"
 #include "craft/engine/cpu_engine.hpp"
-#include "craft/engine/kmeans.hpp"
+#include "craft/steps/checks.hpp"
+#include "craft/steps/columns.hpp"
+#include "craft/steps/kmeans.hpp"
 
 namespace craft {
 
@@ -55,24 +56,24 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
   require<shape_error>(classes > 0, "class_means: out has no rows, expected one per class");
   check.destination("out", to, classes, d);
   check.labels_of("labels", y, "x", classes, 0, e);
-  if (const labels seen = e.seen(y); !seen.empty()) {
-    index_t* rows = e.template host_zeros<index_t>(classes);
-    for (index_t i = 0; i < n; ++i) ++rows[seen[i]];
+  if (const labels on_host = seen(e, y); !on_host.empty()) {
+    engine::host_zeros<index_t> rows(e, classes);
+    for (index_t i = 0; i < n; ++i) ++rows[on_host[i]];
     for (index_t c = 0; c < classes; ++c)
       require<label_error>(rows[c] > 0, "class_means: class ", c, " has no rows");
   }
   check.no_overlap();
-  const index_t* group = e.indices(y);
+  const index_t* group = engine::converted<index_t>(e, y);
   index_t* counts = e.template take<index_t>(classes);
 
-  engine::rows<T> r = e.template take_rows<T>(n, d);
+  engine::rows<T> r = engine::take_rows<T>(e, n, d);
   T *means = e.template take<T>(classes * d), *norms = e.template take<T>(std::max(n, classes));
-  e.fill(means, classes * d, std::numeric_limits<T>::quiet_NaN());  // of a class that nobody could see to have no rows
-  e.load(xv, r.data);
-  if (options.normalise) e.normalise(r.data, n, d, norms);
-  e.group_means(r, group, classes, means, counts);
-  if (options.normalise) e.normalise(means, classes, d, norms);
-  e.store(means, overwrite(to), 1.0);
+  fill(e, means, classes * d, std::numeric_limits<T>::quiet_NaN());  // of a class that nobody could see to have no rows
+  load(e, xv, r.data);
+  if (options.normalise) normalise(e, r.data, n, d, norms);
+  group_means(e, r, group, classes, means, counts);
+  if (options.normalise) normalise(e, means, classes, d, norms);
+  store(e, means, overwrite(to), 1.0);
 }
 
 namespace engine {
@@ -97,13 +98,13 @@ matrix_view<const S, M> row_of(const matrix_view<const S, M>& x, index_t i) {
 /// Loads x for k-means: unit rows if spherical, else centred (`mean`, set here, is what was subtracted, else zeros).
 template <class T, class Engine, class S, memory M>
 rows<T> load_for_kmeans(Engine& e, const checks& check, const matrix_view<const S, M>& x, bool spherical, double*& mean) {
-  rows<T> r = e.template take_rows<T>(x.rows(), x.cols());
-  e.load(x, r.data);
+  rows<T> r = engine::take_rows<T>(e, x.rows(), x.cols());
+  load(e, x, r.data);
   mean = e.template zeros<double>(x.cols());
   if (spherical) {
-    e.normalise(r.data, r.n, r.d, e.template take<T>(r.n));
+    normalise(e, r.data, r.n, r.d, e.template take<T>(r.n));
   } else {
-    e.centre(r.data, r.n, r.d, mean);
+    centre(e, r.data, r.n, r.d, mean);
     check.squarable("x", r.data, r.n * r.d, r.d, e);
   }
   e.square_norms(r);
@@ -112,9 +113,9 @@ rows<T> load_for_kmeans(Engine& e, const checks& check, const matrix_view<const 
 
 }  // namespace engine
 
-/// k-means by Lloyd's iteration: k = rows of `centres` (k x d, overwritten). Empty clusters take the row farthest from its centre.
-/// Seeded by k-means++; the same seed gives the same bits for any number of threads. Equal rows share a cluster, always: with
-/// fewer different rows than k some clusters stay empty, with a copy of a row as their centre (kmeans_result::distinct).
+/// k-means by Lloyd's iteration: k = rows of `centres` (k x d, overwritten). Empty clusters take the row farthest from its
+/// centre. Seeded by k-means++; the same seed gives the same bits for any number of threads. Equal rows share a cluster, always:
+/// with fewer different rows than k some clusters stay empty, with a copy of a row as their centre (kmeans_result::distinct).
 /// Throws shape_error (k > n), option_error, data_error (NaN or infinity, whether or not the context looks for them; unless
 /// spherical, numbers whose squared distances are not in the range of the computing type), alias_error.
 /// Cost per iteration: n k d multiply-adds; memory O(n d).
@@ -138,17 +139,17 @@ kmeans_result kmeans(const Context& ctx, const X& x, const kmeans_options& optio
   engine::kmeans_problem<typename Context::engine, T> problem(e, r, k, options);
   const kmeans_result result = problem.solve(0);
   T* found = e.template take<T>(k * d);
-  e.copy(problem.centres(), k * d, found);
-  e.each(k * d, engine::add_mean_step<T>{found, mean, d});
+  copy(e, problem.centres(), k * d, found);
+  add(e, found, k, d, mean);
   // As they were, since what is centred and back again may be wrong by a rounding.
   for (index_t c = 0; !options.spherical && c < index_t(problem.copied().size()); ++c)
-    if (const index_t row = problem.copied()[c]; row >= 0) e.load(engine::row_of(xv, row), found + c * d);
-  e.store(found, overwrite(to), 1.0);
+    if (const index_t row = problem.copied()[c]; row >= 0) load(e, engine::row_of(xv, row), found + c * d);
+  store(e, found, overwrite(to), 1.0);
   return result;
 }
 
-/// k-means within every class: rows [c p, (c + 1) p) of `centres` (C p x d, overwritten) are those of class c; assignments count the
-/// same way. Throws also label_error, for a label outside [0, C) or a class with fewer than p rows.
+/// k-means within every class: rows [c p, (c + 1) p) of `centres` (C p x d, overwritten) are those of class c; assignments count
+/// the same way. Throws also label_error, for a label outside [0, C) or a class with fewer than p rows.
 template <class Context, class X, class Out>
 kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, index_t classes,
                                const kmeans_options& options, Out&& centres) {
@@ -169,7 +170,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   require<option_error>(options.start.empty(), "kmeans_per_class: takes no rows to start from");
   check.destination("centres", to, to.rows(), d);
   check.label_count("labels", y, "x", e);
-  const auto members = engine::rows_by_class(check, e.seen(y, true), classes);
+  const auto members = engine::rows_by_class(check, seen(e, y, true), classes);
   for (index_t c = 0; c < classes; ++c)
     require<label_error>(index_t(members[c].size()) >= per_class, "kmeans_per_class: class ", c, " has ",
                          members[c].size(), " rows, expected at least ", per_class);
@@ -184,13 +185,13 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   for (index_t c = 0; c < classes; ++c) {
     typename Context::engine inner(ctx);  // its memory goes back after each class
     const index_t size = index_t(members[c].size());
-    engine::rows<T> of_class = inner.template take_rows<T>(size, d);
-    inner.gather(matrix_view<const T, Context::space>(r.data, r.n, d), inner.indices(members[c]),
+    engine::rows<T> of_class = engine::take_rows<T>(inner, size, d);
+    gather(inner, matrix_view<const T, Context::space>(r.data, r.n, d), engine::converted<index_t>(inner, labels(members[c])),
                  matrix_view<T, Context::space>(of_class.data, size, d));
     inner.square_norms(of_class);
     engine::kmeans_problem<typename Context::engine, T> problem(inner, of_class, per_class, options);
     const kmeans_result part = problem.solve(std::uint64_t(c));
-    inner.copy(problem.centres(), per_class * d, found + c * per_class * d);
+    copy(inner, problem.centres(), per_class * d, found + c * per_class * d);
     for (index_t i = 0; i < size; ++i) result.assignment[members[c][i]] = c * per_class + part.assignment[i];
     for (index_t a = 0; !options.spherical && a < index_t(problem.copied().size()); ++a)
       if (const index_t row = problem.copied()[a]; row >= 0) copied[c * per_class + a] = members[c][row];
@@ -198,10 +199,10 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
     result.distinct += part.distinct;
     result.iterations = std::max(result.iterations, part.iterations);
   }
-  e.each(to.rows() * d, engine::add_mean_step<T>{found, mean, d});
+  add(e, found, to.rows(), d, mean);
   for (index_t a = 0; a < to.rows(); ++a)
-    if (copied[a] >= 0) e.load(engine::row_of(xv, copied[a]), found + a * d);
-  e.store(found, overwrite(to), 1.0);
+    if (copied[a] >= 0) load(e, engine::row_of(xv, copied[a]), found + a * d);
+  store(e, found, overwrite(to), 1.0);
   return result;
 }
 
@@ -224,13 +225,13 @@ std::vector<index_t> medoids(const Context& ctx, const X& x, const C& centres) {
   check.finite_input("centres", cv, e);
   // Centred together, on the mean of x.
   const index_t n = xv.rows();
-  const engine::rows<T> all = e.template take_rows<T>(n + k, d);
+  const engine::rows<T> all = engine::take_rows<T>(e, n + k, d);
   const engine::rows<T> r{all.data, n, d, all.squared}, c{all.data + n * d, k, d, all.squared + n};
   double* mean = e.template take<double>(d);
-  e.load(xv, r.data);
-  e.centre(r.data, n, d, mean);
-  e.load(cv, c.data);
-  e.subtract(c.data, k, d, mean);
+  load(e, xv, r.data);
+  centre(e, r.data, n, d, mean);
+  load(e, cv, c.data);
+  subtract(e, c.data, k, d, mean);
   check.squarable("x and centres", all.data, (n + k) * d, d, e);
   e.square_norms(all);
   index_t* index = e.template take<index_t>(k);
@@ -289,15 +290,15 @@ std::vector<index_t> farthest_point_anchors(const Context& ctx, const X& x, inde
   require<shape_error>(count >= 1 && count <= n, "farthest_point_anchors: expected 1 to ", n, " anchors, got ", count);
   require<option_error>(start >= 0 && start < n, "farthest_point_anchors: start row ", start, " is not in [0, ", n, ")");
   // Distances are taken from differences here, so that the rows stay as they are, and equal distances equal.
-  const engine::rows<T> r = e.template take_rows<T>(n, xv.cols());
-  e.load(xv, r.data);
+  const engine::rows<T> r = engine::take_rows<T>(e, n, xv.cols());
+  load(e, xv, r.data);
   if (metric == metric::cosine)
-    e.normalise(r.data, n, r.d, r.squared);
+    normalise(e, r.data, n, r.d, r.squared);
   else
     check.squarable("x", r.data, n * r.d, r.d, e);
   index_t* chosen = e.template take<index_t>(count);
-  e.fill(chosen, 1, start);
-  e.farthest_points(r, count, chosen);
+  fill(e, chosen, 1, start);
+  farthest_points(e, r, count, chosen);
   const index_t* found = e.on_host(chosen, count);
   return std::vector<index_t>(found, found + count);
 }
@@ -318,7 +319,7 @@ void gather(const Context& ctx, const X& x, const std::vector<index_t>& indices,
     require<option_error>(i >= 0 && i < xv.rows(), "gather: index ", i, " is not in [0, ", xv.rows(), ")");
   check.destination("out", to, count, d);
   check.no_overlap();
-  e.gather(xv, e.indices(indices), to);
+  gather(e, xv, engine::converted<index_t>(e, labels(indices)), to);
 }
 
 /// The pull-back of gather: dx_i = sum of dout_a over all a with index_a = i, n x d; rows not chosen get 0.
@@ -339,8 +340,8 @@ void gather_pullback(const Context& ctx, const U& dout, const std::vector<index_
     require<option_error>(i >= 0 && i < n, "gather_pullback: index ", i, " is not in [0, ", n, ")");
   check.no_overlap();
   T* g = e.template zeros<T>(n * d);
-  e.scatter_add(uv, e.indices(indices), g, n);
-  e.store(g, dx, 1.0);
+  scatter_add(e, uv, engine::converted<index_t>(e, labels(indices)), g, n);
+  store(e, g, dx, 1.0);
 }
 
 }  // namespace craft

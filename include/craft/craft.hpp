@@ -2,6 +2,7 @@
 #pragma once
 
 #include "craft/alignment.hpp"
+#include "craft/alignment_gradients.hpp"
 #include "craft/anchors.hpp"
 #include "craft/any_device.hpp"
 #include "craft/bandwidth.hpp"
@@ -10,7 +11,10 @@
 #include "craft/gradcheck.hpp"
 #include "craft/kernels.hpp"
 #include "craft/mmd.hpp"
+#include "craft/mmd_options.hpp"
+#include "craft/mmd_presets.hpp"
 #include "craft/objective.hpp"
 #include "craft/relative.hpp"
+#include "craft/sigmoid_contrastive.hpp"
 #include "craft/two_sample.hpp"
 #include "craft/view.hpp"

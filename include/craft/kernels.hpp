@@ -136,7 +136,7 @@ struct gaussian : detail::distance_kernel<gaussian<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    const V k = math::exp(D * V(-gamma()));
+    const V k = math::exp_times(D, -gamma());
     return {k, k * V(-gamma())};
   }
   CRAFT_HOST_DEVICE int weights() const { return 0; }
@@ -172,7 +172,7 @@ struct laplacian : detail::distance_kernel<laplacian<T>> {
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
     const V r = math::sqrt(math::max(D, V(floor)));
-    const V k = math::exp(r * V(T(-1) / sigma));
+    const V k = math::exp_times(r, T(-1) / sigma);
     return {k, math::where_positive(D - V(floor), k * V(T(-0.5) / sigma) / r)};
   }
   CRAFT_HOST_DEVICE int weights() const { return 0; }
@@ -245,7 +245,7 @@ inverse_multiquadric(T, T) -> inverse_multiquadric<detail::parameter_t<T>>;
 /// alpha = 1/2, l = c gives the inverse multiquadric of exponent one half, (1 + D / c^2)^(-1/2).
 template <class T = double>
 struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
-  static constexpr bool smooth = true;
+  static constexpr bool smooth = true, heavy = true;
   T length,   ///< bandwidth 0: l, in the units of x
       alpha;  ///< bandwidth 1: the exponent
   /// length > 0, alpha > 0.
@@ -289,15 +289,16 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
     if (math::any_at_least(t, most)) return beyond(D, -math::max(-t, V(-most)));
     const V u = V(T(1)) + t, inverse = V(T(1)) / u;
     const V log1p = math::log(u) + (t - (u - V(T(1)))) * inverse;  // what u has lost of t is not lost
-    const V k = math::exp(log1p * V(-alpha));
+    const V k = math::exp_times(log1p, -alpha);
     return {t, log1p, k, k * V(T(-0.5) / (length * length)) * inverse};  // in this order: k * inverse may be denormal
   }
-  /// The same where t may be clipped: log t = log D - log(2 alpha l^2), and dk/dD = -k alpha / D, which is more than it is for others.
+  /// The same where t may be clipped: log t = log D - log(2 alpha l^2), and dk/dD = -k alpha / D, which is more than it is for
+  /// others.
   template <class V>
   CRAFT_HOST_DEVICE terms<V> beyond(V D, V t) const {
     const T rest = math::log(most) + math::log(T(2)) + math::log(alpha) + T(2) * math::log(length);
     const V log1p = math::log1p(t) + math::max(math::log(D) - V(rest), V(T(0)));
-    const V k = math::exp(log1p * V(-alpha)), near = k * V(T(0.5) / (length * length)) / (V(T(1)) + t);
+    const V k = math::exp_times(log1p, -alpha), near = k * V(T(0.5) / (length * length)) / (V(T(1)) + t);
     return {t, log1p, k, -math::min(near, k * V(alpha) / D)};
   }
   /// log(1 + t) - t / (1 + t). Both are nearly t for small t: there, with w = t / (2 + t), it is
@@ -407,6 +408,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   int count = 0;                            ///< members
   int ratio = 0;                            ///< of successive inverse variances if integer and constant, else 0
   int run = 1;                              ///< members that share an exponential
+  int doubling = 0;                         ///< how many, if all do, each the square of the one before; else 0
   T gamma[capacity],                   ///< 1 / (2 sigma^2)
       beta[capacity],                  ///< weights
       beta_gamma[capacity],            ///< their products
@@ -448,7 +450,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    return ratio == 2 && count <= run ? squares(D) : powers(D);
+    return doubling > 0 ? squares(D) : powers(D);
   }
   CRAFT_HOST_DEVICE int weights() const { return count; }
   CRAFT_HOST_DEVICE int bandwidths() const { return count; }
@@ -457,7 +459,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&& weight, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
     for (int q = 0; q < count; ++q) {  // each by an exponential of its own, since its digits count for themselves here
-      const V k = math::exp(D * V(-gamma[q]));
+      const V k = math::exp_times(D, -gamma[q]);
       weight(order[q], k);
       bandwidth(order[q], V(beta[q]) * k * detail::exponent(D, gamma[q]) * V(T(2) / sigma[q]));
     }
@@ -488,15 +490,22 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
   friend struct gaussians;
   gaussians() = default;  // for as()
 
-  /// From the widest to the narrowest, each the square of the one before.
+  /// From the widest to the narrowest, each the square of the one before: most often five.
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> squares(V D) const {
-    V value(T(0)), slope(T(0)), k = math::exp(D * V(-gamma[0]));
-    for (int q = 0;;) {
-      add(k, q, value, slope);
-      if (++q == count) return {value, slope};
+    const V widest = math::exp_times(D, -gamma[0]);
+    return doubling == 5 ? squares<V, 5>(widest, 5) : squares<V, 0>(widest, count);
+  }
+  /// Known: how many there are, or 0.
+  template <class V, int Known>
+  CRAFT_HOST_DEVICE detail::radial<V> squares(V k, int many) const {
+    V value = k * V(beta[0]), slope = k * V(-beta_gamma[0]);
+    for (int q = 1; q < (Known > 0 ? Known : many); ++q) {
       k = k * k;
+      value = value + k * V(beta[q]);
+      slope = slope - k * V(beta_gamma[q]);
     }
+    return {value, slope};
   }
   /// The same by powers of `ratio`, and with a new exponential after every run of them.
   template <class V>
@@ -504,7 +513,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     V value(T(0)), slope(T(0)), k(T(0));
     for (int q = 0, left = 0; q < count; ++q, --left) {
       if (left == 0) {
-        k = math::exp(D * V(-gamma[q]));
+        k = math::exp_times(D, -gamma[q]);
         left = run;
       } else {
         const V base = k;
@@ -523,6 +532,7 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
     ratio = series_ratio();
     run = 1;
     for (int power = ratio; power > 0 && power <= highest_power; power *= ratio) ++run;
+    doubling = ratio == 2 && count <= run ? count : 0;
   }
   int series_ratio() const {
     if (count < 2) return 0;
@@ -621,6 +631,7 @@ enum class kernel_family { gaussian, laplacian, inverse_multiquadric, rational_q
 template <class T = double>
 struct any_kernel : detail::distance_kernel<any_kernel<T>> {
   static constexpr int capacity = 16;  ///< the most members
+  static constexpr bool heavy = true;
   /// One of the kernels, and its weight.
   struct member {
     kernel_family family = kernel_family::gaussian;  ///< which one

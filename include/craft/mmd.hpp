@@ -9,51 +9,87 @@
 
 #include <string>
 
-#include "craft/bandwidth.hpp"
-#include "craft/engine/sample_weights.hpp"
-#include "craft/kernels.hpp"
+#include "craft/engine/element.hpp"
+#include "craft/mmd_presets.hpp"
+#include "craft/steps/linear_form.hpp"
+#include "craft/steps/sample_weights.hpp"
 
 namespace craft {
 
-/// Which means: all pairs (V-statistic); within a sample without the diagonal (U-statistic, may be negative); or
-/// p = min(n, m) / 2 disjoint pairs (2i, 2i + 1), the mean of k(x, x') + k(y, y') - k(x, y') - k(x', y), in O((n + m) d).
-enum class estimator { biased, unbiased, linear };
-
-/// Scaling of every column to (z - min) / (max - min + eps) before anything else: not at all; each sample by its own
-/// minimum and maximum; or both by the common ones.
-enum class column_scaling { none, minmax_separate, minmax_joint };
-
-/// How mmd is computed.
-struct mmd_options {
-  craft::estimator estimator = estimator::biased;  ///< which means
-  craft::bandwidth bandwidth{};                    ///< the scale M of the squared distances
-  column_scaling columns = column_scaling::none;   ///< scaling of the features before anything else
-  bool column_gradient = true;                     ///< whether the gradient runs through minimum and maximum
-  double column_eps = 1e-8;                        ///< > 0: what a constant column is divided by
-  numbers x_weights{}, y_weights{};  ///< sample weights >= 0, divided by their sum inside; not with the linear estimator
-  scalar upstream = 1.0;             ///< dL/dvalue: multiplies every gradient, not the value
-  double factor = 1, offset = 0;     ///< value = factor * MMD^2 + offset, for the conventions of others
-};
-
-/// Gradients of the value: to x (n x d), y (m x d), the kernel's weights and its bandwidths (as many numbers as
-/// kernel.weights() and kernel.bandwidths(), in that order, as a row or a column). Not wanted unless set.
-/// The bandwidths' gradient holds the scale M of `bandwidth` fixed.
-template <class S, memory M = memory::host>
-struct mmd_gradients {
-  output<S, M> x{}, y{};                            ///< n x d and m x d
-  output<compute_t<S>, M> weights{}, bandwidths{};  ///< as many numbers as the kernel has parameters of that kind
-  output<compute_t<S>, M> x_weights{}, y_weights{};  ///< of the sample weights, n and m numbers; where none are given, at 1 each
-};
-
 namespace engine {
 
+/// The weights of a quadratic form on a stacked sample: u_ij = w_i w_j times the factor of the blocks i and j are in.
+/// Equal weights are exactly 1, so that in float only the kernel's values round, not the 1/n^2.
+template <class T>
+struct form_weights {
+  T* per_row = nullptr;
+  number within_x = 1, within_y = 1, across = -1;
+};
+
+/// What MMD^2 has to do with a pair: sum_ij u_ij k(z_i, z_j), whose weights are those of (i, j) and (j, i).
+template <class T, class K, bool Gradient>
+struct quadratic_form {
+  static constexpr int totals = 1;
+  static constexpr bool reads = true, norms = true, radial = K::translation_invariant, weighs = Gradient, parametric = true;
+  K kernel;
+  form_weights<T> weights;
+  index_t split;  ///< the first row of y
+
+  /// The same with weights.
+  quadratic_form<T, K, true> weighing() const { return {kernel, weights, split}; }
+
+  struct block_side {
+    T twice;
+    double once;
+  };
+  template <class V>
+  struct side {
+    V weight;
+  };
+  CRAFT_HOST_DEVICE block_side block(index_t i, index_t j) const {
+    const bool first = i < split, across = first != (j < split);
+    // As numbers: a choice between the places that hold them would be made in memory.
+    const double once = across ? double(weights.across) : first ? double(weights.within_x) : double(weights.within_y);
+    return {T(2 * once), once};
+  }
+  CRAFT_HOST_DEVICE side<T> row(index_t i) const { return {weights.per_row[i]}; }
+  template <class At>
+  CRAFT_HOST_DEVICE side<typename At::number> column(const At& at) const {
+    return {at.load(weights.per_row)};
+  }
+  template <class Seen, class V = typename Seen::number>
+  CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const side<T>& r, const side<V>& c, const Seen& seen) const {
+    const V none(T(0));
+    if constexpr (!Gradient) return {c.weight * value_of(kernel, seen), none, none, none, none};
+    const T u = b.twice * r.weight;
+    if constexpr (radial) {  // dk/ds = -2 dk/dD
+      const detail::radial<V> k = radial_of(kernel, seen);
+      return {c.weight * k.value, none, V(T(-2) * u) * c.weight * k.slope, none, none};
+    } else {
+      const pair_partials<V> k = partials_of(kernel, seen);
+      const V w = V(u) * c.weight;
+      return {c.weight * k.value, none, w * k.ds, w * k.da, w * k.db};
+    }
+  }
+  /// Only here do 1 / n^2 and the like come in, which would cost a float its digits.
+  CRAFT_HOST_DEVICE double share(const block_side& b) const { return b.once; }
+  CRAFT_HOST_DEVICE T count(const side<T>& r) const { return r.weight; }
+  template <class V, class Add>
+  CRAFT_HOST_DEVICE void parameters(const side<V>& c, const pair_scalars<V>& seen, const Add& add) const {
+    const int count = kernel.weights();
+    kernel.parameters(
+        seen.s, seen.a, seen.b, [&](int q, V k) { add(q, c.weight * k); }, [&](int q, V k) { add(count + q, c.weight * k); });
+  }
+};
+
 /// Which form of a stacked sample is wanted.
-template <class Engine, class T>
+template <class T>
 struct form_terms {
   index_t split = 0;         ///< the first row of y
   index_t linear_pairs = 0;  ///< the linear-time form over so many pairs; 0: the quadratic one
   bool parameters = false, skip_diagonal = false;
-  form_weights<T, typename Engine::number> weights{};  ///< of the quadratic form
+  bool pull_x = true, pull_y = true;  ///< whose gradient is wanted, where any is
+  form_weights<T> weights{};          ///< of the quadratic form
 };
 
 /// All that mmd asks of a pair function, so that the rest of it is compiled once for all of them.
@@ -63,37 +99,31 @@ struct form_kernel {
   bool translation_invariant, linear;
   small_squares small;
   function_ref<void()> check;
-  function_ref<void(Engine&, const rows<T>&, const form_terms<Engine, T>&, double*, const pull<T>&)> form;
+  function_ref<void(Engine&, const rows<T>&, const form_terms<T>&, double*, const pull<T>&)> form;
   function_ref<void(Engine&, const rows<T>&, const rows<T>&, T*)> map;  ///< its values, packed
 };
 
-/// mmd, after the types of its arguments.
-template <class Context, class S, class Gradients>
-void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>& xv,
-                 const matrix_view<const S, Context::space>& yv,
-                 const form_kernel<typename Context::engine, compute_t<S>>& kernel, const mmd_options& options,
-                 const scalar_out<compute_t<S>, Context::space>& value, const Gradients& gradients) {
-  using T = compute_t<S>;
-  const index_t n = xv.rows(), m = yv.rows(), d = xv.cols();
+/// All that can be wrong with the arguments.
+template <class Context, class S, class Kernel, class Gradients>
+[[gnu::cold]] void check_discrepancy(checks& check, typename Context::engine& e, const matrix_view<const S, Context::space>& x,
+                       const matrix_view<const S, Context::space>& y, const Kernel& kernel, const mmd_options& options,
+                       const scalar_out<compute_t<S>, Context::space>& value, const Gradients& gradients) {
+  const index_t n = x.rows(), m = y.rows(), d = x.cols();
   const bool linear = options.estimator == estimator::linear, unbiased = options.estimator == estimator::unbiased;
-
-  typename Context::engine e(ctx);
-  checks check("mmd");
-  check.input("x", xv, e);
-  check.input("y", yv, e);
-  check.same_columns("x", xv, "y", yv);
-  require<shape_error>(!unbiased || (n >= 2 && m >= 2), "mmd: the unbiased estimator needs at least 2 rows of each, got ",
-                       detail::shape(n, d), " and ", detail::shape(m, d));
-  require<shape_error>(!linear || (n >= 2 && m >= 2), "mmd: the linear-time estimator needs at least 2 rows of each, got ",
-                       detail::shape(n, d), " and ", detail::shape(m, d));
+  check.input("x", x, e);
+  check.input("y", y, e);
+  check.same_columns("x", x, "y", y);
+  require<shape_error>((!unbiased && !linear) || (n >= 2 && m >= 2), "mmd: the ", linear ? "linear-time" : "unbiased",
+                       " estimator needs at least 2 rows of each, got ", detail::shape(n, d), " and ", detail::shape(m, d));
   kernel.check();
-  const bool by_sample_weights = gradients.x_weights.wanted() || gradients.y_weights.wanted();
-  require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty() && !by_sample_weights),
+  require<option_error>(!linear || (options.x_weights.empty() && options.y_weights.empty() && !gradients.x_weights.wanted() &&
+                                    !gradients.y_weights.wanted()),
                         "mmd: the linear-time estimator takes no sample weights, and has no gradient of them");
   check.weights("x_weights", options.x_weights, "x", e);
   check.weights("y_weights", options.y_weights, "y", e);
-  require<option_error>(!unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
-                        "mmd: the unbiased estimator needs at least two positive weights in each sample, none of them all but alone");
+  require<option_error>(
+      !unbiased || (check.shared_weights(options.x_weights, e) && check.shared_weights(options.y_weights, e)),
+      "mmd: the unbiased estimator needs at least two positive weights in each sample, none of them all but alone");
   require<option_error>(std::isfinite(options.column_eps) && options.column_eps > 0,
                         "mmd: column_eps must be positive, got ", options.column_eps);
   require<option_error>(std::isfinite(options.factor) && std::isfinite(options.offset),
@@ -107,89 +137,91 @@ void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>&
   check.vector_gradient("gradient of y_weights", gradients.y_weights, m);
   check.value(value);
   check.no_overlap();
+}
 
-  const bool wanted = gradients.x.wanted() || gradients.y.wanted();
-  const bool parameters = gradients.weights.wanted() || gradients.bandwidths.wanted();
-
-  // The stacked sample Z = [X; Y]: scaled by columns, centred where the kernel allows, divided by sqrt(M).
-  rows<T> z = e.template take_rows<T>(n + m, d);
-  e.load(xv, z.data);
-  e.load(yv, z.data + n * d);
-  const bool scale_columns = options.columns != column_scaling::none;
-  const bool jointly = options.columns == column_scaling::minmax_joint;
-  const index_t groups = jointly ? 1 : 2, group_begin[2] = {0, n}, group_size[2] = {jointly ? n + m : n, m};
-  column_range<T> range[2];
-  for (index_t g = 0; scale_columns && g < groups; ++g)
-    range[g] = e.scale_columns(z.data + group_begin[g] * d, group_size[g], d, T(options.column_eps));
-  double* shift = kernel.translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
-  if (kernel.translation_invariant) e.centre(z.data, n + m, d, shift);
-  e.square_norms(z);
-  const index_t used = options.bandwidth.sample == bandwidth_sample::x ? n : n + m;
-  double* sample_mean = e.template take<double>(d);
-  bandwidth_fit* fit =
-      scale_by_bandwidth(e, check, z, used, options.bandwidth.rule, kernel.linear, kernel.small, sample_mean);
-
-  // Value and gradient of w' K w.
-  using number = typename Context::engine::number;
-  const index_t count = 1 + (parameters ? kernel.weights + kernel.bandwidths : 0);
-  double* totals = e.template zeros<double>(count);
-  const pull<T> g = wanted ? e.template take_pull<T>(n + m, d) : pull<T>{};
-  form_terms<typename Context::engine, T> terms;
-  terms.split = n;
-  terms.linear_pairs = linear ? std::min(n, m) / 2 : 0;
-  terms.parameters = parameters;
-  terms.skip_diagonal = unbiased;
-  double* weight_sums = nullptr;
-  if (!linear) {
-    auto& w = terms.weights;
-    w.per_row = e.template take<T>(n + m);
-    if (options.x_weights.empty() && options.y_weights.empty() && !by_sample_weights) {
-      e.fill(w.per_row, n + m, T(1));
-      const double x_pairs = double(n - 1) / double(n), y_pairs = double(m - 1) / double(m);
-      double factors[2];
-      form_factors_step{n, m, unbiased, &x_pairs, &y_pairs, factors}(0);
-      w.within_x = factors[0], w.within_y = factors[1];
-    } else {
-      weight_sums = e.template take<double>(4);
-      double* factors = e.template take<double>(2);
-      e.load_weights(options.x_weights, n, w.per_row, weight_sums);
-      e.load_weights(options.y_weights, m, w.per_row + n, weight_sums + 2);
-      e.each(1, form_factors_step{n, m, unbiased, weight_sums, weight_sums + 2, factors});
-      w.within_x = e.number_at(factors), w.within_y = e.number_at(factors + 1);
-    }
-    w.across = -1 / (double(n) * double(m));
-    // The gradient through M or through common extremes needs that of all rows.
-    const bool coupled = options.bandwidth.gradient || jointly;
-    w.pull_x = gradients.x.wanted() || coupled;
-    w.pull_y = gradients.y.wanted() || coupled;
+/// The weights of the quadratic form of n and m rows. `sums`: of sample weights, what load_weights says of x and of y; null for
+/// equal ones whose gradient nobody wants.
+template <class T, class Engine>
+form_weights<T> weigh_form(Engine& e, index_t n, index_t m, const mmd_options& options, double* sums) {
+  const bool unbiased = options.estimator == estimator::unbiased;
+  form_weights<T> w;
+  w.per_row = e.template take<T>(n + m);
+  w.across = -1 / (double(n) * double(m));
+  if (sums == nullptr) {
+    fill(e, w.per_row, n + m, T(1));
+    const double x_pairs = double(n - 1) / double(n), y_pairs = double(m - 1) / double(m);
+    double factors[2];
+    form_factors_step{n, m, unbiased, &x_pairs, &y_pairs, factors}(0);
+    w.within_x = factors[0], w.within_y = factors[1];
+  } else {
+    double* factors = e.template take<double>(2);
+    load_weights(e, options.x_weights, n, w.per_row, sums);
+    load_weights(e, options.y_weights, m, w.per_row + n, sums + 2);
+    e.each(1, form_factors_step{n, m, unbiased, sums, sums + 2, factors});
+    w.within_x = number_at(factors), w.within_y = number_at(factors + 1);
   }
+  return w;
+}
+
+/// mmd, after the types of its arguments.
+template <class Context, class S, class Gradients>
+void discrepancy(const Context& ctx, const matrix_view<const S, Context::space>& x, const matrix_view<const S, Context::space>& y,
+                 const form_kernel<typename Context::engine, compute_t<S>>& kernel, const mmd_options& options,
+                 const scalar_out<compute_t<S>, Context::space>& value, const Gradients& gradients) {
+  using T = compute_t<S>;
+  using device = typename Context::engine;
+  const index_t n = x.rows(), m = y.rows(), d = x.cols();
+  device e(ctx);
+  checks check("mmd");
+  check_discrepancy<Context, S>(check, e, x, y, kernel, options, value, gradients);
+
+  // What the kernel sees: the stacked sample Z = [X; Y], scaled by columns, centred where the kernel allows, divided by sqrt(M).
+  const rows<T> z = take_rows<T>(e, n + m, d);
+  load(e, x, z.data);
+  load(e, y, z.row(n));
+  const bool jointly = options.columns == column_scaling::minmax_joint;
+  const index_t column_groups = options.columns == column_scaling::none ? 0 : jointly ? 1 : 2;
+  scaled_columns<device, T> columns(e, z, n, column_groups, T(options.column_eps));
+  double* shift = kernel.translation_invariant ? e.template take<double>(d) : e.template zeros<double>(d);
+  if (kernel.translation_invariant) centre(e, z.data, n + m, d, shift);
+  e.square_norms(z);
+  scaled_by_bandwidth<device, T> scale(e, check, z, options.bandwidth.sample == bandwidth_sample::x ? n : n + m,
+                                       options.bandwidth.rule, kernel.linear, kernel.small);
+
+  // Value and gradient of w' K w, or of the linear-time form. The gradient through M or through common extremes needs that of all
+  // rows.
+  const bool wanted = gradients.x.wanted() || gradients.y.wanted(), coupled = options.bandwidth.gradient || jointly;
+  const bool by_sample_weights = gradients.x_weights.wanted() || gradients.y_weights.wanted();
+  const bool weighted = !options.x_weights.empty() || !options.y_weights.empty() || by_sample_weights;
+  form_terms<T> terms;
+  terms.split = n;
+  terms.linear_pairs = options.estimator == estimator::linear ? std::min(n, m) / 2 : 0;
+  terms.parameters = gradients.weights.wanted() || gradients.bandwidths.wanted();
+  terms.skip_diagonal = options.estimator == estimator::unbiased;
+  terms.pull_x = gradients.x.wanted() || coupled, terms.pull_y = gradients.y.wanted() || coupled;
+  double* weight_sums = weighted ? e.template take<double>(4) : nullptr;
+  if (terms.linear_pairs == 0) terms.weights = weigh_form<T>(e, n, m, options, weight_sums);
+  double* totals = e.template zeros<double>(1 + (terms.parameters ? kernel.weights + kernel.bandwidths : 0));
+  const pull<T> g = wanted ? take_pull<T>(e, n + m, d) : pull<T>{};
   kernel.form(e, z, terms, totals, g);
 
   // Back through M, the centring (nothing: the kernel does not see a shift), and the columns.
-  const number factor = options.factor * e.read(options.upstream);
+  const number factor = options.factor * read(options.upstream);
   if (wanted) {
-    const bool through_scale = fit && options.bandwidth.gradient;
-    if (through_scale) e.dot(z.data, g.gradient, n + m, d, &fit->along);
-    if (fit) e.scale(g.gradient, n + m, d, e.number_at(&fit->inverse_root));
-    if (through_scale)
-      e.each(used * d, bandwidth_pullback_step<T>{fit, z.data, sample_mean, d, g.gradient});
-    const number root = fit ? e.number_at(&fit->root) : number(1);
-    for (index_t q = 0; scale_columns && q < groups; ++q)
-      e.scale_columns_pullback(z.data + group_begin[q] * d, group_size[q], d, root, shift, range[q],
-                               options.column_gradient, g.gradient + group_begin[q] * d);
-    e.store(g.gradient, gradients.x, factor);
-    e.store(g.gradient + n * d, gradients.y, factor);
+    scale.pull_back(g.gradient, options.bandwidth.gradient);
+    columns.pull_back(g.gradient, scale.root(), shift, options.column_gradient);
+    store(e, g.gradient, gradients.x, factor);
+    store(e, g.gradient + n * d, gradients.y, factor);
   }
   if (by_sample_weights) {
     double* by_weight = e.template take<double>(n + m);
-    sample_weights_pullback<typename Context::engine, T>(e, z, n, unbiased, terms.weights.per_row, weight_sums, kernel.map,
-                                                         by_weight);
-    e.store_vector(by_weight, gradients.x_weights, factor);
-    e.store_vector(by_weight + n, gradients.y_weights, factor);
+    sample_weights_pullback<device, T>(e, z, n, terms.skip_diagonal, terms.weights.per_row, weight_sums, kernel.map, by_weight);
+    store_vector(e, by_weight, gradients.x_weights, factor);
+    store_vector(e, by_weight + n, gradients.y_weights, factor);
   }
-  e.store_vector(totals + 1, gradients.weights, factor);
-  e.store_vector(totals + 1 + kernel.weights, gradients.bandwidths, factor);
-  e.write_value(value, totals, options.factor, options.offset);
+  store_vector(e, totals + 1, gradients.weights, factor);
+  store_vector(e, totals + 1 + kernel.weights, gradients.bandwidths, factor);
+  write_value(e, value, totals, options.factor, options.offset);
 }
 
 }  // namespace engine
@@ -221,108 +253,26 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
   using device = typename Context::engine;
   const auto check = [&] { check_kernel<T>(kernel); };
-  const auto form = [&](device& e, const engine::rows<T>& z, const engine::form_terms<device, T>& f, double* totals,
+  const auto form = [&](device& e, const engine::rows<T>& z, const engine::form_terms<T>& f, double* totals,
                         const engine::pull<T>& g) {
     const auto k = kernel.template as<T>();
-    if (f.linear_pairs > 0)
-      e.linear_form(z, f.split, f.linear_pairs, k, f.parameters, totals, g);
+    using K = std::decay_t<decltype(k)>;
+    if (f.linear_pairs > 0) return linear_form(e, z, f.split, f.linear_pairs, k, f.parameters, totals, g.gradient);
+    const int parameters = f.parameters ? k.weights() + k.bandwidths() : 0;
+    const engine::square_sweep<T> sweep{z, f.split, !f.skip_diagonal, parameters, totals, g, f.pull_x, f.pull_y};
+    if (g.wanted())
+      e.square(sweep, engine::quadratic_form<T, K, true>{k, f.weights, f.split});
     else
-      e.quadratic_form(z, f.split, k, f.weights, f.skip_diagonal, f.parameters, totals, g);
+      e.square(sweep, engine::quadratic_form<T, K, false>{k, f.weights, f.split});
   };
   const auto map = [&](device& e, const engine::rows<T>& rows, const engine::rows<T>& columns, T* to) {
-    e.map(rows, columns, kernel.template as<T>(), typename device::number(1),
-          matrix_view<T, Context::space>(to, rows.n, columns.n));
+    engine::map(e, rows, columns, kernel.template as<T>(), engine::number(1),
+                matrix_view<T, Context::space>(to, rows.n, columns.n));
   };
   const engine::form_kernel<device, T> erased{int(kernel.weights()), int(kernel.bandwidths()), Kernel::translation_invariant,
                                               engine::is_linear<Kernel>::value, engine::small_squares_of<Kernel>(), check, form,
                                               map};
   engine::discrepancy<Context, S>(ctx, xv, yv, erased, options, value, gradients);
 }
-
-/// A kernel and options that together reproduce somebody's convention.
-template <class Kernel>
-struct mmd_preset {
-  Kernel kernel;        ///< the pair function
-  mmd_options options;  ///< everything else
-};
-
-/// Conventions in use, to 1e-10 in double. Exponents and estimators differ between all of them; docs/math.md has the table.
-namespace presets {
-
-/// Craft's released code, kernel "rbf": sum over a in {10, 15, 20, 50} of exp(-D / (2 a)), columns of each sample scaled by
-/// their own minimum and maximum, with gradient through both. What was measured of it: blind to any shift or positive
-/// scaling of a column of one sample; for identical distributions about 2.0 at 4 rows and 0.14 at 512.
-inline mmd_preset<gaussians<double>> craft_rbf() {
-  mmd_options o;
-  o.columns = column_scaling::minmax_separate;
-  return {gaussians<double>({std::sqrt(10.0), std::sqrt(15.0), std::sqrt(20.0), std::sqrt(50.0)}), o};
-}
-
-/// Craft's released code, kernel "multiscale": sum over a in {0.2, 0.5, 0.9, 1.3} of a^2 / (a^2 + D + 1e-8), columns as above.
-inline auto craft_multiscale() {
-  mmd_options o;
-  o.columns = column_scaling::minmax_separate;
-  const auto k = [](double a) { return inverse_multiquadric<double>(a, 1e-8); };
-  const auto sum = k(0.2) + k(0.5) + k(0.9) + k(1.3);
-  return mmd_preset<std::decay_t<decltype(sum)>>{sum, o};
-}
-
-/// DAN as in the Transfer-Learning-Library: sum over a = 1/8 ... 2 of exp(-D / (2 a M)), M the mean of all pooled squared distances,
-/// held fixed in the gradient; unbiased plus the constant 2 / (n - 1). n: rows of each sample (at least 2).
-inline mmd_preset<gaussians<double>> tllib(index_t n) {
-  require<shape_error>(n >= 2, "tllib: expected at least 2 rows, got ", n);
-  mmd_options o;
-  o.estimator = estimator::unbiased;
-  o.bandwidth.rule = bandwidth_rule::mean;
-  o.offset = 2 / double(n - 1);
-  return {gaussians<double>({std::sqrt(0.125), 0.5, std::sqrt(0.5), 1.0, std::sqrt(2.0)}), o};
-}
-
-/// jindongwang/transferlearning: sum over i = 0..4 of exp(-D / (B 2^(i-2))), B the mean squared distance off the
-/// diagonal, held fixed in the gradient; biased.
-inline mmd_preset<gaussians<double>> transferlearning() {
-  mmd_options o;
-  o.bandwidth.rule = bandwidth_rule::mean_offdiagonal;
-  return {gaussians<double>({std::sqrt(0.125), 0.5, std::sqrt(0.5), 1.0, std::sqrt(2.0)}), o};
-}
-
-/// CMMD: 1000 times the biased value with exp(-D / 200), for features of unit norm (which it does not make itself).
-inline mmd_preset<gaussian<double>> cmmd() {
-  mmd_options o;
-  o.factor = 1000;
-  return {gaussian<double>(10.0), o};
-}
-
-/// geomloss' loss "gaussian": half the biased value with exp(-D / (2 blur^2)); its weights are x_weights and y_weights.
-inline mmd_preset<gaussian<double>> geomloss_gaussian(double blur = 0.05) {
-  mmd_options o;
-  o.factor = 0.5;
-  return {gaussian<double>(blur), o};
-}
-/// geomloss' loss "laplacian": half the biased value with exp(-sqrt(D) / blur). Its dense backend takes no D below
-/// 1e-8 blur^2, which this reproduces.
-inline mmd_preset<laplacian<double>> geomloss_laplacian(double blur = 0.05) {
-  mmd_options o;
-  o.factor = 0.5;
-  return {laplacian<double>(blur, 1e-8 * blur * blur), o};
-}
-/// geomloss' loss "energy": half the biased value with -sqrt(D). Its dense backend takes no D below 1e-8, which this
-/// reproduces.
-inline mmd_preset<energy<double>> geomloss_energy() {
-  mmd_options o;
-  o.factor = 0.5;
-  return {energy<double>(1e-8), o};
-}
-
-/// alibi-detect: exp(-D / median), the lower median of the squared distances within x (the reference sample), held fixed in
-/// the gradient; unbiased.
-inline mmd_preset<gaussian<double>> alibi_detect() {
-  mmd_options o;
-  o.estimator = estimator::unbiased;
-  o.bandwidth = {bandwidth_rule::median, bandwidth_sample::x, false};
-  return {gaussian<double>(std::sqrt(0.5)), o};
-}
-
-}  // namespace presets
 
 }  // namespace craft

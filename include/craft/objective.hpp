@@ -17,8 +17,19 @@
 
 #include "craft/alignment.hpp"
 #include "craft/mmd.hpp"
+#include "craft/steps/groups.hpp"
 
 namespace craft {
+
+/// What craft::objective gives: the terms without their weights, and the weighted sum.
+template <class T>
+struct objective_values {
+  T text = 0,   ///< images seen through static text anchors
+      image = 0,  ///< texts seen through static image anchors
+      batch = 0,  ///< stochastic anchors
+      mmd = 0,    ///< the discrepancy between domains
+      total = 0;  ///< the weighted sum
+};
 
 /// What the objective looks at. A term whose input is missing (empty) is left out.
 template <class S, memory M = memory::host>
@@ -54,6 +65,24 @@ struct objective_gradients {
   output<S, M> images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{};  ///< of the input's shape
   output<compute_t<S>, M> log_scale{};  ///< one number, or two: see alignment_gradients
 };
+
+namespace engine {
+
+/// The terms of an objective and their weighted sum.
+template <class T>
+struct objective_step {
+  const double* losses;  ///< of text, image and batch
+  const T* discrepancy;
+  double text, image, batch, mmd;
+  objective_values<T>* values;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    const T terms[4] = {T(losses[0]), T(losses[1]), T(losses[2]), *discrepancy};
+    *values = {terms[0], terms[1], terms[2], terms[3],
+               T(text * double(terms[0]) + image * double(terms[1]) + batch * double(terms[2]) + mmd * double(terms[3]))};
+  }
+};
+
+}  // namespace engine
 
 /// All terms and all gradients in one call. kernel: of the discrepancy, see mmd. The discrepancy's x_weights and y_weights
 /// count, but have no gradient here; mmd has one.
@@ -110,14 +139,13 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   const bool any = gradients.images.wanted() || by_text || gradients.batch_texts.wanted() ||
                    gradients.image_anchors.wanted() || gradients.target_images.wanted() || by_scale;
   using features = engine::scaled_rows<typename Context::engine, T>;
-  using number = typename Context::engine::number;
-  const auto prepare = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted, const number& times) {
+  const auto prepare = [&](bool looked_at, const matrix_view<const S, M>& x, bool wanted, const engine::number& times) {
     return features(e, looked_at ? x : matrix_view<const S, M>(), true, any, wanted, times);
   };
   features images =
       prepare(text_term || batch_term || mmd_term, f, gradients.images.wanted() || by_scale, scale.value);
-  features texts = prepare(text_term || mmd_term || gathers, t, by_text, number(1));
-  features given = prepare(paired_terms, u_given, gradients.batch_texts.wanted(), number(1));
+  features texts = prepare(text_term || mmd_term || gathers, t, by_text, engine::number(1));
+  features given = prepare(paired_terms, u_given, gradients.batch_texts.wanted(), engine::number(1));
   features anchors = prepare(image_term, a, gradients.image_anchors.wanted() || by_scale, scale.value);
   features targets = prepare(mmd_term, target, gradients.target_images.wanted() || by_scale, scale.value);
 
@@ -125,17 +153,17 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   engine::pull<T> paired_gradient = given.g;
   const index_t* class_of = nullptr;
   if (gathers) {
-    class_of = e.indices(y);
-    paired = e.template take_rows<T>(n, d);
-    e.gather(matrix_view<const T, M>(texts.r.data, c, d), class_of, matrix(paired.data, n, d));
-    if (any) paired_gradient = e.template take_pull<T>(n, d, by_text);
+    class_of = engine::converted<index_t>(e, y);
+    paired = engine::take_rows<T>(e, n, d);
+    gather(e, matrix_view<const T, M>(texts.r.data, c, d), class_of, matrix(paired.data, n, d));
+    if (any) paired_gradient = engine::take_pull<T>(e, n, d, by_text);
   }
 
   // A term: its value without the weight, its gradients with it. Scratch memory of a term is the next one's.
   double* losses = e.template zeros<double>(3);
-  using softmax = typename Context::engine::template softmax<T>;
+  using softmax = engine::softmax<T>;
   const auto share = [n](auto& to, softmax& s, double of) {
-    to.row_weights(n, numbers(), nullptr, 0, nullptr, true, of, s);
+    row_weights(to, n, numbers(), nullptr, 0, nullptr, true, of, s);
   };
   const auto softmax_term = [&](const engine::rows<T>& x_rows, const engine::rows<T>& y_rows, softmax by_row, softmax by_col,
                                 bool both, double weight, double* loss, const engine::pull<T>& gx,
@@ -146,12 +174,14 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     if (!pulled) return;
     if (weight != 1) share(inner, by_row, both ? weight / 2 : weight);
     if (weight != 1 && both) by_col.weight = by_row.weight;
-    inner.softmax_pullback(x_rows, y_rows, by_row, by_col, both, dots, gx, gy);
+    engine::rectangle_sweep<T> sweep{x_rows, y_rows};
+    sweep.gx = gx, sweep.gy = gy, sweep.kept = dots;
+    pull_back_softmax(inner, sweep, by_row, by_col, both);
   };
   if (text_term || image_term) {
     softmax s;
     s.n = n;
-    e.label_targets(y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);  // there is no label to ignore
+    label_targets(e, y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);  // there is no label to ignore
     share(e, s, 1);
     if (text_term) softmax_term(images.r, texts.r, s, {}, false, options.text, losses, images.g, texts.g);
     if (image_term) softmax_term(paired, anchors.r, s, {}, false, options.image, losses + 1, paired_gradient, anchors.g);
@@ -161,7 +191,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     const bool both = options.direction == direction::symmetric;
     softmax by_row, by_col;
     by_row.n = by_col.n = n;
-    e.pair_targets(same, same, n, n, 0, by_row, by_col);
+    pair_targets(e, same, same, n, n, 0, by_row, by_col);
     share(e, by_row, both ? 0.5 : 1);
     by_col.weight = by_row.weight;
     softmax_term(images.r, paired, by_row, by_col, both, options.batch, losses + 2, images.g, paired_gradient);
@@ -173,8 +203,8 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     const auto take = [&](index_t rows) { return matrix(inner.template take<T>(rows * c), rows, c); };
     const matrix source_r = take(n), target_r = take(m);
     const dot_product<T> k;
-    inner.map(images.r, texts.r, k, 1, source_r);
-    inner.map(targets.r, texts.r, k, 1, target_r);
+    engine::map(inner, images.r, texts.r, k, 1, source_r);
+    engine::map(inner, targets.r, texts.r, k, 1, target_r);
     mmd_options o = options.discrepancy;
     o.upstream = options.mmd;
     mmd_gradients<T, M> g;
@@ -182,22 +212,22 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     if (targets.g.gradient || by_text) g.y = overwrite(take(m));
     craft::mmd(ctx, source_r, target_r, kernel, o, scalar_out<T, M>(discrepancy), g);
     const auto pull_back = [&](const output<T, M>& by_r, const features& x) {
-      if (by_r.wanted()) inner.map_pullback(x.r, texts.r, k, 1, matrix_view<const T, M>(by_r.to), nullptr, x.g, texts.g);
+      if (by_r.wanted()) engine::map_pullback(inner, x.r, texts.r, k, 1, matrix_view<const T, M>(by_r.to), nullptr, x.g, texts.g);
     };
     pull_back(g.x, images);
     pull_back(g.y, targets);
   }
 
   if (gathers && by_text)
-    e.scatter_add(matrix_view<const T, M>(paired_gradient.gradient, n, d), class_of, texts.g.gradient, c);
-  const auto upstream = e.read(options.upstream);
+    scatter_add(e, matrix_view<const T, M>(paired_gradient.gradient, n, d), class_of, texts.g.gradient, c);
+  const auto upstream = engine::read(options.upstream);
   if (by_scale) {
     double* parts = e.template zeros<double>(3);
     images.by_log_scale(parts);
     anchors.by_log_scale(parts + 1);
     targets.by_log_scale(parts + 2);
-    e.each(1, engine::clamped_scale_pullback_step<number>{parts, 3, upstream, scale.held});
-    e.store_vector(parts, gradients.log_scale, 1.0);
+    e.each(1, engine::clamped_scale_pullback_step{parts, 3, upstream, scale.held});
+    store_vector(e, parts, gradients.log_scale, 1.0);
   }
   images.store(gradients.images, upstream);
   texts.store(gradients.class_texts, upstream);

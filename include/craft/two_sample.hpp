@@ -13,6 +13,8 @@
 
 #include "craft/bandwidth.hpp"
 #include "craft/kernels.hpp"
+#include "craft/steps/random.hpp"
+#include "craft/steps/sample_weights.hpp"
 
 namespace craft {
 
@@ -31,6 +33,61 @@ struct two_sample_result {
   double p_value = 1;            ///< (1 + number of permutations with a statistic at least as large) / (1 + B)
   std::vector<double> permuted;  ///< the statistic of each permutation: what is to be expected of one distribution
 };
+
+namespace engine {
+
+/// Labels w_i = 1 - offset for the rows that count as x's, -offset for the others. Vector 0 is all ones, 1 has the labels as
+/// they are, from 2 on they are permuted. In blocks of `side` rows of the sample: `count` vectors, one after another.
+///
+/// n of N rows in one pass: C. Fan, M. Muller and I. Rezucha, J. Am. Stat. Assoc. 57 (1962). The random bits are the same on
+/// every device.
+template <class T>
+struct label_step {
+  std::uint64_t seed;
+  index_t n, total, side, count;
+  T offset;
+  T* labels;
+
+  CRAFT_HOST_DEVICE void operator()(index_t b) const {
+    constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
+    std::uint64_t state = mixed_bits(seed + step) + mixed_bits(std::uint64_t(b) * step);
+    index_t wanted = n;
+    for (index_t begin = 0; begin < total; begin += side) {
+      const index_t length = total - begin < side ? total - begin : side;
+      T* to = labels + begin * count + b * length;
+      for (index_t i = begin; i < begin + length; ++i) {
+        bool chosen = i < n;
+        if (b > 1) {  // each row with probability (still wanted) / (still left)
+          state += step;
+          chosen = double(mixed_bits(state) >> 11) * 0x1.0p-53 * double(total - i) < double(wanted);
+          if (chosen) --wanted;
+        }
+        to[i - begin] = b == 0 ? T(1) : chosen ? T(1) - offset : -offset;
+      }
+    }
+  }
+};
+
+/// A block of n rows' share of w' K w and of w' K 1, for each w, from labels and products K w, both with n numbers for
+/// each w; vector 0 is all ones.
+template <class T>
+struct label_sums_step {
+  const T *labels, *products;
+  index_t n;
+  double* sums;
+  CRAFT_HOST_DEVICE void operator()(index_t b) const {
+    double form = 0, linear = 0;
+    for (index_t i = 0; i < n; ++i) {
+      const double w = double(labels[b * n + i]), kw = double(products[b * n + i]);
+      form += w * kw;
+      linear += (kw + w * double(products[i])) / 2;
+    }
+    sums[2 * b] += form;
+    sums[2 * b + 1] += linear;
+  }
+};
+
+}  // namespace engine
 
 /// Tests whether x (n x d) and y (m x d) come from one distribution: the unbiased MMD^2, and how often rows dealt at
 /// random into n and m give one at least as large. If all rows are independent draws from one distribution,
@@ -67,14 +124,15 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
                         "two_sample_test: the bandwidth must be that of the pooled sample");
 
   // The stacked sample, as in mmd.
-  engine::rows<T> z = e.template take_rows<T>(total, d);
-  e.load(xv, z.data);
-  e.load(yv, z.data + n * d);
-  double *shift = e.template zeros<double>(d), *mean = e.template take<double>(d);
-  if (Kernel::translation_invariant) e.centre(z.data, total, d, shift);
+  engine::rows<T> z = engine::take_rows<T>(e, total, d);
+  load(e, xv, z.data);
+  load(e, yv, z.data + n * d);
+  double* shift = e.template zeros<double>(d);
+  if (Kernel::translation_invariant) centre(e, z.data, total, d, shift);
   e.square_norms(z);
-  engine::scale_by_bandwidth(e, check, z, total, options.bandwidth.rule, engine::is_linear<Kernel>::value,
-                             engine::small_squares_of<Kernel>(), mean);
+  const engine::scaled_by_bandwidth<typename Context::engine, T> scale(e, check, z, total, options.bandwidth.rule,
+                                                                        engine::is_linear<Kernel>::value,
+                                                                        engine::small_squares_of<Kernel>());
 
   // Labels that nearly add up to 0 keep sums and their rounding small; an offset of few digits makes them exact.
   const double offset = std::round(4096 * double(n) / double(total)) / 4096;
@@ -88,7 +146,7 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   const auto dots = dot_product<>().template as<T>();
   using block = engine::rows<T>;
   using place = matrix_view<T, Context::space>;
-  const typename Context::engine::number one(1);
+  const engine::number one(1);
   const index_t blocks = (total + side - 1) / side, parts = blocks * (blocks + 1) / 2;
   for (index_t i = 0, done = 0; i < total; i += side) {
     // products = (K_ii + 2 sum_(j > i) K_ij) w_j for all w: a tile off the diagonal stands for its mirror image too.
@@ -96,12 +154,12 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
     for (index_t j = i; j < total; j += side) {
       const index_t width = std::min(side, total - j);
       const block rows{z.data + i * d, height, d, z.squared + i}, cols{z.data + j * d, width, d, z.squared + j};
-      e.map(rows, cols, k, one, place(tile, height, width));
+      engine::map(e, rows, cols, k, one, place(tile, height, width));
       if (i == j) e.each(height, engine::clear_diagonal_step<T>{tile, width});
-      e.map(block{labels + j * count, count, width, unused}, block{tile, height, width, unused}, dots, one,
+      engine::map(e, block{labels + j * count, count, width, unused}, block{tile, height, width, unused}, dots, one,
             place(i == j ? products : product, count, height));
       if (i != j)
-        e.store(product, output<T, Context::space>{place(products, count, height), write::accumulate}, 2.0);
+        store(e, product, output<T, Context::space>{place(products, count, height), write::accumulate}, 2.0);
       if (options.progress) options.progress(++done, parts);
     }
     e.each(count, engine::label_sums_step<T>{labels + i * count, products, height, sums});

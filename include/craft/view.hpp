@@ -212,6 +212,8 @@ constexpr bool holds_its_elements() {
 template <class Wide, class Narrow>
 class strided_list {
  public:
+  using wide_type = Wide;      ///< what an element is read as
+  using narrow_type = Narrow;  ///< the other type that elements may have
   bool empty() const { return size_ == 0; }   ///< whether they were not given
   index_t size() const { return size_; }      ///< how many
   index_t stride() const { return stride_; }  ///< elements from one to the next

@@ -1,6 +1,6 @@
 """Every snippet of the pages is code that runs: python3 snippets.py ROOT
 
-A block marked cpp, python or cmake must stand in a source of tests/, examples/, bench/ or python/, line for line; a common
+A block marked cpp, python or cmake must stand in a source of tests/, examples/, bench/, python/ or include/, line for line; a common
 indentation may differ. Those are compiled and run by the tests, which check that no source is left out. In a block marked
 console, the scripts that lines beginning with $ call must be there, and know their options.
 """
@@ -41,7 +41,7 @@ def stands_in(block, lines):
 
 
 def sources(root, language):
-    for folder in ("tests", "examples", "bench", "python"):
+    for folder in ("tests", "examples", "bench", "python", "include"):
         for pattern in SOURCES[language]:
             for file in sorted((root / folder).rglob(pattern)):
                 if root / "tests/docs/broken" not in file.parents:

@@ -4,16 +4,16 @@
 cmake_minimum_required(VERSION 3.21)
 
 if(mutant STREQUAL "no_barrier_in_panel")  # column sums are read while other warps still write theirs
-  set(file engine/pairs.cuh)
-  set(from [==[ = column_sums[q][c];
+  set(file engine/sweep.cuh)
+  set(from [==[ = column_sums.v[c];
     __syncthreads();
 ]==])
-  set(to [==[ = column_sums[q][c];
+  set(to [==[ = column_sums.v[c];
 ]==])
 elseif(mutant STREQUAL "lost_update")  # two threads add to one double, in whatever order they load and store
-  set(file engine/pairs.cuh)
-  set(from [==[triangle && p.j0 == p.i0 ? p.ni : 0, p.nj,]==])
-  set(to [==[0, p.nj,]==])
+  set(file engine/sweep.cuh)
+  set(from [==[told.triangle ? std::max<index_t>(p.i0 + p.ni - p.j0, 0) : 0,]==])
+  set(to [==[index_t(0),]==])
 elseif(mutant STREQUAL "no_barrier_in_block_sum")  # the sums of other warps are not there yet
   set(file engine/launch.cuh)
   set(from [==[  __syncthreads();
@@ -22,15 +22,13 @@ elseif(mutant STREQUAL "no_barrier_in_block_sum")  # the sums of other warps are
   set(to [==[  V total(0);
 ]==])
 elseif(mutant STREQUAL "swapped_leading_dimensions")  # right for square operands
-  set(file engine/cuda_product.hpp)
+  set(file engine/product.cuh)
   set(from "lda = std::max<index_t>(a.d, 1), ldb = std::max<index_t>(b.d, 1)")
   set(to "lda = std::max<index_t>(b.d, 1), ldb = std::max<index_t>(a.d, 1)")
 elseif(mutant STREQUAL "one_row_too_many")  # writes a row beyond the panel, and its sum over another block's
-  set(file engine/pairs.cuh)
-  set(from [==[if (i >= p.ni) break;  // the whole warp
-    const typename Element::row_side row]==])
-  set(to [==[if (i > p.ni) break;  // the whole warp
-    const typename Element::row_side row]==])
+  set(file engine/sweep.cuh)
+  set(from [==[from + rows_each < p.ni ? rows_each : p.ni - from;]==])
+  set(to [==[from + rows_each < p.ni + 1 ? rows_each : p.ni + 1 - from;]==])
 elseif(NOT mutant STREQUAL "none")
   message(FATAL_ERROR "no mutant ${mutant}")
 endif()

@@ -50,8 +50,9 @@ void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t
       soft(random_reals(n, c, 205).cwiseAbs()), dout(random_reals(n, c, 206));
   array<D> dx(n, d, 0), da(c, d, 0), dsoft(n, c, 0), value(1, 1, 0);
   array<D, T> dwx(1, n, 0), dwy(1, m, 0), log_scale(1, 1, 0);
-  std::vector<index_t> labels;
+  std::vector<index_t> labels, classes;
   for (index_t i = 0; i < n; ++i) labels.push_back((7 * i + i / 3) % c);
+  for (index_t k = 0; k < c; ++k) classes.push_back(k);
 
   craft::mmd_gradients<S, D::space> of_weights;
   of_weights.x_weights = craft::overwrite(dwx.out());
@@ -151,7 +152,7 @@ void run_all() {
   }
 }
 
-/// The names of the kernels and of the steps in them that stand in the sources, and were launched.
+/// The names of the kernels and of the steps, folds and elements in them that stand in the sources, and were launched.
 bool all_launched(int folders, char** paths) {
   std::string launched;
   for (const void* kernel : simt::kernels()) {
@@ -162,7 +163,7 @@ bool all_launched(int folders, char** paths) {
     launched += std::string(name == nullptr ? info.dli_sname : name) + "\n";
     std::free(name);
   }
-  const std::regex declaration(R"(\b([a-z_]+_kernel)\(|struct ([a-z_]+_(step|term|element))\b)");
+  const std::regex declaration(R"(\b([a-z_]+_kernel)\(|struct ([a-z_]+_(step|term|fold))\b|struct ([a-z_]+) \{\n(  static constexpr bool .*\n)?  static constexpr int totals)");
   bool all = true;
   std::size_t count = 0;
   for (int f = 0; f < folders; ++f)
@@ -171,7 +172,7 @@ bool all_launched(int folders, char** paths) {
       std::ifstream in(file.path());
       const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
       for (std::sregex_iterator at(text.begin(), text.end(), declaration), end; at != end; ++at) {
-        const std::string name = (*at)[1].matched ? (*at)[1] : (*at)[2];
+        const std::string name = (*at)[1].matched ? (*at)[1] : (*at)[2].matched ? (*at)[2] : (*at)[4];
         const std::string line = text.substr(text.rfind('\n', std::size_t(at->position())) + 1, 200);
         if ((*at)[1].matched && line.find("__global__") == std::string::npos) continue;
         ++count;

@@ -1,5 +1,5 @@
-// What every kernel stands on: the launch, shared memory, and sums within a warp and a block. The only place that knows
-// whether nvcc compiles (tests/emulated has the other answer).
+// What every kernel stands on: the launch, shared memory, the lanes of a warp, and sums within a warp and a block. Where nvcc
+// does not compile, tests/emulated has the answer.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "craft/engine/cuda_engine.hpp"
+#include "craft/engine/lanes.hpp"
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "craft needs a device of compute capability 8.0 or higher: compile for sm_80 or a later architecture"
@@ -59,6 +60,55 @@ __device__ inline V warp_max(V x) {
   return x;
 }
 
+/// The lanes of a warp, as steps see them (lanes.hpp).
+struct warp {
+  int lane;
+  template <class T, class F>
+  __device__ void each(index_t n, const F& f) const {
+    for (index_t k = lane; k < n; k += warp_lanes) f(place<T>{k});
+  }
+  template <class T, class F>
+  __device__ T sum(index_t n, const F& f) const {
+    T s(0);
+    for (index_t k = lane; k < n; k += warp_lanes) s += f(place<T>{k});
+    return warp_sum(s);
+  }
+  template <class T, class F>
+  __device__ T max(index_t n, const F& f) const {
+    T most(0);
+    for (index_t k = lane; k < n; k += warp_lanes) most = math::max(most, f(place<T>{k}));
+    return warp_max(most);
+  }
+  template <class F>
+  __device__ index_t count(index_t n, const F& holds) const {
+    unsigned long long many = 0;
+    for (index_t k = lane; k < n; k += warp_lanes) many += holds(k) ? 1 : 0;
+    return index_t(warp_sum(many));
+  }
+  template <class F>
+  __device__ index_t lowest(index_t n, const F& holds) const {
+    long long at = lane;
+    while (at < n && !holds(index_t(at))) at += warp_lanes;
+    if (at > n) at = n;
+    for (int o = warp_lanes / 2; o > 0; o /= 2) {
+      const long long other = __shfl_xor_sync(all_lanes, at, o);
+      if (other < at) at = other;
+    }
+    return index_t(at);
+  }
+  template <class H, class F>
+  __device__ void each_where(index_t n, const H& holds, const F& f) const {
+    for (index_t from = 0; from < n; from += warp_lanes) {
+      const index_t mine = from + lane;
+      unsigned where = mine < n && holds(mine) ? 1u << lane : 0u;
+      for (int o = warp_lanes / 2; o > 0; o /= 2) where |= __shfl_xor_sync(all_lanes, where, o);
+      for (int k = 0; k < warp_lanes; ++k)
+        if ((where >> k & 1u) != 0) f(from + k);
+    }
+  }
+  __device__ bool first() const { return lane == 0; }
+};
+
 /// Sum over a block of block_threads, valid in thread 0; `scratch`: block_warps numbers of shared memory, free afterwards.
 template <class V>
 __device__ inline V block_sum(V x, V* scratch) {
@@ -73,12 +123,6 @@ __device__ inline V block_sum(V x, V* scratch) {
   __syncthreads();
   return total;
 }
-
-/// Four numbers side by side, moved in 16-byte pieces.
-template <class T>
-struct alignas(16) quad {
-  T v[4];
-};
 
 template <class... P, class... A>
 void cuda_engine::launch(const char* name, void (*kernel)(P...), index_t blocks, index_t blocks_down, int threads,

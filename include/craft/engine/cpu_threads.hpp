@@ -5,41 +5,91 @@
 #include <atomic>
 #include <cmath>
 
-#include "craft/context.hpp"
 #include "craft/engine/contract.hpp"
+#include "craft/engine/pack.hpp"
 
 namespace craft::engine {
 
-class cpu_threads {
+class cpu_threads : public scratch {
  public:
-  explicit cpu_threads(const cpu& ctx) : ctx_(ctx), memory_(ctx.scratch()) {}
+  explicit cpu_threads(const cpu& ctx) : scratch(ctx.scratch()), ctx_(ctx) {}
 
   const cpu& context() const { return ctx_; }
 
   // ---- memory: what is taken lasts as long as the engine, or as the inner frame of the member that took it
   template <class T>
-  T* take(index_t n) {
-    return memory_.take<T>(n);
-  }
-  template <class T>
   T* zeros(index_t n) {
-    return memory_.zeros<T>(n);
+    return std::fill_n(take<T>(n), n, T(0)) - n;
+  }
+  /// What the host can read and write: n numbers of the engine's memory, and the way back of those that it changed.
+  template <class T>
+  static T* on_host(T* p, index_t) {
+    return p;
   }
   template <class T>
-  rows<T> take_rows(index_t n, index_t d) {
-    T* data = take<T>(n * d);
-    return {data, n, d, take<T>(n)};
-  }
-  template <class T>
-  pull<T> take_pull(index_t n, index_t d, bool wanted = true) {
-    T* gradient = wanted ? zeros<T>(n * d) : nullptr;
-    return {gradient, zeros<double>(n)};
+  static void from_host(const T* host, index_t n, T* p) {
+    if (host != p) std::copy_n(host, n, p);
   }
 
-  /// The same in memory of the host.
-  template <class T>
-  T* host_zeros(index_t n) {
-    return zeros<T>(n);
+  // ---- steps and folds (contract.hpp, sums.hpp)
+  /// step(i) for every i in [0, count).
+  template <class Step>
+  void each(index_t count, const Step& step) const {
+    if (count == 1) return step(0);
+    pieces(count, 1, [&](index_t begin, index_t end) {
+      const Step here = step;
+      for (index_t i = begin; i < end; ++i) here(i);
+    });
+  }
+  /// step(i, lanes) for every row i in [0, n) of d numbers.
+  template <class Step>
+  void each_row(index_t n, index_t d, const Step& step) const {
+    pieces(n, d, [&](index_t begin, index_t end) {
+      const Step here = step;
+      for (index_t i = begin; i < end; ++i) here(i, vector_lanes());
+    });
+  }
+  /// step(c, lanes, members) for every group c in [0, k): members.each(f) calls f(i), in order, for the rows i with index_i = c.
+  template <class Step>
+  void each_group(const index_t* index, index_t n, index_t k, index_t d, const Step& step) {
+    const workspace::frame inner(ctx_.scratch());
+    // Sorted by group, so that each row is looked at once. The rows of group c are those from begin_c to begin_(c + 1).
+    index_t *begin = zeros<index_t>(k + 2), *sorted = take<index_t>(n);
+    for (index_t i = 0; i < n; ++i) ++begin[index[i] + 2];
+    for (index_t c = 0; c < k; ++c) begin[c + 2] += begin[c + 1];
+    for (index_t i = 0; i < n; ++i) sorted[begin[index[i] + 1]++] = i;
+    struct members {
+      const index_t *first, *last;
+      void each(function_ref<void(index_t)> f) const {
+        for (const index_t* i = first; i < last; ++i) f(*i);
+      }
+    };
+    parallel(k, threads_for(4 * double(n) * double(d)), [&](index_t, index_t c) {
+      step(c, vector_lanes(), members{sorted + begin[c], sorted + begin[c + 1]});
+    });
+  }
+  template <class Fold>
+  void fold(index_t n, const Fold& f) {
+    in_pieces(n, 1, f, [](const Fold& here, auto& s, index_t i) { here.add(s, i); });
+  }
+  template <class Fold>
+  void fold_rows(index_t n, index_t d, const Fold& f) {
+    in_pieces(n, d, f, [](const Fold& here, auto& s, index_t i) { here.add(s, i, vector_lanes()); });
+  }
+  template <class Fold>
+  void fold_columns(index_t n, index_t d, const Fold& f) const {
+    columns(n, d, [&](index_t begin, index_t end) {
+      constexpr index_t most = 64;
+      const Fold here = f;
+      typename Fold::state s[most];
+      for (index_t k = begin; k < end; k += most) {
+        const index_t count = std::min(most, end - k);
+        for (index_t c = 0; c < count; ++c) s[c] = here.start();
+        for (index_t i = 0; i < n; ++i)
+          for (index_t c = 0; c < count; ++c) here.add(s[c], i, k + c);
+        for (index_t c = 0; c < count; ++c) here.finish(k + c, s[c]);
+      }
+    });
   }
 
   // ---- threads
@@ -67,29 +117,37 @@ class cpu_threads {
   [[gnu::noinline]] void columns(index_t n, index_t d, function_ref<void(index_t, index_t)> f) const {
     strips(d, n * d <= 65536 ? std::max<index_t>(d, 1) : 64, 4 * double(n) * double(d), f);
   }
-  /// sum of f(begin, end) over [0, n) in double, in pieces of 256 that do not depend on the threads.
-  [[gnu::noinline]] double ordered_sum(index_t n, index_t cost, function_ref<double(index_t, index_t)> f) {
-    const workspace::frame inner(ctx_.scratch());
-    const index_t length = 256, count = (n + length - 1) / length;
-    double* partial = take<double>(count);
-    pieces(count, length * cost, [&](index_t begin, index_t end) {
-      for (index_t c = begin; c < end; ++c) partial[c] = f(c * length, std::min(n, (c + 1) * length));
-    });
-    double total = 0;
-    for (index_t c = 0; c < count; ++c) total += partial[c];
-    return total;
-  }
 
  protected:
   static constexpr index_t thread_work = index_t(1) << 19;  ///< some ten microseconds
 
   const cpu& ctx_;
-  workspace::frame memory_;
 
  private:
   void strips(index_t n, index_t length, double operations, function_ref<void(index_t, index_t)> f) const {
     parallel((n + length - 1) / length, threads_for(operations),
              [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
+  }
+  // In pieces of 256 that do not depend on the threads, joined in their order.
+  template <class Fold, class Add>
+  void in_pieces(index_t n, index_t cost, const Fold& f, const Add& add) {
+    using state = typename Fold::state;
+    const index_t length = 256, count = (n + length - 1) / length;
+    const auto piece = [&](index_t c) {
+      const Fold here = f;
+      state s = here.start();
+      for (index_t i = c * length; i < std::min(n, (c + 1) * length); ++i) add(here, s, i);
+      return s;
+    };
+    if (count <= 1) return f.finish(piece(0));
+    const workspace::frame inner(ctx_.scratch());
+    state* partial = take<state>(count);
+    pieces(count, length * cost, [&](index_t begin, index_t end) {
+      for (index_t c = begin; c < end; ++c) partial[c] = piece(c);
+    });
+    state all = partial[0];
+    for (index_t c = 1; c < count; ++c) f.join(all, partial[c]);
+    f.finish(all);
   }
 };
 

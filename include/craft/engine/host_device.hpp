@@ -29,6 +29,14 @@ CRAFT_HOST_DEVICE inline V exp(V x) {
   else
     return x.exp();
 }
+/// exp(x factor). The factor is the same for many x, and may be multiplied by what else an exponential needs first.
+template <class V, class T>
+CRAFT_HOST_DEVICE inline V exp_times(V x, T factor) {
+  if constexpr (std::is_floating_point_v<V>)
+    return std::exp(x * factor);
+  else
+    return x.exp_times(factor);
+}
 template <class V>
 CRAFT_HOST_DEVICE inline V log(V x) {
   if constexpr (std::is_floating_point_v<V>)

@@ -5,8 +5,7 @@
 #include <Eigen/Core>
 #include <type_traits>
 
-#include "craft/engine/host_device.hpp"
-#include "craft/view.hpp"
+#include "craft/engine/lanes.hpp"
 
 namespace craft::engine {
 
@@ -28,6 +27,27 @@ struct pack {
   pack(P p) : v(p) {}  // NOLINT: where Eigen does not vectorise, a register is the number itself
   static pack load(const T* p) { return Eigen::internal::ploadu<packet>(p); }
   void store(T* p) const { Eigen::internal::pstoreu(p, v); }
+  /// The same from and to numbers of any type.
+  template <class S>
+  static pack converted(const S* p) {
+    if constexpr (std::is_same_v<S, T>) {
+      return load(p);
+    } else {
+      T all[width];
+      for (index_t c = 0; c < width; ++c) all[c] = T(p[c]);
+      return load(all);
+    }
+  }
+  template <class S>
+  void store_converted(S* p) const {
+    if constexpr (std::is_same_v<S, T>) {
+      store(p);
+    } else {
+      T all[width];
+      store(all);
+      for (index_t c = 0; c < width; ++c) p[c] = S(all[c]);
+    }
+  }
 
   friend pack operator+(pack a, pack b) { return Eigen::internal::padd(a.v, b.v); }
   friend pack operator-(pack a, pack b) { return Eigen::internal::psub(a.v, b.v); }
@@ -41,6 +61,7 @@ struct pack {
   pack& operator+=(pack o) { return *this = *this + o; }
 
   pack exp() const { return Eigen::internal::pexp(v); }
+  pack exp_times(T factor) const { return (*this * pack(factor)).exp(); }
   pack log() const { return Eigen::internal::plog(v); }
   pack sqrt() const {
     if constexpr (sqrt_flushes_denormals) {
@@ -146,5 +167,42 @@ void for_each_pack(index_t begin, index_t end, F&& f) {
   for (; j + pack<T>::width <= end; j += pack<T>::width) f(j, pack<T>());
   for (; j < end; ++j) f(j, T());
 }
+
+/// The lanes of a register (lanes.hpp): a register at a time, and one by one what is left over.
+struct vector_lanes : single_lane {
+  template <class T, class F>
+  void each(index_t n, const F& f) const {
+    index_t k = 0;
+    for (; k + pack<T>::width <= n; k += pack<T>::width) f(place<pack<T>>{k});
+    for (; k < n; ++k) f(place<T>{k});
+  }
+  /// Two sums, so that one addition need not wait for the other.
+  template <class T, class F>
+  T sum(index_t n, const F& f) const {
+    constexpr index_t width = pack<T>::width;
+    pack<T> even(T(0)), odd(T(0));
+    index_t k = 0;
+    for (; k + 2 * width <= n; k += 2 * width) {
+      even = even + f(place<pack<T>>{k});
+      odd = odd + f(place<pack<T>>{k + width});
+    }
+    if (k + width <= n) {
+      even = even + f(place<pack<T>>{k});
+      k += width;
+    }
+    T s = engine::sum(even + odd);
+    for (; k < n; ++k) s += f(place<T>{k});
+    return s;
+  }
+  template <class T, class F>
+  T max(index_t n, const F& f) const {
+    pack<T> some(T(0));
+    index_t k = 0;
+    for (; k + pack<T>::width <= n; k += pack<T>::width) some = math::max(some, f(place<pack<T>>{k}));
+    T most = largest(some);
+    for (; k < n; ++k) most = math::max(most, f(place<T>{k}));
+    return most;
+  }
+};
 
 }  // namespace craft::engine

@@ -3,12 +3,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <unordered_map>
 #include <vector>
 
-#include "craft/engine/contract.hpp"
-#include "craft/engine/random.hpp"
+#include "craft/steps/groups.hpp"
+#include "craft/steps/random.hpp"
 
 namespace craft {
 
@@ -36,13 +37,47 @@ struct kmeans_result {
 
 namespace craft::engine {
 
+/// key_i: a number that is the same for equal rows, and hardly ever for others.
+template <class T>
+struct row_key_step {
+  const T* x;
+  index_t d;
+  index_t* key;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    std::uint64_t all = 0;
+    for (index_t k = 0; k < d; ++k) {
+      const double value = double(x[i * d + k]) + 0.0;  // which makes -0 a 0
+      std::uint64_t bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      all = mixed_bits(all + bits + 0x9e3779b97f4a7c15u);
+    }
+    key[i] = index_t(all);
+  }
+};
+
+/// first_i = i, unless row first_i is equal to row i.
+template <class T>
+struct equal_row_step {
+  const T* x;
+  index_t d;
+  index_t* first;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const {
+    const T *row = x + i * d, *other = x + first[i] * d;
+    for (index_t k = 0; k < d; ++k)
+      if (row[k] != other[k]) {
+        first[i] = i;
+        return;
+      }
+  }
+};
+
 /// One k-means problem: rows that are already centred or normalised, and the state of one run.
 template <class Engine, class T>
 class kmeans_problem {
  public:
   kmeans_problem(Engine& e, const rows<T>& x, index_t k, const kmeans_options& options)
       : e_(e), x_(x), k_(k), options_(options) {
-    centres_ = e.template take_rows<T>(k, x.d);
+    centres_ = engine::take_rows<T>(e, k, x.d);
     best_ = e.template take<T>(k * x.d);
     nearest_ = e.template take<index_t>(x.n);
     counts_ = e.template take<index_t>(k);
@@ -50,8 +85,8 @@ class kmeans_problem {
     equal_ = e.template take<index_t>(x.n);
     norms_ = e.template take<T>(k);
     inertia_ = e.template take<double>(1);
-    before_ = e.template host_zeros<index_t>(x.n);
-    sizes_ = e.template host_zeros<index_t>(k);
+    before_.resize(std::size_t(x.n));
+    sizes_.resize(std::size_t(k));
     // A unit row divided by its norm once more moves by at most (d + 4) eps: that much is no distance.
     const double unit = double(x.d + 4) * double(std::numeric_limits<T>::epsilon());
     at_centre_ = options.spherical ? T(unit * unit) : T(0);
@@ -71,14 +106,14 @@ class kmeans_problem {
       const kmeans_result result = lloyd();
       if (run > 0 && !(result.inertia < best.inertia)) continue;
       best = result;
-      e_.copy(centres_.data, k_ * x_.d, best_);
+      copy(e_, centres_.data, k_ * x_.d, best_);
     }
     if constexpr (Engine::products_depend_on_place) {  // then rounding may have told equal rows apart
       const std::vector<index_t>& first = first_equal();
       for (index_t i = 0; i < x_.n; ++i) best.assignment[i] = best.assignment[first[i]];
     }
     count_rows(best.assignment.data());
-    best.distinct = k_ - index_t(std::count(sizes_, sizes_ + k_, index_t(0)));
+    best.distinct = k_ - index_t(std::count(sizes_.begin(), sizes_.end(), index_t(0)));
     if (best.distinct < k_ || best.inertia == 0) find_copied(best.assignment);
     return best;
   }
@@ -88,17 +123,17 @@ class kmeans_problem {
 
  private:
   // Centre c becomes row i.
-  void place(index_t i, index_t c) { e_.copy(x_.data + i * x_.d, x_.d, centres_.data + c * x_.d); }
+  void place(index_t i, index_t c) { copy(e_, x_.data + i * x_.d, x_.d, centres_.data + c * x_.d); }
 
   // k-means++: the next centre is a row drawn with probability proportional to its squared distance from the nearest so far.
   void seed_plus_plus(random_source& random) {
-    e_.fill(distance_, x_.n, std::numeric_limits<T>::infinity());
+    fill(e_, distance_, x_.n, std::numeric_limits<T>::infinity());
     const index_t first = random.below(x_.n);
     index_t next = first;
     for (index_t c = 0;; ++c) {
       place(next, c);
       if (c + 1 == k_) return;
-      e_.lower_distances(x_, next, distance_);
+      lower_distances(e_, x_, next, distance_);
       const T* distance = e_.on_host(distance_, x_.n);
       double total = 0;
       for (index_t i = 0; i < x_.n; ++i)
@@ -116,28 +151,28 @@ class kmeans_problem {
   kmeans_result lloyd() {
     kmeans_result result;
     double previous = std::numeric_limits<double>::infinity();
-    std::fill_n(before_, x_.n, index_t(-1));
-    std::fill_n(sizes_, k_, index_t(1));
+    std::fill(before_.begin(), before_.end(), index_t(-1));
+    std::fill(sizes_.begin(), sizes_.end(), index_t(1));
     for (result.iterations = 1;; ++result.iterations) {
       e_.square_norms(centres_);
       // A cluster that was left empty takes no part: its centre, or one that differs by rounding, is another cluster's too.
       for (index_t c = 0; c < k_; ++c)
-        if (sizes_[c] == 0) e_.fill(centres_.squared + c, 1, std::numeric_limits<T>::infinity());
+        if (sizes_[c] == 0) fill(e_, centres_.squared + c, 1, std::numeric_limits<T>::infinity());
       e_.nearest(x_, centres_, nearest_, distance_);
       const index_t* nearest = repair_empty();
-      e_.sum(distance_, x_.n, inertia_);
+      sum(e_, distance_, x_.n, inertia_);
       result.inertia = *e_.on_host(inertia_, 1);
-      const bool settled = std::equal(before_, before_ + x_.n, nearest);
-      std::copy_n(nearest, x_.n, before_);
+      const bool settled = std::equal(before_.begin(), before_.end(), nearest);
+      std::copy_n(nearest, x_.n, before_.begin());
       const bool slow = options_.tolerance > 0 && result.iterations > 1 &&  // there is no inertia before the first one
                         previous - result.inertia <= options_.tolerance * previous;
       if (settled || slow || result.iterations > options_.max_iterations) break;
       previous = result.inertia;
-      e_.group_means(x_, nearest_, k_, centres_.data, counts_);
-      if (options_.spherical) e_.normalise(centres_.data, k_, x_.d, norms_);
+      group_means(e_, x_, nearest_, k_, centres_.data, counts_);
+      if (options_.spherical) normalise(e_, centres_.data, k_, x_.d, norms_);
     }
     --result.iterations;  // the last round only found that nothing moved
-    result.assignment.assign(before_, before_ + x_.n);
+    result.assignment = before_;
     return result;
   }
 
@@ -147,7 +182,7 @@ class kmeans_problem {
   const index_t* repair_empty() {
     index_t* nearest = e_.on_host(nearest_, x_.n);
     count_rows(nearest);
-    if (std::find(sizes_, sizes_ + k_, 0) == sizes_ + k_) return nearest;
+    if (std::find(sizes_.begin(), sizes_.end(), 0) == sizes_.end()) return nearest;
     T* distance = e_.on_host(distance_, x_.n);
     std::vector<index_t> copies;  // how many rows are equal to a row, for the first of them; none if no row can move
     if (std::any_of(distance, distance + x_.n, [&](T far) { return far > at_centre_; })) {
@@ -195,7 +230,7 @@ class kmeans_problem {
   }
 
   void count_rows(const index_t* nearest) {
-    std::fill_n(sizes_, k_, index_t(0));
+    std::fill(sizes_.begin(), sizes_.end(), index_t(0));
     for (index_t i = 0; i < x_.n; ++i) ++sizes_[nearest[i]];
   }
 
@@ -220,8 +255,7 @@ class kmeans_problem {
   T *best_, *distance_, *norms_;
   index_t *nearest_, *counts_, *equal_;
   double* inertia_;
-  index_t *before_, *sizes_;  ///< on the host
-  std::vector<index_t> first_, copied_;
+  std::vector<index_t> before_, sizes_, first_, copied_;  ///< on the host
   T at_centre_;               ///< a squared distance of no more is none
 };
 

@@ -11,7 +11,7 @@
 #include <type_traits>
 
 #include "craft/context.hpp"
-#include "craft/engine/contract.hpp"
+#include "craft/steps/sums.hpp"
 #include "craft/view.hpp"
 
 namespace craft::engine {
@@ -43,7 +43,7 @@ class checks {
   template <class S, memory M, class Engine>
   void finite_input(const char* name, const matrix_view<S, M>& x, Engine& engine) {
     readable_input(region_of(name, x, false));
-    const index_t at = engine.first_not_finite(matrix_view<const std::remove_const_t<S>, M>(x));
+    const index_t at = first_not_finite(engine, matrix_view<const std::remove_const_t<S>, M>(x));
     require<data_error>(at < 0, verb_, ": ", name, " has a number that is not finite at row ", at / x.cols(), ", column ",
                         at % x.cols());
   }
@@ -51,9 +51,9 @@ class checks {
   /// see them: T must hold their squared distances.
   template <class T, class Engine>
   void squarable(const char* name, const T* x, index_t n, index_t d, Engine& engine) const {
-    double* largest = engine.template take<double>(1);
-    engine.largest(x, n, largest);
-    squarable<T>(name, *engine.on_host(largest, 1), d);
+    double* most = engine.template take<double>(1);
+    largest(engine, x, n / d, d, most);
+    squarable<T>(name, *engine.on_host(most, 1), d);
   }
   /// The same, of the largest magnitude among them, which must be 0 or within square_limits. Not a number is refused as well:
   /// of finite input it means that the mean is beyond T.
@@ -116,8 +116,8 @@ class checks {
   template <class Engine>
   void labels_of(const char* name, const labels& y, const char* of, index_t classes, index_t ignore, Engine& engine) const {
     label_count(name, y, of, engine);
-    const labels seen = engine.seen(y);
-    if (!seen.empty()) each_label_of(name, seen, classes, ignore);
+    const labels on_host = seen(engine, y);
+    if (!on_host.empty()) each_label_of(name, on_host, classes, ignore);
   }
   /// Labels in host memory.
   void each_label_of(const char* name, const labels& y, index_t classes, index_t ignore) const {
@@ -138,7 +138,7 @@ class checks {
     if (given.empty()) return;
     one_per_row(name, given.size(), of);
     reachable(name, given, engine);
-    each_weight(name, engine.seen(given));
+    each_weight(name, seen(engine, given));
   }
   /// Weights in host memory.
   [[gnu::noinline]] void each_weight(const char* name, const numbers& w) const {
@@ -157,7 +157,7 @@ class checks {
   /// Whether weights (that have been checked) are more than one row's, and not by next to nothing, as far as the host can tell.
   template <class Engine>
   bool shared_weights(const numbers& given, Engine& engine) const {
-    return shared(engine.seen(given));
+    return shared(seen(engine, given));
   }
   [[gnu::noinline]] static bool shared(const numbers& w) {
     if (w.empty()) return true;

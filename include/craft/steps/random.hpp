@@ -6,9 +6,19 @@
 #include <utility>
 #include <vector>
 
+#include "craft/engine/host_device.hpp"
 #include "craft/view.hpp"
 
 namespace craft::engine {
+
+/// x in other words: 64 bits that look random, and differ for different x.
+///
+/// G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+CRAFT_HOST_DEVICE inline std::uint64_t mixed_bits(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
 
 /// The library's source of randomness: a standard generator, and conversions that are the same on every platform.
 class random_source {

@@ -87,9 +87,12 @@ class cuda_product {
     const T one(1);
     const bool narrow = a.narrow != nullptr, tf32 = ctx_->precision() == precision::tf32;
     const cudaDataType_t wide = sizeof(T) == 8 ? CUDA_R_64F : CUDA_R_32F, type = narrow ? CUDA_R_16BF : wide;
-    const void *at_a = narrow ? static_cast<const void*>(a.narrow) : a.wide, *at_b = narrow ? static_cast<const void*>(b.narrow) : b.wide;
+    const void *at_a = narrow ? static_cast<const void*>(a.narrow) : a.wide,
+               *at_b = narrow ? static_cast<const void*>(b.narrow) : b.wide;
     const index_t lda = std::max<index_t>(a.d, 1), ldb = std::max<index_t>(b.d, 1);
-    const cublasComputeType_t sums = sizeof(T) == 8 ? CUBLAS_COMPUTE_64F : tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    const cublasComputeType_t sums = sizeof(T) == 8 ? CUBLAS_COMPUTE_64F
+                                     : tf32         ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                    : CUBLAS_COMPUTE_32F;
     cublas_check(cublasGemmEx_64(ctx_->handle(), op_a, op_b, m, n, k, &one, at_a, type, lda, at_b, type, ldb, &beta, c, wide,
                                  std::max<index_t>(ldc, 1), sums, CUBLAS_GEMM_DEFAULT),
                  "cublasGemmEx (", name, ": m ", m, ", n ", n, ", k ", k, ", leading dimensions ", lda, ", ", ldb, ", ", ldc,

@@ -11,11 +11,34 @@
 #include <algorithm>
 #include <cmath>
 
-#include "craft/engine/contract.hpp"
 #include "craft/engine/function_ref.hpp"
 #include "craft/kernels.hpp"
+#include "craft/steps/rows.hpp"
+#include "craft/steps/similarities.hpp"
+#include "craft/steps/sums.hpp"
 
 namespace craft::engine {
+
+/// Factors {within_x, within_y} of a quadratic form whose weights are a_i n with sum a = 1, given sum_(i != j) a_i a_j of both
+/// sides: what is divided by without the diagonal.
+struct form_factors_step {
+  index_t n, m;
+  bool without_diagonal;
+  const double *x_pairs, *y_pairs;
+  double* out;
+  CRAFT_HOST_DEVICE void operator()(index_t) const {
+    out[0] = 1 / (double(n) * double(n) * (without_diagonal ? *x_pairs : 1));
+    out[1] = 1 / (double(m) * double(m) * (without_diagonal ? *y_pairs : 1));
+  }
+};
+
+/// k_ii = 0
+template <class T>
+struct clear_diagonal_step {
+  T* k;
+  index_t stride;
+  CRAFT_HOST_DEVICE void operator()(index_t i) const { k[i * stride + i] = T(0); }
+};
 
 /// Two vectors, in blocks of `side` rows of the stacked sample: the weights of x's rows, 0 at y's; and the other way round.
 template <class T>
@@ -67,7 +90,7 @@ struct shared_weight_step {
 /// out = dMMD^2/dw of the stacked sample's n + m weights, in double. map(e, rows, columns, to): kernel values. per_row:
 /// n a and m b, as the quadratic form has them; sums: P and sum w of x, and of y.
 template <class Engine, class T>
-void sample_weights_pullback(Engine& e, const rows<T>& z, index_t split, bool skip_diagonal, const T* per_row,
+[[gnu::cold]] void sample_weights_pullback(Engine& e, const rows<T>& z, index_t split, bool skip_diagonal, const T* per_row,
                              const double* sums,
                              function_ref<void(Engine&, const rows<T>&, const rows<T>&, T*)> map, double* out) {
   using place = matrix_view<T, std::decay_t<decltype(e.context())>::space>;
@@ -82,9 +105,9 @@ void sample_weights_pullback(Engine& e, const rows<T>& z, index_t split, bool sk
       const index_t width = std::min(side, total - j);
       map(e, rows<T>{z.data + i * z.d, height, z.d, z.squared + i}, rows<T>{z.data + j * z.d, width, z.d, z.squared + j}, tile);
       if (i == j && skip_diagonal) e.each(height, clear_diagonal_step<T>{tile, width});
-      e.map(rows<T>{apart + 2 * j, 2, width, unused}, rows<T>{tile, height, width, unused}, dot_product<T>(),
-            typename Engine::number(1), place(product, 2, height));
-      e.store(product, output<T, place::space>{place(kept + i, 2, height, total), write::accumulate}, 1.0);
+      engine::map(e, rows<T>{apart + 2 * j, 2, width, unused}, rows<T>{tile, height, width, unused}, dot_product<T>(),
+            number(1), place(product, 2, height));
+      store(e, product, output<T, place::space>{place(kept + i, 2, height, total), write::accumulate}, 1.0);
     }
   }
   double *value = e.template take<double>(4), *a = e.template take<double>(total);
@@ -92,10 +115,10 @@ void sample_weights_pullback(Engine& e, const rows<T>& z, index_t split, bool sk
     const index_t begin = side_of == 0 ? 0 : split, n = side_of == 0 ? split : total - split, m = total - n;
     const T *own = kept + side_of * total + begin, *other = kept + (1 - side_of) * total + begin;
     double *to = out + begin, *along = value + 2 + side_of;
-    e.dot(per_row + begin, own, n, 1, value + side_of);
+    dot(e, per_row + begin, own, n, 1, value + side_of);
     e.each(n, sample_weight_step<T>{per_row + begin, own, other, n, m, skip_diagonal ? sums + 2 * side_of : nullptr,
                                     value + side_of, a + begin, to});
-    e.dot(a + begin, to, n, 1, along);
+    dot(e, a + begin, to, n, 1, along);
     e.each(n, shared_weight_step{along, sums + 2 * side_of + 1, to});
   }
 }

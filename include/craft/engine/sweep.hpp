@@ -1,5 +1,5 @@
 // Sweeps over all pairs of rows on the CPU: which tiles are visited when and by whom, their dot products, and the products of
-// their pull-back. What is done with a tile is an epilogue's (tiles.hpp).
+// their pull-back. What is done with a tile is an epilogue's (tile.hpp).
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,6 @@
 #include "craft/engine/product.hpp"
 #include "craft/engine/schedule.hpp"
 #include "craft/engine/tile.hpp"
-#include "craft/engine/vectors.hpp"
 
 namespace craft::engine {
 
@@ -25,19 +24,9 @@ class cpu_sweeps : public cpu_threads {
   }
 
  protected:
-  /// Memory for the dot products of all tiles, one after another, or null for each tile's own; and whether they are there
-  /// already, or not looked at.
-  template <class T>
-  struct dots {
-    T* tiles = nullptr;
-    bool known = false;
-  };
-
   template <class T>
   struct slot_memory {
-    T* tile;
-    T* column;  ///< one number per column of the tile, for the epilogue's use
-    T *row_sums, *col_sums;
+    T *tile, *row_sums, *col_sums, *counts;
     index_t* near;
     product<T> products;
   };
@@ -71,8 +60,9 @@ class cpu_sweeps : public cpu_threads {
           if (p.real) visit(slot, p);
         });
   }
-  [[gnu::noinline]] void run_places(index_t rounds, index_t steps, index_t places, double operations, function_ref<index_t(index_t)> pairs,
-                  function_ref<void(index_t, index_t, index_t, index_t, index_t)> place) const {
+  [[gnu::noinline]] void run_places(index_t rounds, index_t steps, index_t places, double operations,
+                                    function_ref<index_t(index_t)> pairs,
+                                    function_ref<void(index_t, index_t, index_t, index_t, index_t)> place) const {
     const index_t threads = threads_for(operations / double(std::max<index_t>(rounds, 1)));
     for (index_t round = 0; round < rounds; ++round) {
       const index_t count = pairs(round);
@@ -92,9 +82,11 @@ class cpu_sweeps : public cpu_threads {
   // All pairs I <= J of blocks of the stacked rows z; no block straddles row `split`. The rows before or after it may go
   // without gradient.
   template <class T>
-  void sweep_triangle(const rows<T>& z, index_t split, const tile_epilogue<T>& epilogue, index_t count, double* totals,
-                      const pull<T>& g, bool pull_first = true, bool pull_second = true) {
+  void sweep(const square_sweep<T>& told, const tile_epilogue<T>& epilogue, index_t count) {
     const workspace::frame inner(ctx_.scratch());
+    const rows<T>& z = told.z;
+    const pull<T>& g = told.g;
+    const index_t split = told.split;
     const blocks first = cut<T>(split, z.n - split, z.d), second = cut<T>(z.n - split, split, z.d);
     const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
     const auto begin = [&](index_t k) {
@@ -105,7 +97,7 @@ class cpu_sweeps : public cpu_threads {
     };
     double* sums = zeros<double>(total * count);
     const auto pull_of = [&](index_t k) {
-      return (k < first.count() ? pull_first : pull_second) ? g : pull<T>{nullptr, g.self};
+      return (k < first.count() ? told.pull_first : told.pull_second) ? g : pull<T>{nullptr, g.self};
     };
     const index_t group = group_size<T>(total, size, z.d);
     const tournament groups(grouped<tournament>::groups(total, group));
@@ -114,31 +106,33 @@ class cpu_sweeps : public cpu_threads {
     run(grouped<tournament>(groups, total, total, group), work, [&](index_t slot, const block_pair& p) {
       tile<T> t{};
       t.i0 = begin(p.first), t.ni = length(p.first), t.j0 = begin(p.second), t.nj = length(p.second);
-      t.diagonal = p.first == p.second, t.totals = sums + p.first * count, t.slot = slot;
-      if (t.diagonal)
+      t.itself = tile<T>::none, t.times = 2, t.totals = sums + p.first * count, t.slot = slot;
+      if (p.first == p.second)
         visit_diagonal(t, size, z, epilogue, pull_of(p.first), slots[slot]);
       else
         visit(t, size, z, z, epilogue, pull_of(p.first), pull_of(p.second), slots[slot]);
     });
-    add_sums(sums, total, count, totals);
+    add_sums(sums, total, count, told.totals);
     add_self(z, g);
   }
 
-  // All pairs of blocks of x and y.
+  // All pairs of blocks of x and y. The dot products are kept, or were: see `keep`.
   template <class T>
-  void sweep_rectangle(const rows<T>& x, const rows<T>& y, const tile_epilogue<T>& epilogue, index_t count, double* totals,
-                       const pull<T>& gx, const pull<T>& gy, const dots<T>& kept = {}) {
+  void sweep(const rectangle_sweep<T>& told, const tile_epilogue<T>& epilogue, index_t count, bool keep = false) {
     const workspace::frame inner(ctx_.scratch());
+    const rows<T>&x = told.x, &y = told.y;
+    const pull<T>&gx = told.gx, &gy = told.gy;
     const blocks bx = cut<T>(x.n, y.n, x.d), by = cut<T>(y.n, x.n, x.d);
     const double cost = operations(double(x.n) * double(y.n), x.d, gx.wanted());
     double* sums = zeros<double>(bx.count() * count);
     const auto work = [&](index_t slot, index_t p, index_t q, const pull<T>& to_y, slot_memory<T>* slots) {
       tile<T> t{};
       t.i0 = bx.begin(p), t.ni = bx.length(p), t.j0 = by.begin(q), t.nj = by.length(q);
-      t.diagonal = false, t.totals = sums + p * count, t.slot = slot;
+      t.itself = told.offset < 0 ? tile<T>::none : told.offset + t.i0 - t.j0, t.times = 1, t.totals = sums + p * count,
+      t.slot = slot;
       const index_t size = bx.size() * product<T>::padded(by.size());
-      const dots<T> mine{kept.tiles ? kept.tiles + (p * by.count() + q) * size : nullptr, kept.known};
-      visit(t, by.size(), x, y, epilogue, gx, to_y, slots[slot], mine);
+      t.s = told.kept ? told.kept + (p * by.count() + q) * size : nullptr;
+      visit(t, by.size(), x, y, epilogue, gx, to_y, slots[slot], told.kept != nullptr && !keep);
     };
     if (by.count() == 1 && bx.count() > 1 && !epilogue.columns_depend) {
       // Few columns, as with class anchors: a rotation would run one tile at a time. Instead a fixed number of lanes, each
@@ -163,47 +157,50 @@ class cpu_sweeps : public cpu_threads {
       run(grouped<rotation>(groups, bx.count(), by.count(), group), cost,
           [&](index_t slot, const block_pair& p) { work(slot, p.first, p.second, gy, slots); });
     }
-    add_sums(sums, bx.count(), count, totals);
-    if (!epilogue.by_norms) return;
+    add_sums(sums, bx.count(), count, told.totals);
+    if (epilogue.of_sums == T(0)) return;
     add_self(x, gx);
     add_self(y, gy);
   }
 
   // One tile: dots, epilogue, and the two products of the pull-back.
   template <class T>
-  [[gnu::noinline]] void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y, const tile_epilogue<T>& epilogue, const pull<T>& gx,
-             const pull<T>& gy, slot_memory<T>& m, const dots<T>& kept = {}) const {
+  [[gnu::noinline]] void visit(tile<T>& t, index_t most_columns, const rows<T>& x, const rows<T>& y,
+                               const tile_epilogue<T>& epilogue, const pull<T>& gx, const pull<T>& gy, slot_memory<T>& m,
+                               bool known = false) const {
     const index_t d = x.d;
     const T *xi = x.data + t.i0 * d, *yj = y.data + t.j0 * d;
-    t.s = kept.tiles ? kept.tiles : m.tile, t.stride = product<T>::padded(most_columns);
-    t.row_sums = m.row_sums, t.col_sums = m.col_sums, t.near = m.near;
+    if (t.s == nullptr) t.s = m.tile;
+    t.stride = product<T>::padded(most_columns);
+    t.row_sums = m.row_sums, t.col_sums = m.col_sums, t.counts = m.counts, t.near = m.near;
     t.row_gradient = gx.gradient ? gx.gradient + t.i0 * d : nullptr;
-    t.col_gradient = gy.gradient && !t.diagonal ? gy.gradient + t.j0 * d : nullptr;
+    t.col_gradient = gy.gradient ? gy.gradient + t.j0 * d : nullptr;
     tile_state state = tile_state::again;
     for (t.careful = false; state == tile_state::again; t.careful = true) {
       std::fill_n(m.row_sums, t.ni, T(0));
       std::fill_n(m.col_sums, t.nj, T(0));
-      if (!kept.known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
-      state = epilogue.call(t, m.column);
+      if (epilogue.reads && !known) m.products.dots(xi, d, yj, d, t.s, t.stride, t.ni, t.nj, d);
+      state = epilogue.call(t);
     }
     if (state == tile_state::done) return;
-    if (epilogue.by_norms) {
-      for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += double(t.row_sums[i]);
-      for (index_t j = 0; j < t.nj && !t.diagonal; ++j) gy.self[t.j0 + j] += double(t.col_sums[j]);
+    if (const double by = double(epilogue.of_sums); by != 0) {
+      for (index_t i = 0; i < t.ni; ++i) gx.self[t.i0 + i] += by * double(t.row_sums[i]);
+      for (index_t j = 0; gy.self && j < t.nj; ++j) gy.self[t.j0 + j] += by * double(t.col_sums[j]);
     }
     if (gx.gradient) m.products.add(t.s, t.stride, yj, d, gx.gradient + t.i0 * d, d, t.ni, d, t.nj);
-    if (gy.gradient && !t.diagonal)
-      m.products.add_transposed(t.s, t.stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
+    if (gy.gradient) m.products.add_transposed(t.s, t.stride, xi, d, gy.gradient + t.j0 * d, d, t.nj, d, t.ni);
   }
 
   // A tile on the diagonal: both halves, and what lies between them, so that little is computed twice.
   template <class T>
-  void visit_diagonal(const tile<T>& t, index_t most_columns, const rows<T>& z, const tile_epilogue<T>& epilogue, const pull<T>& g,
-                      slot_memory<T>& m) const {
+  void visit_diagonal(const tile<T>& t, index_t most_columns, const rows<T>& z, const tile_epilogue<T>& epilogue,
+                      const pull<T>& g, slot_memory<T>& m) const {
+    // Of the two that a pair on it stands for, the first gives both their gradient.
     const index_t half = (t.ni / 2 + 15) / 16 * 16;
     tile<T> first = t, second = t;
     if (t.ni <= 64) {
-      visit(first, most_columns, z, z, epilogue, g, g, m);
+      first.itself = 0, first.times = 1;
+      visit(first, most_columns, z, z, epilogue, g, pull<T>{}, m);
       return;
     }
     first.ni = first.nj = half;
@@ -211,19 +208,15 @@ class cpu_sweeps : public cpu_threads {
     visit_diagonal(first, most_columns, z, epilogue, g, m);
     visit_diagonal(second, most_columns, z, epilogue, g, m);
     tile<T> between = first;
-    between.j0 = second.j0, between.nj = second.nj, between.diagonal = false;
+    between.j0 = second.j0, between.nj = second.nj;
     visit(between, most_columns, z, z, epilogue, g, g, m);
   }
 
   // dX_i += 2 self_i x_i
   template <class T>
-  [[gnu::noinline]] void add_self(const rows<T>& x, const pull<T>& g) const {
-    if (g.gradient == nullptr) return;
-    pieces(x.n, x.d, [&](index_t begin, index_t end) {
-      for (index_t i = begin; i < end; ++i) add_multiple(T(2 * g.self[i]), x.data + i * x.d, x.d, g.gradient + i * x.d);
-    });
+  void add_self(const rows<T>& x, const pull<T>& g) const {
+    if (g.gradient != nullptr) each_row(x.n, x.d, add_self_step<T>{x, g});
   }
-
   template <class T>
   [[gnu::noinline]] static void add(const T* from, index_t n, T* to) {
     for (index_t i = 0; i < n; ++i) to[i] += from[i];
@@ -240,10 +233,10 @@ class cpu_sweeps : public cpu_threads {
     slot_memory<T>* slots = take<slot_memory<T>>(count);
     for (index_t s = 0; s < count; ++s) {
       T* tile = take<T>(height * product<T>::padded(width));
-      T *column = take<T>(width), *row_sums = take<T>(height), *col_sums = take<T>(width);
+      T *row_sums = take<T>(height), *col_sums = take<T>(width), *counts = take<T>(width);
       index_t* near = take<index_t>(width);
       T* scratch = take<T>(product<T>::scratch_size(height, width, d));
-      new (slots + s) slot_memory<T>{tile, column, row_sums, col_sums, near, product<T>(scratch)};
+      new (slots + s) slot_memory<T>{tile, row_sums, col_sums, counts, near, product<T>(scratch)};
     }
     return slots;
   }

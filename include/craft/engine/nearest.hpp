@@ -1,0 +1,163 @@
+// The nearest row of another sample, and distances by rank, on the CPU.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "craft/engine/sweep.hpp"
+
+namespace craft::engine {
+
+/// Nearest column of every row by a_i + b_j - 2 s, or of a near pair by the difference of the rows (lowest index on ties):
+/// running minimum in `distance`.
+template <class T>
+struct nearest_tile {
+  static constexpr bool columns_depend = false, reads = true;
+  static constexpr T of_sums = T(0);
+  rows<T> x, y;
+  T* distance;
+  index_t* index;
+
+  tile_state operator()(tile<T>& t) const {
+    const near_pairs<T> near(x.d);
+    const T *b = y.squared + t.j0, far = far_enough(near, x.squared + t.i0, t.ni, b, t.nj);
+    for (index_t i = 0; i < t.ni; ++i) {
+      T* s = t.row(i);
+      const T a = x.squared[t.i0 + i];
+      vector_lanes().each<T>(t.nj, [&](auto at) {
+        const auto sj = at.load(s);
+        at.store(s, decltype(sj + sj)(a) + (at.load(b) - (sj + sj)));
+      });
+      T lowest = least_of(s, t.nj);
+      if (lowest < far) {
+        for (index_t j = 0; j < t.nj; ++j)
+          if (near.at(s[j], a, b[j]) && s[j] < math::limits<T>::infinity)
+            s[j] = squared_distance(x.row(t.i0 + i), y.row(t.j0 + j), x.d);
+        lowest = least_of(s, t.nj);
+      }
+      T& best = distance[t.i0 + i];
+      index_t& at = index[t.i0 + i];
+      if (lowest > best || (lowest == best && t.j0 > at)) continue;
+      index_t j = 0;
+      while (j + 1 < t.nj && s[j] != lowest) ++j;
+      if (lowest < best || t.j0 + j < at) {
+        best = lowest;
+        at = t.j0 + j;
+      }
+    }
+    return tile_state::done;
+  }
+
+ private:
+  static T least_of(const T* s, index_t n) {
+    pack<T> some(math::limits<T>::infinity);
+    index_t j = 0;
+    for (; j + pack<T>::width <= n; j += pack<T>::width) some = some.min(pack<T>::load(s + j));
+    T least = smallest(some);
+    for (; j < n; ++j) least = math::min(least, s[j]);
+    return least;
+  }
+};
+
+/// The bits of a number >= 0 as an integer of the same order.
+template <class T>
+std::uint64_t order_bits(T x) {
+  std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t> bits;
+  std::memcpy(&bits, &x, sizeof x);
+  return bits;
+}
+
+template <class T>
+T from_bits(std::uint64_t bits) {
+  const auto narrow = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>(bits);
+  T x;
+  std::memcpy(&x, &narrow, sizeof x);
+  return x;
+}
+
+/// Calls f(slot, key, i, j) for every pair i < j of one sample; key = order_bits of the squared distance.
+template <class T, class F>
+struct distances_tile {
+  static constexpr bool columns_depend = false, reads = true;
+  static constexpr T of_sums = T(0);
+  rows<T> x;
+  F f;
+
+  tile_state operator()(tile<T>& t) const {
+    const near_pairs<T> near(x.d);
+    const T* b = x.squared + t.j0;
+    for (index_t i = 0; i < t.ni; ++i) {
+      const T *s = t.row(i), *row = x.row(t.i0 + i);
+      const T a = x.squared[t.i0 + i];
+      for (index_t j = t.itself == tile<T>::none ? 0 : i + 1 + t.itself; j < t.nj; ++j) {
+        const T D = near(s[j], a, b[j]) ? squared_distance(row, x.row(t.j0 + j), x.d) : a + b[j] - (s[j] + s[j]);
+        f(t.slot, order_bits(math::max(D, T(0))), t.i0 + i, t.j0 + j);
+      }
+    }
+    return tile_state::done;
+  }
+};
+
+/// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but
+/// a few of those near the answer: passes over the pairs narrow its bits down by histograms. sweep_pairs(f) calls
+/// f(slot, key, i, j) for all pairs, `slots` of them at a time.
+template <class T, class Memory, class Sweep>
+void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t rank, const Sweep& sweep_pairs,
+                     ranked_distance* out) {
+  constexpr int digit = 12;
+  constexpr index_t bins = index_t(1) << digit, few = 65536;
+  struct found {
+    std::uint64_t key;
+    index_t i, j;
+  };
+  int shift = int(sizeof(T)) * 8;     // bits still unknown
+  std::uint64_t prefix = 0;           // the known ones
+  index_t candidates = x.n * (x.n - 1) / 2;
+  const auto known = [&](std::uint64_t key) { return shift >= 64 ? 0 : key >> shift; };
+  while (candidates > few && shift > 0) {
+    const int width = std::min(digit, shift), next = shift - width;
+    index_t* counts = memory.template zeros<index_t>(slots * bins);
+    sweep_pairs([&](index_t slot, std::uint64_t key, index_t, index_t) {
+      if (known(key) == prefix) ++counts[slot * bins + index_t((key >> next) & ((std::uint64_t(1) << width) - 1))];
+    });
+    index_t bin = 0, here = 0;
+    for (;; ++bin) {
+      here = 0;
+      for (index_t s = 0; s < slots; ++s) here += counts[s * bins + bin];
+      if (rank < here) break;
+      rank -= here;
+    }
+    prefix = prefix << width | std::uint64_t(bin);
+    shift = next;
+    candidates = here;
+  }
+  // Either few are left, or all that are left are equal, and then any of them will do: the first in the sample's order.
+  const index_t kept = std::min(candidates, few);
+  found* list = memory.template take<found>(kept);
+  std::atomic<index_t> size{0};
+  std::atomic<index_t> lowest{std::numeric_limits<index_t>::max()};
+  const bool equal = candidates > few;
+  sweep_pairs([&](index_t, std::uint64_t key, index_t i, index_t j) {
+    if (known(key) != prefix) return;
+    if (!equal) {
+      list[size++] = {key, i, j};
+      return;
+    }
+    const index_t at = i * x.n + j;
+    for (index_t seen = lowest; at < seen && !lowest.compare_exchange_weak(seen, at);) {
+    }
+  });
+  if (equal) {
+    *out = {from_bits<T>(prefix), lowest / x.n, lowest % x.n};
+    return;
+  }
+  std::sort(list, list + kept, [](const found& a, const found& b) {
+    return a.key != b.key ? a.key < b.key : a.i != b.i ? a.i < b.i : a.j < b.j;
+  });
+  *out = {from_bits<T>(list[rank].key), list[rank].i, list[rank].j};
+}
+
+}  // namespace craft::engine

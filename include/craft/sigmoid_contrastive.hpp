@@ -1,0 +1,107 @@
+// The sigmoid loss between two modalities: every pair of a batch on its own, whether it belongs together.
+//
+// Source: X. Zhai et al., "Sigmoid loss for language image pre-training", arXiv 2303.15343.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "craft/engine/cpu_engine.hpp"
+#include "craft/steps/alignment_call.hpp"
+
+namespace craft {
+
+/// How sigmoid_contrastive is computed.
+struct sigmoid_options {
+  scalar log_scale = std::log(10.0);                           ///< s = exp(log_scale) ...
+  scalar bias = -10.0;                                         ///< added to every logit
+  double max_scale = std::numeric_limits<double>::infinity();  ///< ... s is at most this, with a gradient that only leads back
+  bool normalise = true;          ///< divide all rows by their norm; a zero row stays zero
+  labels x_labels{}, y_labels{};  ///< both: l = +1 for equal labels; none: for equal indices
+  scalar upstream = 1.0;          ///< multiplies the gradients, not the value
+};
+
+namespace engine {
+
+/// What the loss has to do with a pair: softplus(-l z) with z = s + bias, l = +1 for equal ids and -1 otherwise, times `scale`;
+/// the second total is the sum of dloss/dz = -l sigmoid(-l z) scale, the bias' gradient.
+template <class T, bool Gradient>
+struct sigmoid_loss {
+  static constexpr int totals = Gradient ? 2 : 1;
+  static constexpr bool reads = true, norms = false, radial = false, weighs = Gradient;
+  const T *x_id, *y_id;
+  number bias;
+  double scale;
+
+  struct block_side {
+    T bias, scale;
+  };
+  template <class V>
+  struct side {
+    V id;
+  };
+  CRAFT_HOST_DEVICE block_side block(index_t, index_t) const { return {T(double(bias)), T(scale)}; }
+  CRAFT_HOST_DEVICE side<T> row(index_t i) const { return {x_id[i]}; }
+  template <class At>
+  CRAFT_HOST_DEVICE side<typename At::number> column(const At& at) const {
+    return {at.load(y_id)};
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const side<T>& r, const side<V>& c,
+                                       const pair_scalars<V>& seen) const {
+    const V one(T(1)), none(T(0));
+    const V sign = math::where_equal(V(r.id), c.id, V(T(2))) - one, u = -(sign * (seen.s + V(b.bias)));
+    const V e = math::exp(-math::max(u, -u));  // never overflows
+    const V value = math::max(u, none) + math::log1p(e);
+    if constexpr (!Gradient) return {value, none, none, none, none};
+    const V sigmoid = (math::where_positive(u, one - e) + e) / (one + e);  // 1/(1+e) for u > 0, else e/(1+e)
+    const V weight = -(sign * sigmoid) * V(b.scale);
+    return {value, weight, weight, none, none};
+  }
+  CRAFT_HOST_DEVICE double share(const block_side&) const { return scale; }
+  CRAFT_HOST_DEVICE T count(const side<T>&) const { return T(1); }
+};
+
+}  // namespace engine
+
+/// Sigmoid loss over all pairs:
+///
+///     L = -(1/n) sum_ij log sigmoid(l_ij (z_ij + bias)),   l_ij = +1 for pairs that belong together, -1 otherwise
+///
+/// x: n x d, y: m x d (n = m unless labels are given). Cost: 2 n m d operations for the value, 6 n m d with all gradients, one
+/// sweep; memory O((n + m) d). Throws shape_error, option_error, data_error, alias_error.
+template <class Context, class X, class Y, class Gradients = alignment_gradients<storage_of<X>, Context::space>>
+void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmoid_options& options,
+                         value_out<X, Context> value, const Gradients& gradients = {}) {
+  using S = storage_of<X>;
+  using T = compute_of<X>;
+  engine::check_types<Context, X, Y>();
+  const matrix_view<const S, Context::space> xv = view(x), yv = view(y);
+  const index_t n = xv.rows(), m = yv.rows();
+
+  engine::alignment_call<Context, S> call(ctx, "sigmoid_contrastive", "y", xv, yv);
+  auto& e = call.e;
+  call.check.readable("bias", options.bias, Context::space);
+  require<option_error>(!gradients.weights.wanted() && !gradients.targets.wanted(),
+                        "sigmoid_contrastive: has no row weights and no soft targets, so no gradients of them");
+  call.check_pairs(options.x_labels, options.y_labels);
+  call.check_common(options, value, gradients);
+
+  T *x_id = e.template take<T>(n), *y_id = e.template take<T>(m);
+  pair_ids(e, options.x_labels, options.y_labels, n, m, x_id, y_id);
+  auto r = call.prepare(options, gradients);
+  double* totals = e.template zeros<double>(2);
+  engine::rectangle_sweep<T> sweep{r.x.r, r.y.r};
+  sweep.totals = totals, sweep.gx = r.x.g, sweep.gy = r.y.g;
+  if (r.x.g.wanted())
+    e.rectangle(sweep, engine::sigmoid_loss<T, true>{x_id, y_id, engine::read(options.bias), 1 / double(n)});
+  else
+    e.rectangle(sweep, engine::sigmoid_loss<T, false>{x_id, y_id, engine::read(options.bias), 1 / double(n)});
+  if (r.x.g.wanted()) {
+    store_vector(e, totals + 1, gradients.bias, engine::read(options.upstream));
+    call.store(r, engine::read(options.upstream), gradients);
+  }
+  write_value(e, value, totals);
+}
+
+}  // namespace craft
