@@ -7,6 +7,7 @@
 #include "craft/any_device.hpp"
 #include "craft/bandwidth.hpp"
 #include "craft/context.hpp"
+#include "craft/cosine_embedding.hpp"
 #include "craft/error.hpp"
 #include "craft/gradcheck.hpp"
 #include "craft/kernels.hpp"

@@ -89,6 +89,13 @@ void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t
     craft::kmeans(ctx, x.in(), k, da.out());
     craft::kmeans_per_class(ctx, x.in(), craft::labels(labels), c, k, da.out());
   }
+  craft::cosine_embedding_options pairs;
+  pairs.x_labels = craft::labels(labels);
+  pairs.y_labels = craft::labels(classes);
+  craft::cosine_embedding_gradients<S, D::space> of_pairs;
+  of_pairs.x = craft::overwrite(dx.out());
+  of_pairs.y = craft::overwrite(da.out());
+  craft::cosine_embedding(ctx, x.in(), anchors.in(), pairs, value.as_value(), of_pairs);
   craft::medoids(ctx, x.in(), anchors.in());
   craft::farthest_point_anchors(ctx, x.in(), 5, 1, craft::metric::cosine);
   for (const reals& r : {dx.get(), da.get(), dsoft.get(), value.get(), dwx.get(), dwy.get(), log_scale.get()})
