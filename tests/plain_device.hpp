@@ -52,7 +52,7 @@ class plain_engine : public scratch {  // which gives take<T>(n)
   template <class T> void square_norms(const rows<T>& x) { each_row(x.n, x.d, square_norms_step<T>{x}); }
   // (i, j) and (j, i) each give the gradient of their row.
   template <class T, class Element> void square(const square_sweep<T>& told, const Element& element) {
-    rectangle(rectangle_sweep<T>{told.z, told.z, 0, told.with_itself, told.totals, told.g}, element, told.parameters);
+    rectangle(rectangle_sweep<T>{told.z, told.z, 0, told.with_itself, told.totals, told.g}, element.weighing(), told.parameters);
   }
   template <class T, class Element> void rectangle(const rectangle_sweep<T>& told, const Element& element, int parameters = 0) {
     const auto& [x, y, offset, meets_itself, totals, gx, gy, kept] = told;

@@ -176,16 +176,12 @@ void add_quadratic(const K& k) {
   add_fused<T, quadratic_form<T, K, true>, 64>(element);
   add_fused<T, quadratic_form<T, K, true>, 128>(element);
   const int count = k.weights() + k.bandwidths();
-  const auto parameters = [&](const auto& of) {
-    std::vector<run> runs;
-    for (const index_t nj : {256, 512})
-      runs.push_back({int(parameter_rows * nj / block_threads), packed(some_panel<T>(nj), some_sight<T>(), of, count, array(0.0))});
-    kernels.push_back({"parameters_kernel<" + name<T>() + ", " + name<std::decay_t<decltype(of)>>(), "",
-                       {panel_rows / parameter_rows, (count + parameters_at_once - 1) / parameters_at_once}, 0,
-                       block_warps * sizeof(double), sizeof(T), 0, runs});
-  };
-  parameters(element);
-  parameters(quadratic_form<T, K, false>{k, weights, rows_of_z / 2});
+  std::vector<run> runs;
+  for (const index_t nj : {256, 512})
+    runs.push_back({int(parameter_rows * nj / block_threads), packed(some_panel<T>(nj), some_sight<T>(), element, count, array(0.0))});
+  kernels.push_back({"parameters_kernel<" + name<T>() + ", " + name<std::decay_t<decltype(element)>>(), "",
+                     {panel_rows / parameter_rows, (count + parameters_at_once - 1) / parameters_at_once}, 0,
+                     block_warps * sizeof(double), sizeof(T), 0, runs});
 }
 template <class T>
 sight<T> two_sides() {

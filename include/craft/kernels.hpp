@@ -245,7 +245,8 @@ inverse_multiquadric(T, T) -> inverse_multiquadric<detail::parameter_t<T>>;
 /// alpha = 1/2, l = c gives the inverse multiquadric of exponent one half, (1 + D / c^2)^(-1/2).
 template <class T = double>
 struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
-  static constexpr bool smooth = true, heavy = true;
+  static constexpr bool smooth = true;
+  static constexpr bool heavy = true;  ///< takes so many registers that a GPU looks at fewer pairs at a time
   T length,   ///< bandwidth 0: l, in the units of x
       alpha;  ///< bandwidth 1: the exponent
   /// length > 0, alpha > 0.
@@ -631,7 +632,7 @@ enum class kernel_family { gaussian, laplacian, inverse_multiquadric, rational_q
 template <class T = double>
 struct any_kernel : detail::distance_kernel<any_kernel<T>> {
   static constexpr int capacity = 16;  ///< the most members
-  static constexpr bool heavy = true;
+  static constexpr bool heavy = true;  ///< takes so many registers that a GPU looks at fewer pairs at a time
   /// One of the kernels, and its weight.
   struct member {
     kernel_family family = kernel_family::gaussian;  ///< which one

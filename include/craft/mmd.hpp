@@ -30,7 +30,7 @@ struct form_weights {
 template <class T, class K, bool Gradient>
 struct quadratic_form {
   static constexpr int totals = 1;
-  static constexpr bool reads = true, norms = true, radial = K::translation_invariant, weighs = Gradient, parametric = true;
+  static constexpr bool reads = true, norms = true, radial = K::translation_invariant, weighs = Gradient, parametric = Gradient;
   K kernel;
   form_weights<T> weights;
   index_t split;  ///< the first row of y

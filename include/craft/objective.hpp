@@ -176,7 +176,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
     if (weight != 1 && both) by_col.weight = by_row.weight;
     engine::rectangle_sweep<T> sweep{x_rows, y_rows};
     sweep.gx = gx, sweep.gy = gy, sweep.kept = dots;
-    pull_back_softmax(inner, sweep, by_row, by_col, both);
+    engine::pull_back_softmax<false>(inner, sweep, by_row, by_col, both);
   };
   if (text_term || image_term) {
     softmax s;

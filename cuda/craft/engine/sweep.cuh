@@ -225,8 +225,7 @@ template <class T, class Element>
 void cuda_engine::square(const square_sweep<T>& told, const Element& element) {
   const rows<T>& z = told.z;
   const sight<T> v(z, z, told.split, 0, told.with_itself);
-  if constexpr (has_parameters<Element>::value)
-    if (told.parameters > 0) sum_parameters(told, v, element);
+  if (told.parameters > 0) sum_parameters(told, v, element.weighing());
   const index_t first = told.pull_first ? 0 : told.split, last = told.pull_second ? z.n : told.split;
   if (fuses<T>(z.d)) {
     fused(told, v, element.weighing(), first, last);

@@ -26,6 +26,12 @@ class cpu_engine : public cpu_sweeps {
   /// An element over all pairs: sums of its values, and gradients.
   template <class T, class Element>
   void square(const square_sweep<T>& told, const Element& element) {
+    if constexpr (!Element::weighs)
+      if (told.parameters > 0) {
+        square_sweep<T> weighing = told;
+        weighing.g.self = zeros<double>(told.z.n);
+        return square(weighing, element.weighing());
+      }
     const element_tile<T, Element> tile{element, told.z, told.z, told.with_itself, told.parameters};
     sweep(told, tile_epilogue<T>(tile), Element::totals + told.parameters);
   }

@@ -35,19 +35,12 @@ class cpu_threads : public scratch {
   /// step(i) for every i in [0, count).
   template <class Step>
   void each(index_t count, const Step& step) const {
-    if (count == 1) return step(0);
-    pieces(count, 1, [&](index_t begin, index_t end) {
-      const Step here = step;
-      for (index_t i = begin; i < end; ++i) here(i);
-    });
+    pieces(count, 1, {&step, run<Step>});
   }
   /// step(i, lanes) for every row i in [0, n) of d numbers.
   template <class Step>
   void each_row(index_t n, index_t d, const Step& step) const {
-    pieces(n, d, [&](index_t begin, index_t end) {
-      const Step here = step;
-      for (index_t i = begin; i < end; ++i) here(i, vector_lanes());
-    });
+    pieces(n, d, {&step, run_rows<Step>});
   }
   /// step(c, lanes, members) for every group c in [0, k): members.each(f) calls f(i), in order, for the rows i with index_i = c.
   template <class Step>
@@ -124,7 +117,19 @@ class cpu_threads : public scratch {
   const cpu& ctx_;
 
  private:
+  // A step over a piece: a copy of it, since what it writes is none of its numbers.
+  template <class Step>
+  static void run(const void* step, index_t begin, index_t end) {
+    const Step here = *static_cast<const Step*>(step);
+    for (index_t i = begin; i < end; ++i) here(i);
+  }
+  template <class Step>
+  static void run_rows(const void* step, index_t begin, index_t end) {
+    const Step here = *static_cast<const Step*>(step);
+    for (index_t i = begin; i < end; ++i) here(i, vector_lanes());
+  }
   void strips(index_t n, index_t length, double operations, function_ref<void(index_t, index_t)> f) const {
+    if (n <= length) return n > 0 ? f(0, n) : void();
     parallel((n + length - 1) / length, threads_for(operations),
              [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
   }
@@ -132,19 +137,19 @@ class cpu_threads : public scratch {
   template <class Fold, class Add>
   void in_pieces(index_t n, index_t cost, const Fold& f, const Add& add) {
     using state = typename Fold::state;
-    const index_t length = 256, count = (n + length - 1) / length;
-    const auto piece = [&](index_t c) {
-      const Fold here = f;
-      state s = here.start();
-      for (index_t i = c * length; i < std::min(n, (c + 1) * length); ++i) add(here, s, i);
-      return s;
-    };
-    if (count <= 1) return f.finish(piece(0));
+    const index_t length = 256, count = std::max<index_t>(1, (n + length - 1) / length);
     const workspace::frame inner(ctx_.scratch());
-    state* partial = take<state>(count);
-    pieces(count, length * cost, [&](index_t begin, index_t end) {
-      for (index_t c = begin; c < end; ++c) partial[c] = piece(c);
-    });
+    state only = f.start();
+    state* partial = count == 1 ? &only : take<state>(count);
+    const auto sum_up = [&](index_t begin, index_t end) {
+      const Fold here = f;
+      for (index_t c = begin; c < end; ++c) {
+        state s = here.start();
+        for (index_t i = c * length; i < std::min(n, (c + 1) * length); ++i) add(here, s, i);
+        partial[c] = s;
+      }
+    };
+    pieces(count, length * cost, sum_up);
     state all = partial[0];
     for (index_t c = 1; c < count; ++c) f.join(all, partial[c]);
     f.finish(all);

@@ -46,11 +46,12 @@ struct has_at : std::false_type {};
 template <class K>
 struct has_at<K, std::void_t<decltype(std::declval<const K&>().at(1.0))>> : std::true_type {};
 
-/// Whether an element gives sums for its kernel's own parameters: parameters(column, scalars, add) calls add(q, derivative).
+/// Whether an element gives sums for its kernel's own parameters: parameters(column, scalars, add) calls add(q, derivative). Only
+/// one that weighs does, so that this is compiled once; where they are wanted of another one, an engine takes its weighing().
 template <class E, class = void>
 struct has_parameters : std::false_type {};
 template <class E>
-struct has_parameters<E, std::void_t<decltype(&E::kernel), decltype(E::parametric)>> : std::true_type {};
+struct has_parameters<E, std::enable_if_t<E::parametric>> : std::true_type {};
 
 /// Whether an element's kernel keeps so many numbers that a device should look at fewer pairs at a time.
 template <class E, class = void>

@@ -18,12 +18,16 @@ class function_ref<R(Arguments...)> {
   /// f must outlive the calls, and may be called from several threads at once.
   template <class F, class = std::enable_if_t<!std::is_same_v<F, function_ref>>>
   function_ref(const F& f)  // NOLINT: a callable is what is wanted
-      : object_(std::addressof(f)), call_([](const void* object, Arguments... arguments) -> R {
-          return (*static_cast<const F*>(object))(std::forward<Arguments>(arguments)...);
-        }) {}
+      : object_(std::addressof(f)), call_(&call<F>) {}
+  /// The same by its parts.
+  function_ref(const void* object, R (*call)(const void*, Arguments...)) : object_(object), call_(call) {}
   R operator()(Arguments... arguments) const { return call_(object_, std::forward<Arguments>(arguments)...); }
 
  private:
+  template <class F>
+  static R call(const void* object, Arguments... arguments) {
+    return (*static_cast<const F*>(object))(std::forward<Arguments>(arguments)...);
+  }
   const void* object_;
   R (*call_)(const void*, Arguments...);
 };

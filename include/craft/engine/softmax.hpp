@@ -15,44 +15,51 @@ struct log_sum_exp_tile {
   bool columns_depend;  ///< whether the columns are wanted too
 
   tile_state operator()(tile<T>& t) const {
-    for (index_t i = 0; i < t.ni; ++i) by_row.soft != nullptr ? reduce_row<true>(t, i) : reduce_row<false>(t, i);
+    for (index_t i = 0; i < t.ni; ++i) reduce_row(t, i);
     if (columns_depend)
       vector_lanes().each<T>(t.nj, [&](const auto& at) { reduce_columns(t, at); });
     return tile_state::done;
   }
 
  private:
-  template <class V>
-  static void join(const softmax<T>& s, const place<V>& at, const softmax_part<V>& found) {
-    softmax_part<V> all{at.load(s.lse), at.load(s.sum), at.load(s.target_dot)};
+  using numbers = pack<T>;
+  // As a call: there is one for a row of a tile, or a column.
+  [[gnu::noinline]] static void join(const softmax<T>& s, index_t i, const softmax_part<T>& found) {
+    softmax_part<T> all{s.lse[i], s.sum[i], s.target_dot[i]};
     all.join(found);
-    at.store(s.lse, all.highest), at.store(s.sum, all.sum), at.store(s.target_dot, all.target);
+    s.lse[i] = all.highest, s.sum[i] = all.sum, s.target_dot[i] = all.target;
   }
-  template <bool Soft>
+  static void join(const softmax<T>& s, index_t i, const softmax_part<numbers>& found) {
+    T parts[3][numbers::width];
+    found.highest.store(parts[0]), found.sum.store(parts[1]), found.target.store(parts[2]);
+    for (index_t c = 0; c < numbers::width; ++c) join(s, i + c, softmax_part<T>{parts[0][c], parts[1][c], parts[2][c]});
+  }
   void reduce_row(const tile<T>& t, index_t i) const {
-    constexpr index_t width = pack<T>::width;
     const index_t row = t.i0 + i;
-    const T *z = t.row(i), *soft = Soft ? by_row.soft + row * by_row.soft_stride : nullptr;
-    const T id = Soft ? T(0) : by_row.id[row], hit = Soft ? T(0) : by_row.hit[row];
-    auto some = softmax_part<pack<T>>::none(T());
+    const T* const z = t.row(i);
+    auto some = softmax_part<numbers>::none(T());
     auto one = softmax_part<T>::none(T());
     index_t j = 0;
-    for (; j + width <= t.nj; j += width) some.highest = some.highest.max(pack<T>::load(z + j));
+    for (; j + numbers::width <= t.nj; j += numbers::width) some.highest = some.highest.max(numbers::load(z + j));
     for (; j < t.nj; ++j) one.highest = math::max(one.highest, z[j]);
     one.highest = math::max(one.highest, largest(some.highest));
-    some.highest = pack<T>(one.highest);
-    const auto add = [&](auto& to, const auto& at) {
-      using V = typename std::decay_t<decltype(at)>::number;
-      const place<V> column{t.j0 + at.k};
-      if constexpr (Soft)
-        to.add(at.load(z), soft_target(by_row, column.load(soft)));
-      else
-        to.add(at.load(z), hard_target(by_row, V(id), V(hit), column.load(by_row.other_id)));
+    some.highest = numbers(one.highest);
+    const auto add = [&](const auto& target) {
+      for (j = 0; j + numbers::width <= t.nj; j += numbers::width) some.add(numbers::load(z + j), target(place<numbers>{j}));
+      for (; j < t.nj; ++j) one.add(z[j], target(place<T>{j}));
     };
-    for (j = 0; j + width <= t.nj; j += width) add(some, place<pack<T>>{j});
-    for (; j < t.nj; ++j) add(one, place<T>{j});
+    if (by_row.soft != nullptr) {
+      const T* const soft = by_row.soft + row * by_row.soft_stride;
+      add([&](const auto& at) { return soft_target(by_row, place<decltype(at.load(z))>{t.j0 + at.k}.load(soft)); });
+    } else {
+      const T id = by_row.id[row], hit = by_row.hit[row];
+      add([&](const auto& at) {
+        using V = decltype(at.load(z));
+        return hard_target(by_row, V(id), V(hit), place<V>{t.j0 + at.k}.load(by_row.other_id));
+      });
+    }
     one.sum += sum(some.sum), one.target += sum(some.target);
-    join(by_row, place<T>{row}, one);
+    join(by_row, row, one);
   }
   // Every column of a register has its own maximum, so each register of columns walks down the rows twice.
   template <class V>
@@ -62,7 +69,7 @@ struct log_sum_exp_tile {
     auto part = softmax_part<V>::none(T());
     for (index_t i = 0; i < t.ni; ++i) part.highest = math::max(part.highest, at.load(t.row(i)));
     for (index_t i = 0; i < t.ni; ++i) part.add(at.load(t.row(i)), hard_target(by_col, id, hit, V(by_col.other_id[t.i0 + i])));
-    join(by_col, column, part);
+    join(by_col, column.k, part);
   }
 };
 

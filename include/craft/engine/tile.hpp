@@ -78,10 +78,188 @@ template <class T>
   return count;
 }
 
-/// Sums over the columns and the least distance, as numbers or registers.
+/// What the pairs of a row have given so far, and the least distance of all rows'; as numbers or registers.
 template <class V>
 struct running {
   V value{0}, second{0}, sum{0}, least{math::limits<decltype(engine::sum(V()))>::infinity};
+};
+
+/// A tile as what goes through its rows sees it, which is compiled once for all elements.
+template <class T>
+class tile_rows {
+ public:
+  tile_rows(tile<T>& t, const rows<T>& x, const rows<T>& y, bool with_itself, bool careful)
+      : t_(t), x_(x), y_(y), with_itself_(with_itself), careful_(careful) {}
+
+  /// Goes through all rows, adds their sums to `totals`, and returns the least distance of pairs that do not stand apart. No pair
+  /// that is at least `far` away is near.
+  [[gnu::noinline]] T go_through(bool norms, bool radial, T far, double* totals) const {
+    if (!careful_ && t_.itself == tile<T>::none) return add_rows(0, t_.ni, false, totals);
+    const near_pairs<T> near(x_.d);
+    T least = math::limits<T>::infinity;
+    std::fill_n(t_.counts, t_.nj, T(1));
+    for (index_t i = 0; i < t_.ni; ++i) {
+      T* const s = t_.row(i);
+      const index_t itself = t_.itself == tile<T>::none || i + t_.itself < 0 || i + t_.itself >= t_.nj ? -1 : i + t_.itself;
+      const T a = norms ? x_.squared[t_.i0 + i] : T(0);
+      const index_t apart = careful_ ? find_near(near, s, a, y_.squared + t_.j0, t_.nj, t_.near) : 0;
+      const auto count = [&](T times) {
+        for (index_t q = 0; q < apart; ++q) t_.counts[t_.near[q]] = times;
+        if (itself >= 0) t_.counts[itself] = times;
+      };
+      count(T(0));
+      for (index_t q = 0; q < apart; ++q) s[t_.near[q]] = -far;
+      if (itself >= 0) s[itself] = radial ? -far : a;  // known by its index, not by its numbers
+      least = math::min(least, add_rows(i, i + 1, apart > 0 || itself >= 0, totals));
+      count(T(1));
+      for (index_t q = 0; q < apart; ++q)
+        if (t_.near[q] != itself) add_near(i, t_.near[q], totals);
+      if (itself >= 0 && with_itself_) add_itself(i, itself, totals);
+    }
+    return least;
+  }
+
+ protected:
+  ~tile_rows() = default;
+  /// Adds all pairs of rows [begin, end), which count as `counts` says or once each, and returns their least distance.
+  virtual T add_rows(index_t begin, index_t end, bool counted, double* totals) const = 0;
+  /// Adds a near pair, or that of a row with itself.
+  virtual void add_near(index_t i, index_t j, double* totals) const = 0;
+  virtual void add_itself(index_t i, index_t j, double* totals) const = 0;
+
+  tile<T>& t_;
+  const rows<T>&x_, &y_;
+  bool with_itself_, careful_;
+};
+
+/// The rows of a tile as an element sees them.
+template <class T, class Element>
+class element_rows final : public tile_rows<T> {
+ public:
+  element_rows(const Element& element, int parameters, tile<T>& t, const rows<T>& x, const rows<T>& y, bool with_itself,
+               bool careful)
+      : tile_rows<T>(t, x, y, with_itself, careful), element_(element), block_(element.block(t.i0, t.j0)),
+        b_(Element::norms ? y.squared + t.j0 : nullptr), parameters_(parameters) {}
+  double share() const { return element_.share(block_); }
+
+ private:
+  using row_side = decltype(std::declval<Element>().row(0));
+  using tile_rows<T>::t_;
+  using tile_rows<T>::x_;
+  using tile_rows<T>::y_;
+  const Element& element_;
+  const decltype(std::declval<Element>().block(0, 0)) block_;
+  const T* const b_;
+  const int parameters_;
+
+  row_side row(index_t i) const { return element_.row(t_.i0 + i); }
+  template <class V>
+  auto column(const place<V>& at) const {
+    return element_.column(place<V>{t_.j0 + at.k});
+  }
+  T norm(index_t i) const { return Element::norms ? x_.squared[t_.i0 + i] : T(0); }
+  /// What the element sees at some places of a row.
+  template <class V>
+  auto seen(const T* s, T a, const place<V>& at) const {
+    if constexpr (Element::radial) {
+      const V sj = at.load(s);
+      return distance<V>{V(a) + at.load(b_) - (sj + sj)};
+    } else if constexpr (!Element::reads) {
+      return pair_scalars<V>{V(T(0)), V(T(0)), V(T(0))};
+    } else if constexpr (Element::norms) {
+      return pair_scalars<V>{at.load(s), V(a), at.load(b_)};
+    } else {
+      return pair_scalars<V>{at.load(s), V(T(0)), V(T(0))};
+    }
+  }
+  T add_rows(index_t begin, index_t end, bool counted, double* totals) const override {
+    constexpr index_t width = pack<T>::width;
+    running<pack<T>> some;
+    running<T> one;
+    double value = 0, second = 0;
+    for (index_t i = begin; i < end; ++i) {
+      const row_side r = row(i);
+      const T a = norm(i);
+      if (parameters_ > 0) add_parameters(r, i, a, counted);
+      T* const s = t_.row(i);
+      some.value = some.second = some.sum = pack<T>(T(0));
+      one.value = one.second = one.sum = T(0);
+      index_t j = 0;
+      for (; j + width <= t_.nj; j += width) at_places(r, place<pack<T>>{j}, s, a, counted, some);
+      if (j < t_.nj) through_rest(r, j, s, a, counted, one);
+      if constexpr (Element::totals > 0) value += double(element_.count(r)) * double(one.value + sum(some.value));
+      if constexpr (Element::totals > 1) second += double(one.second + sum(some.second));
+      if constexpr (Element::weighs && Element::norms) t_.row_sums[i] += one.sum + sum(some.sum);
+    }
+    totals[0] += value, totals[1] += second;
+    return math::min(one.least, smallest(some.least));
+  }
+  // The columns from j on, which do not fill a register: compiled for size, because they are few.
+  [[gnu::noinline, gnu::cold]] void through_rest(const row_side& r, index_t j, T* s, T a, bool counted,
+                                                 running<T>& sums) const {
+    for (; j < t_.nj; ++j) at_places(r, place<T>{j}, s, a, counted, sums);
+  }
+  template <class V>
+  void at_places(const row_side& r, const place<V>& at, T* s, T a, bool counted, running<V>& to) const {
+    const auto looked_at = seen(s, a, at);
+    if constexpr (Element::radial) to.least = math::min(to.least, looked_at.D);
+    const pair<V> out = element_(block_, r, column(at), looked_at);
+    const auto times = [&](const V& one) {
+      if (Element::norms && counted) return at.load(t_.counts) * one;  // 0 times: it stands apart
+      return one;
+    };
+    if constexpr (Element::totals > 0) to.value = to.value + times(out.value);
+    if constexpr (Element::totals > 1) to.second = to.second + out.second;
+    if constexpr (Element::weighs) {
+      const V w = times(out.weight);
+      at.store(s, w);
+      if constexpr (Element::norms) {
+        to.sum = to.sum + (Element::radial ? w : times(out.by_row));
+        at.store(t_.col_sums, at.load(t_.col_sums) + (Element::radial ? w : times(out.by_column)));
+      }
+    }
+  }
+
+  [[gnu::cold]] void add_near(index_t i, index_t j, double* totals) const override {
+    if constexpr (Element::radial) {
+      const T *xi = x_.row(t_.i0 + i), *yj = y_.row(t_.j0 + j), D = squared_distance(xi, yj, x_.d);
+      const row_side r = row(i);
+      const pair<T> out = element_(block_, r, column(place<T>{j}), distance<T>{D});
+      totals[0] += double(element_.count(r)) * double(out.value);
+      if (parameters_ > 0) add_parameters(r, place<T>{j}, pair_scalars<T>::at_distance(D), T(1));
+      if (Element::weighs)
+        add_difference(out.weight, xi, yj, x_.d, t_.row_gradient ? t_.row_gradient + i * x_.d : nullptr,
+                       t_.col_gradient ? t_.col_gradient + j * x_.d : nullptr);
+    }
+  }
+  [[gnu::cold]] void add_itself(index_t i, index_t j, double* totals) const override {
+    if constexpr (Element::norms && Element::totals > 0) {
+      const T a = norm(i);
+      const row_side r = row(i);
+      const pair<T> out = engine::with_itself(element_, block_, r, column(place<T>{j}), a);
+      totals[0] += double(element_.count(r)) * double(out.value);
+      if (parameters_ > 0)
+        add_parameters(r, place<T>{j}, Element::radial ? pair_scalars<T>::at_distance(T(0)) : pair_scalars<T>{a, a, a}, T(1));
+      if constexpr (!Element::radial) t_.row_sums[i] += out.by_row;
+    }
+  }
+
+  // The kernel's parameters' share of pairs that count `times`.
+  template <class V>
+  [[gnu::noinline]] void add_parameters(const row_side& r, const place<V>& at, const pair_scalars<V>& scalars, V times) const {
+    if constexpr (has_parameters<Element>::value) {
+      const double by = t_.times * share() * double(element_.count(r));
+      element_.parameters(column(at), scalars,
+                          [&](int q, V k) { t_.totals[Element::totals + q] += by * double(sum(times * k)); });
+    }
+  }
+  [[gnu::noinline, gnu::cold]] void add_parameters(const row_side& r, index_t i, T a, bool counted) const {
+    if constexpr (has_parameters<Element>::value)
+      vector_lanes().each<T>(t_.nj, [&](const auto& at) {
+        using V = typename std::decay_t<decltype(at)>::number;
+        add_parameters<V>(r, at, {at.load(t_.row(i)), V(a), at.load(b_)}, counted ? at.load(t_.counts) : V(T(1)));
+      });
+  }
 };
 
 /// An element's tile.
@@ -95,148 +273,16 @@ struct element_tile {
   int parameters;
 
   tile_state operator()(tile<T>& t) const {
-    const told here{element, element.block(t.i0, t.j0)};  // copies of its own: the numbers written below are not its parameters
-    const near_pairs<T> near(x.d);
-    const T *a_of = x.squared + t.i0, *b = y.squared + t.j0;
-    const T far = Element::radial ? far_enough(near, a_of, t.ni, b, t.nj) : T(0);
     const bool careful = Element::radial && (t.careful || parameters > 0);
+    const element_rows<T, Element> here(element, parameters, t, x, y, with_itself, careful);
+    T far(0);
+    if constexpr (Element::radial) far = far_enough(near_pairs<T>(x.d), x.squared + t.i0, t.ni, y.squared + t.j0, t.nj);
     double totals[2] = {};
-    T least = math::limits<T>::infinity;
-    std::fill_n(t.counts, t.nj, T(1));
-    for (index_t i = 0; i < t.ni; ++i) {
-      const row_side row = here.element.row(t.i0 + i);
-      const index_t itself = t.itself == tile<T>::none || i + t.itself < 0 || i + t.itself >= t.nj ? -1 : i + t.itself;
-      const T a = Element::norms ? a_of[i] : T(0);
-      const index_t apart = careful ? find_near(near, t.row(i), a, b, t.nj, t.near) : 0;
-      const auto count = [&](T times) {
-        for (index_t q = 0; q < apart; ++q) t.counts[t.near[q]] = times;
-        if (itself >= 0) t.counts[itself] = times;
-      };
-      count(T(0));
-      for (index_t q = 0; q < apart; ++q) t.row(i)[t.near[q]] = -far;
-      if (itself >= 0) t.row(i)[itself] = Element::radial ? -far : a;  // known by its index, not by its numbers
-      if (parameters > 0) add_parameters(here, row, t, i, a, b);
-      running<T> sums = through(here, row, t, i, a, b);
-      count(T(1));
-      least = math::min(least, sums.least);
-      for (index_t q = 0; q < apart; ++q)
-        if (t.near[q] != itself) add_apart(here, row, t, i, t.near[q], sums);
-      if (itself >= 0 && with_itself) add_itself(here, row, t, itself, a, sums);
-      t.row_sums[i] += sums.sum;
-      totals[0] += double(here.element.count(row)) * double(sums.value);
-      totals[1] += double(sums.second);
-    }
+    const T least = here.go_through(Element::norms, Element::radial, far, totals);
     if (Element::radial && !careful && least < far) return tile_state::again;
-    totals[0] *= here.element.share(here.block);
+    totals[0] *= here.share();
     for (int q = 0; q < Element::totals; ++q) t.totals[q] += t.times * totals[q];
     return Element::weighs ? tile_state::weights : tile_state::done;
-  }
-
- private:
-  using row_side = decltype(std::declval<Element>().row(0));
-  struct told {
-    Element element;
-    decltype(std::declval<Element>().block(0, 0)) block;
-  };
-
-  /// What the element sees at some places of a row.
-  template <class V>
-  static auto seen(const T* s, T a, const T* b, const place<V>& at) {
-    if constexpr (Element::radial) {
-      const V sj = at.load(s);
-      return distance<V>{V(a) + at.load(b) - (sj + sj)};
-    } else if constexpr (!Element::reads) {
-      return pair_scalars<V>{V(T(0)), V(T(0)), V(T(0))};
-    } else if constexpr (Element::norms) {
-      return pair_scalars<V>{at.load(s), V(a), at.load(b)};
-    } else {
-      return pair_scalars<V>{at.load(s), V(T(0)), V(T(0))};
-    }
-  }
-  [[gnu::noinline]] static running<T> through(const told& here, const row_side& row, const tile<T>& t, index_t i, T a,
-                                              const T* b) {
-    constexpr index_t width = pack<T>::width;
-    T *const s = t.row(i), *const col_sums = t.col_sums;
-    const T* const counts = t.counts;
-    const index_t j0 = t.j0;
-    running<pack<T>> some;
-    running<T> one;
-    index_t j = 0;
-    for (; j + width <= t.nj; j += width) at_places(here, row, place<pack<T>>{j}, j0, s, a, b, counts, col_sums, some);
-    if (j < t.nj) through_rest(here, row, t, i, j, a, b, one);
-    return {one.value + sum(some.value), one.second + sum(some.second), one.sum + sum(some.sum),
-            math::min(one.least, smallest(some.least))};
-  }
-  // The columns from j on, which do not fill a register: compiled for size, because they are few.
-  [[gnu::noinline, gnu::cold]] static void through_rest(const told& here, const row_side& row, const tile<T>& t, index_t i,
-                                                        index_t j, T a, const T* b, running<T>& sums) {
-    for (; j < t.nj; ++j)
-      at_places(here, row, place<T>{j}, t.j0, t.row(i), a, b, t.counts, t.col_sums, sums);
-  }
-  template <class V>
-  static void at_places(const told& here, const row_side& row, const place<V>& at, index_t j0, T* s, T a, const T* b,
-                        const T* counts, T* col_sums, running<V>& r) {
-    const auto looked_at = seen(s, a, b, at);
-    if constexpr (Element::radial) r.least = math::min(r.least, looked_at.D);
-    const pair<V> out = here.element(here.block, row, here.element.column(place<V>{j0 + at.k}), looked_at);
-    const auto counted = [&](const V& one) {
-      if constexpr (Element::norms) return at.load(counts) * one;  // 0 times: it stands apart
-      return one;
-    };
-    if constexpr (Element::totals > 0) r.value = r.value + counted(out.value);
-    if constexpr (Element::totals > 1) r.second = r.second + out.second;
-    if constexpr (Element::weighs) {
-      const V w = counted(out.weight);
-      at.store(s, w);
-      if constexpr (Element::norms) {
-        r.sum = r.sum + (Element::radial ? w : counted(out.by_row));
-        at.store(col_sums, at.load(col_sums) + (Element::radial ? w : counted(out.by_column)));
-      }
-    }
-  }
-
-  [[gnu::noinline, gnu::cold]] void add_apart(const told& here, const row_side& row, const tile<T>& t, index_t i, index_t j,
-                                              running<T>& sums) const {
-    const T *xi = x.row(t.i0 + i), *yj = y.row(t.j0 + j), D = squared_distance(xi, yj, x.d);
-    const auto column = here.element.column(place<T>{t.j0 + j});
-    if constexpr (Element::radial) {
-      const pair<T> out = here.element(here.block, row, column, distance<T>{D});
-      sums.value += out.value;
-      if (parameters > 0) add_parameters(here, row, column, pair_scalars<T>::at_distance(D), T(1), t);
-      if (Element::weighs)
-        add_difference(out.weight, xi, yj, x.d, t.row_gradient ? t.row_gradient + i * x.d : nullptr,
-                       t.col_gradient ? t.col_gradient + j * x.d : nullptr);
-    }
-  }
-  [[gnu::noinline, gnu::cold]] void add_itself(const told& here, const row_side& row, const tile<T>& t, index_t j, T a,
-                                               running<T>& sums) const {
-    if constexpr (Element::norms && Element::totals > 0) {
-      const auto column = here.element.column(place<T>{t.j0 + j});
-      const pair<T> out = engine::with_itself(here.element, here.block, row, column, a);
-      sums.value += out.value;
-      if (parameters > 0)
-        add_parameters(here, row, column, Element::radial ? pair_scalars<T>::at_distance(T(0)) : pair_scalars<T>{a, a, a}, T(1),
-                       t);
-      if constexpr (!Element::radial) sums.sum += out.by_row;
-    }
-  }
-
-  // The kernel's parameters' share of pairs that count `times`.
-  template <class V, class Column>
-  [[gnu::noinline]] static void add_parameters(const told& here, const row_side& row, const Column& column,
-                                               const pair_scalars<V>& at, V counts, const tile<T>& t) {
-    if constexpr (has_parameters<Element>::value) {
-      const double by = t.times * here.element.share(here.block) * double(here.element.count(row));
-      here.element.parameters(column, at, [&](int q, V k) { t.totals[Element::totals + q] += by * double(sum(counts * k)); });
-    }
-  }
-  [[gnu::noinline, gnu::cold]] static void add_parameters(const told& here, const row_side& row, const tile<T>& t,
-                                                          index_t i, T a, const T* b) {
-    vector_lanes().each<T>(t.nj, [&](const auto& at) {
-      using V = typename std::decay_t<decltype(at)>::number;
-      add_parameters<V>(here, row, here.element.column(place<V>{t.j0 + at.k}), {at.load(t.row(i)), V(a), at.load(b)},
-                        at.load(t.counts), t);
-    });
   }
 };
 

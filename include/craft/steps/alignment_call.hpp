@@ -114,7 +114,7 @@ class alignment_call {
     if (pulled) {
       rectangle_sweep<T> sweep{r.x.r, r.y.r};
       sweep.gx = r.x.g, sweep.gy = r.y.g, sweep.kept = dots;
-      pull_back_softmax(e, sweep, by_row, by_col, both);
+      pull_back_softmax<Soft>(e, sweep, by_row, by_col, both);
       if (g.bias.wanted()) store_vector(e, e.template zeros<double>(1), g.bias, number(0));  // it moves no softmax
       store(r, engine::read(o.upstream), g);
     }
@@ -137,10 +137,8 @@ class alignment_call {
   template <class Output>
   void store_targets(const sides& r, const softmax& s, const number& upstream, const Output& out) {
     const index_t m = r.y.r.n;
-    rows<T> x = r.x.r, y = r.y.r;
-    x.squared = e.template zeros<T>(x.n), y.squared = e.template zeros<T>(m);  // read, and of no use to a dot product
     T* z = e.template take<T>(s.n * m);
-    engine::map(e, x, y, dot_product<T>(), number(1), matrix_view<T, Context::space>(z, s.n, m));
+    engine::map(e, r.x.r, r.y.r, dot_product<T>(), number(1), matrix_view<T, Context::space>(z, s.n, m));
     e.each_row(s.n, m, target_pullback_step<T>{s, m, z});
     engine::store(e, z, out, upstream);
   }

@@ -87,16 +87,13 @@ struct softmax_pullback {
   CRAFT_HOST_DEVICE double share(const block_side&) const { return 0; }
   CRAFT_HOST_DEVICE T count(const row_side&) const { return T(0); }
 };
-/// Adds the gradients of the loss, of rows and if `both` of columns, to gx and gy of the sweep.
-template <class T, class Engine>
+/// Adds the gradients of the loss, of rows and if `both` of columns, to gx and gy of the sweep. Soft targets are one way only.
+template <bool Soft, class T, class Engine>
 void pull_back_softmax(Engine& e, const rectangle_sweep<T>& sweep, const softmax<T>& by_row, const softmax<T>& by_col,
                        bool both) {
-  if (both)
-    e.rectangle(sweep, softmax_pullback<T, true, false>{by_row, by_col});
-  else if (by_row.soft != nullptr)
-    e.rectangle(sweep, softmax_pullback<T, false, true>{by_row, {}});
-  else
-    e.rectangle(sweep, softmax_pullback<T, false, false>{by_row, {}});
+  if constexpr (!Soft)
+    if (both) return e.rectangle(sweep, softmax_pullback<T, true, false>{by_row, by_col});
+  e.rectangle(sweep, softmax_pullback<T, false, Soft>{by_row, {}});
 }
 
 }  // namespace craft::engine
