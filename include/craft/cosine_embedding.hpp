@@ -30,35 +30,23 @@ namespace engine {
 
 /// What the loss has to do with a pair, whose logit s is the cosine.
 template <class T, bool Gradient>
-struct hinge_pair {
+struct hinge_pair : pairs_by_id<T> {
   static constexpr int totals = 1;
   static constexpr bool reads = true, norms = false, radial = false, weighs = Gradient;
-  const T *x_id, *y_id;
-  double margin, scale;
+  double margin;
 
   struct block_side {
     T margin, scale;
   };
+  CRAFT_HOST_DEVICE block_side block(index_t, index_t) const { return {T(margin), T(this->scale)}; }
   template <class V>
-  struct side {
-    V id;
-  };
-  CRAFT_HOST_DEVICE block_side block(index_t, index_t) const { return {T(margin), T(scale)}; }
-  CRAFT_HOST_DEVICE side<T> row(index_t i) const { return {x_id[i]}; }
-  template <class At>
-  CRAFT_HOST_DEVICE side<typename At::number> column(const At& at) const {
-    return {at.load(y_id)};
-  }
-  template <class V>
-  CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const side<T>& r, const side<V>& c,
+  CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const id_side<T>& r, const id_side<V>& c,
                                        const pair_scalars<V>& seen) const {
     const V one(T(1)), none(T(0)), together = math::where_equal(V(r.id), c.id, one), apart = one - together;
     const V beyond = seen.s - V(b.margin), cost = math::max(beyond, none);
     const V slope = apart * math::where_positive(beyond, one) - together;
     return {together * (one - seen.s) + apart * cost, none, V(b.scale) * slope, none, none};
   }
-  CRAFT_HOST_DEVICE double share(const block_side&) const { return scale; }
-  CRAFT_HOST_DEVICE T count(const side<T>&) const { return T(1); }
 };
 
 }  // namespace engine
@@ -100,9 +88,9 @@ void cosine_embedding(const Context& ctx, const X& x, const Y& y, const cosine_e
   engine::rectangle_sweep<T> sweep{rows.x.r, rows.y.r};
   sweep.totals = e.template zeros<double>(1), sweep.gx = rows.x.g, sweep.gy = rows.y.g;
   if (pulled)
-    e.rectangle(sweep, engine::hinge_pair<T, true>{x_id, y_id, options.margin, scale});
+    e.rectangle(sweep, engine::hinge_pair<T, true>{{x_id, y_id, scale}, options.margin});
   else
-    e.rectangle(sweep, engine::hinge_pair<T, false>{x_id, y_id, options.margin, scale});
+    e.rectangle(sweep, engine::hinge_pair<T, false>{{x_id, y_id, scale}, options.margin});
   rows.x.store(gradients.x, engine::read(options.upstream));
   rows.y.store(gradients.y, engine::read(options.upstream));
   write_value(e, value, sweep.totals);

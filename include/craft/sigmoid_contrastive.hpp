@@ -26,28 +26,17 @@ namespace engine {
 /// What the loss has to do with a pair: softplus(-l z) with z = s + bias, l = +1 for equal ids and -1 otherwise, times `scale`;
 /// the second total is the sum of dloss/dz = -l sigmoid(-l z) scale, the bias' gradient.
 template <class T, bool Gradient>
-struct sigmoid_loss {
+struct sigmoid_loss : pairs_by_id<T> {
   static constexpr int totals = Gradient ? 2 : 1;
   static constexpr bool reads = true, norms = false, radial = false, weighs = Gradient;
-  const T *x_id, *y_id;
   number bias;
-  double scale;
 
   struct block_side {
     T bias, scale;
   };
+  CRAFT_HOST_DEVICE block_side block(index_t, index_t) const { return {T(double(bias)), T(this->scale)}; }
   template <class V>
-  struct side {
-    V id;
-  };
-  CRAFT_HOST_DEVICE block_side block(index_t, index_t) const { return {T(double(bias)), T(scale)}; }
-  CRAFT_HOST_DEVICE side<T> row(index_t i) const { return {x_id[i]}; }
-  template <class At>
-  CRAFT_HOST_DEVICE side<typename At::number> column(const At& at) const {
-    return {at.load(y_id)};
-  }
-  template <class V>
-  CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const side<T>& r, const side<V>& c,
+  CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const id_side<T>& r, const id_side<V>& c,
                                        const pair_scalars<V>& seen) const {
     const V one(T(1)), none(T(0));
     const V sign = math::where_equal(V(r.id), c.id, V(T(2))) - one, u = -(sign * (seen.s + V(b.bias)));
@@ -58,8 +47,6 @@ struct sigmoid_loss {
     const V weight = -(sign * sigmoid) * V(b.scale);
     return {value, weight, weight, none, none};
   }
-  CRAFT_HOST_DEVICE double share(const block_side&) const { return scale; }
-  CRAFT_HOST_DEVICE T count(const side<T>&) const { return T(1); }
 };
 
 }  // namespace engine
@@ -94,9 +81,9 @@ void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmo
   engine::rectangle_sweep<T> sweep{r.x.r, r.y.r};
   sweep.totals = totals, sweep.gx = r.x.g, sweep.gy = r.y.g;
   if (r.x.g.wanted())
-    e.rectangle(sweep, engine::sigmoid_loss<T, true>{x_id, y_id, engine::read(options.bias), 1 / double(n)});
+    e.rectangle(sweep, engine::sigmoid_loss<T, true>{{x_id, y_id, 1 / double(n)}, engine::read(options.bias)});
   else
-    e.rectangle(sweep, engine::sigmoid_loss<T, false>{x_id, y_id, engine::read(options.bias), 1 / double(n)});
+    e.rectangle(sweep, engine::sigmoid_loss<T, false>{{x_id, y_id, 1 / double(n)}, engine::read(options.bias)});
   if (r.x.g.wanted()) {
     store_vector(e, totals + 1, gradients.bias, engine::read(options.upstream));
     call.store(r, engine::read(options.upstream), gradients);

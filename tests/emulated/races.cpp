@@ -170,7 +170,7 @@ bool all_launched(int folders, char** paths) {
     launched += std::string(name == nullptr ? info.dli_sname : name) + "\n";
     std::free(name);
   }
-  const std::regex declaration(R"(\b([a-z_]+_kernel)\(|struct ([a-z_]+_(step|term|fold))\b|struct ([a-z_]+) \{\n(  static constexpr bool .*\n)?  static constexpr int totals)");
+  const std::regex declaration(R"(\b([a-z_]+_kernel)\(|struct ([a-z_]+_(step|term|fold))\b|struct ([a-z_]+)(?: : [a-z_<>T]+)? \{\n(  static constexpr bool .*\n)?  static constexpr int totals)");
   bool all = true;
   std::size_t count = 0;
   for (int f = 0; f < folders; ++f)

@@ -37,6 +37,15 @@ __device__ inline quad<T> quad_of_row(const T* row, int k, int d) {
   return k < d ? *reinterpret_cast<const quad<T>*>(row + k) : quad<T>(T(0));
 }
 
+/// use(r, k, numbers k to k + 3 of row first + r) for Count rows, all 0 from the n-th on; a block's threads share them.
+template <int Count, int D, class T, class Use>
+__device__ inline void each_quad(const T* rows, index_t first, index_t n, int d, const Use& use) {
+  for (int at = int(threadIdx.x); at < Count * (D / 4); at += block_threads) {
+    const int r = at / (D / 4), k = at % (D / 4) * 4;
+    use(r, k, first + r < n ? quad_of_row(rows + (first + r) * d, k, d) : quad<T>(T(0)));
+  }
+}
+
 template <class Element, class T>
 __device__ inline void store_totals(const fused_sweep<T>& f, const double* totals, double* scratch) {
   for (int q = 0; q < Element::totals; ++q) {
@@ -72,12 +81,10 @@ __global__ void __launch_bounds__(block_threads, 1) fused_kernel(fused_sweep<T> 
   memory& in_block = *shared<memory>();
   const int tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
   const index_t top = index_t(blockIdx.x) * fused_rows;
-  for (int at = int(threadIdx.x); at < fused_rows * (D / 4); at += block_threads) {
-    const int r = at / (D / 4), k = at % (D / 4) * 4;
-    const quad<T> row = top + r < f.n ? quad_of_row(f.x + (top + r) * f.d, k, f.d) : quad<T>(T(0));
+  each_quad<fused_rows, D>(f.x, top, f.n, f.d, [&](int r, int k, const quad<T>& row) {
 #pragma unroll
     for (int q = 0; q < 4; ++q) in_block.x[(k + q) * memory::x_stride + r] = row.v[q];
-  }
+  });
   T gradient[rows_each][outputs_each] = {};
   double totals[2] = {};
   block_view<Element, T> block;
@@ -86,13 +93,11 @@ __global__ void __launch_bounds__(block_threads, 1) fused_kernel(fused_sweep<T> 
   for (index_t tile = first; tile < first + f.tiles_per_split && tile * fused_columns < f.m; ++tile) {
     const index_t left = tile * fused_columns;
     __syncthreads();  // nobody reads the tile before any more
-    for (int at = int(threadIdx.x); at < fused_columns * (D / 4); at += block_threads) {
-      const int c = at / (D / 4), k = at % (D / 4) * 4;
-      const quad<T> row = left + c < f.m ? quad_of_row(f.y + (left + c) * f.d, k, f.d) : quad<T>(T(0));
+    each_quad<fused_columns, D>(f.y, left, f.m, f.d, [&](int c, int k, const quad<T>& row) {
 #pragma unroll
       for (int q = 0; q < 4; ++q) in_block.y[(k + q) * memory::y_stride + c] = row.v[q];
       *reinterpret_cast<quad<T>*>(&in_block.y_rows[c * memory::row_stride + k]) = row;
-    }
+    });
     __syncthreads();
     T s[rows_each][columns_each] = {};
 #pragma unroll 8

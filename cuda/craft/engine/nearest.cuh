@@ -1,9 +1,6 @@
 // The nearest row of another sample, and distances by rank, on a GPU.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
 #include "craft/engine/sweep.cuh"
 
 namespace craft::engine {
@@ -65,24 +62,8 @@ void cuda_engine::nearest(const rows<T>& x, const rows<T>& y, index_t* index, T*
 using lowest_index = unsigned long long;
 constexpr lowest_index nowhere = ~lowest_index(0);
 
-// The bits of a number >= 0, whose order as integers is that of the numbers, digit by digit from the top.
+// The bits of a distance are found digit by digit, from the top.
 constexpr int rank_digit = 11, rank_bins = 1 << rank_digit;
-template <class T>
-using bits_of = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
-template <class T>
-__device__ inline std::uint64_t distance_bits(T d) {
-  bits_of<T> bits;
-  std::memcpy(&bits, &d, sizeof d);
-  return bits;
-}
-template <class T>
-__device__ inline T distance_from_bits(std::uint64_t wide) {
-  const bits_of<T> bits = bits_of<T>(wide);
-  T d;
-  std::memcpy(&d, &bits, sizeof d);
-  return d;
-}
-
 /// What is known of the number looked for: its bits from `shift` on, and its rank among those that share them.
 struct rank_state {
   std::uint64_t prefix;
@@ -91,8 +72,8 @@ struct rank_state {
 /// |x_i - x_j|^2, given x_i . x_j.
 template <class T>
 __device__ inline T ranked(const rows<T>& x, index_t i, index_t j, T s) {
-  const T a = x.squared[i], b = x.squared[j];
-  return near_pairs<T>(x.d)(s, a, b) ? row_distance(x, i, x, j) : math::max(a + b - (s + s), T(0));
+  return squared_distance(near_pairs<T>(x.d), pair_scalars<T>{s, x.squared[i], x.squared[j]},
+                          [&] { return row_distance(x, i, x, j); });
 }
 /// Counts the next digit of all distances with the known prefix. Whole numbers: their order changes nothing.
 template <class T>
@@ -105,7 +86,7 @@ __global__ void __launch_bounds__(block_threads) rank_digit_kernel(panel<T> p, r
     const cell c = cell_of(at, p.nj);
     const index_t i = p.i0 + c.row, j = p.j0 + c.column;
     if (i >= j) continue;
-    const std::uint64_t key = distance_bits(ranked(x, i, j, p.s[(i - p.i0) * p.stride + (j - p.j0)]));
+    const std::uint64_t key = ordered_bits(ranked(x, i, j, p.s[(i - p.i0) * p.stride + (j - p.j0)]));
     if (shift + width < 64 && (key >> (shift + width)) != state->prefix) continue;
     atomicAdd(&in_block[(key >> shift) & ((1u << width) - 1)], 1u);
   }
@@ -134,7 +115,7 @@ struct ranked_pair_step {
     const cell c = cell_of(at, p.nj);
     const index_t i = p.i0 + c.row, j = p.j0 + c.column;
     if (i >= j) return;
-    if (distance_bits(ranked(x, i, j, p.s[(i - p.i0) * p.stride + (j - p.j0)])) == state->prefix)
+    if (ordered_bits(ranked(x, i, j, p.s[(i - p.i0) * p.stride + (j - p.j0)])) == state->prefix)
       atomicMin(first, lowest_index(i * x.n + j));
   }
 };
@@ -145,7 +126,7 @@ struct ranked_distance_step {
   index_t n;
   ranked_distance* out;
   __device__ void operator()(index_t) const {
-    *out = {double(distance_from_bits<T>(state->prefix)), index_t(*first) / n, index_t(*first) % n};
+    *out = {double(from_ordered_bits<T>(state->prefix)), index_t(*first) / n, index_t(*first) % n};
   }
 };
 template <class T>

@@ -48,7 +48,7 @@ __device__ inline pair<T> single(const Element& element, const sight<T>& v, inde
   if (Element::norms && v.offset >= 0 && v.offset + i == j)
     return v.with_itself ? with_itself(element, block, row, column, a) : pair<T>{T(0), T(0), T(0), T(0), T(0)};
   if constexpr (Element::radial) {
-    const T D = v.near(s, a, b) ? row_distance(v.x, i, v.y, j) : math::max(a + b - (s + s), T(0));
+    const T D = squared_distance(v.near, pair_scalars<T>{s, a, b}, [&] { return row_distance(v.x, i, v.y, j); });
     pair<T> out = element(block, row, column, distance<T>{D});
     if (D == T(0)) out.weight = T(0);
     return out;
@@ -146,10 +146,14 @@ __device__ inline void look(const Element& element, const sight<T>& v, const row
                             block_view<Element, T>& block, double* totals, const Use& use) {
   using V = typename At::number;
   const auto usual = [&](const auto& seen) {
-    const pair<V> out = element(row.first ? block.of_first : block.of_second, row.side, columns.side, seen);
+    const auto shared = row.first ? block.of_first : block.of_second;
+    const pair<V> out = element(shared, row.side, columns.side, seen);
     if constexpr (Element::totals > 0) {
       const T value = columns.times * element.count(row.side) * sum<At::group>(out.value, columns.all);
-      (row.first ? block.first : block.second) += value;
+      if (row.first)  // by name: a reference to one of them would keep both in memory
+        block.first += value;
+      else
+        block.second += value;
     }
     if constexpr (Element::totals > 1) block.other += sum<At::group>(out.second, columns.all);
     use(out);

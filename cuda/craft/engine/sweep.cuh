@@ -9,8 +9,8 @@ namespace craft::engine {
 
 // ---------------------------------------------------------------------------------------------------------
 // The panel kernel. A block takes some rows for each of its warps and up to columns_per_block columns of one sample; a warp one
-// row at a time, a lane two times four columns side by side, so that several 16-byte loads are under way at once; or four of doubles, or where
-// the pair function itself keeps many numbers, since registers would not do for more.
+// row at a time, a lane two times four columns side by side, so that several 16-byte loads are under way at once; or four of
+// doubles, or where the pair function itself keeps many numbers, since registers would not do for more.
 
 constexpr int quads_per_lane = 2, columns_per_block = quads_per_lane * 4 * warp_lanes;
 template <class T, class Element>

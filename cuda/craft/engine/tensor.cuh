@@ -7,8 +7,8 @@
 
 namespace craft::engine {
 
-/// Rows of y, 4 numbers of padding: then neither product meets a bank twice; and what is kept of rows of x, for which there are no
-/// registers left.
+/// Rows of y, 4 numbers of padding: then neither product meets a bank twice; and what is kept of rows of x, for which there are
+/// no registers left.
 template <class Element, int D>
 struct tensor_memory {
   static constexpr int stride = D + 4;
@@ -50,11 +50,9 @@ __global__ void __launch_bounds__(block_threads, 1) tensor_kernel(fused_sweep<fl
     const index_t left = tile * fused_columns;
     __syncthreads();  // nobody reads the tile before any more
     // square_norms has rounded the rows.
-    for (int at = int(threadIdx.x); at < fused_columns * (D / 4); at += block_threads) {
-      const int c = at / (D / 4), k = at % (D / 4) * 4;
-      const quad<float> row = left + c < f.m ? quad_of_row(f.y + (left + c) * f.d, k, f.d) : quad<float>(0.0f);
+    each_quad<fused_columns, D>(f.y, left, f.m, f.d, [&](int c, int k, const quad<float>& row) {
       *reinterpret_cast<quad<float>*>(&in_block.y[c * memory::stride + k]) = row;
-    }
+    });
     __syncthreads();
     float row_sum[2] = {};
 #pragma unroll 1

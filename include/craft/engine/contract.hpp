@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -80,6 +81,22 @@ struct ranked_distance {
   double value;
   index_t i, j;
 };
+/// The bits of a number >= 0 as an integer of the same order, and the way back.
+template <class T>
+using bits_of = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+template <class T>
+CRAFT_HOST_DEVICE std::uint64_t ordered_bits(T x) {
+  bits_of<T> bits;
+  std::memcpy(&bits, &x, sizeof x);
+  return bits;
+}
+template <class T>
+CRAFT_HOST_DEVICE T from_ordered_bits(std::uint64_t bits) {
+  const bits_of<T> narrow = bits_of<T>(bits);
+  T x;
+  std::memcpy(&x, &narrow, sizeof x);
+  return x;
+}
 
 // ---------------------------------------------------------------------------------------------------------
 // Squared distances
@@ -108,6 +125,12 @@ struct pair_scalars {
   T s, a, b;
   CRAFT_HOST_DEVICE static pair_scalars at_distance(T D) { return {T(-0.5) * D, T(0), T(0)}; }
 };
+
+/// |x - y|^2 of a pair, or what from_rows() says of it, where its scalars would not do.
+template <class T, class FromRows>
+CRAFT_HOST_DEVICE T squared_distance(const near_pairs<T>& near, const pair_scalars<T>& pair, const FromRows& from_rows) {
+  return near(pair.s, pair.a, pair.b) ? from_rows() : math::max(pair.a + pair.b - (pair.s + pair.s), T(0));
+}
 
 // ---------------------------------------------------------------------------------------------------------
 // Softmax

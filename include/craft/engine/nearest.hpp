@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdint>
-#include <cstring>
 #include <limits>
 
 #include "craft/engine/sweep.hpp"
@@ -62,23 +60,7 @@ struct nearest_tile {
   }
 };
 
-/// The bits of a number >= 0 as an integer of the same order.
-template <class T>
-std::uint64_t order_bits(T x) {
-  std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t> bits;
-  std::memcpy(&bits, &x, sizeof x);
-  return bits;
-}
-
-template <class T>
-T from_bits(std::uint64_t bits) {
-  const auto narrow = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>(bits);
-  T x;
-  std::memcpy(&x, &narrow, sizeof x);
-  return x;
-}
-
-/// Calls f(slot, key, i, j) for every pair i < j of one sample; key = order_bits of the squared distance.
+/// Calls f(slot, key, i, j) for every pair i < j of one sample; key = ordered_bits of the squared distance.
 template <class T, class F>
 struct distances_tile {
   static constexpr bool columns_depend = false, reads = true;
@@ -93,8 +75,9 @@ struct distances_tile {
       const T *s = t.row(i), *row = x.row(t.i0 + i);
       const T a = x.squared[t.i0 + i];
       for (index_t j = t.itself == tile<T>::none ? 0 : i + 1 + t.itself; j < t.nj; ++j) {
-        const T D = near(s[j], a, b[j]) ? squared_distance(row, x.row(t.j0 + j), x.d) : a + b[j] - (s[j] + s[j]);
-        f(t.slot, order_bits(math::max(D, T(0))), t.i0 + i, t.j0 + j);
+        const auto from_rows = [&] { return squared_distance(row, x.row(t.j0 + j), x.d); };
+        const T D = squared_distance(near, pair_scalars<T>{s[j], a, b[j]}, from_rows);
+        f(t.slot, ordered_bits(D), t.i0 + i, t.j0 + j);
       }
     }
     return tile_state::done;
@@ -151,13 +134,13 @@ void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t ra
     }
   });
   if (equal) {
-    *out = {from_bits<T>(prefix), lowest / x.n, lowest % x.n};
+    *out = {from_ordered_bits<T>(prefix), lowest / x.n, lowest % x.n};
     return;
   }
   std::sort(list, list + kept, [](const found& a, const found& b) {
     return a.key != b.key ? a.key < b.key : a.i != b.i ? a.i < b.i : a.j < b.j;
   });
-  *out = {from_bits<T>(list[rank].key), list[rank].i, list[rank].j};
+  *out = {from_ordered_bits<T>(list[rank].key), list[rank].i, list[rank].j};
 }
 
 }  // namespace craft::engine

@@ -93,7 +93,8 @@ class product {
   }
 
   // whole: C may be written beyond column n.
-  [[gnu::noinline]] void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate, bool whole) const {
+  [[gnu::noinline]] void run(const left& a, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate,
+                             bool whole) const {
     for (index_t j = 0; j < n; j += panel) {
       const T* b = packed_ + j * k;
       const index_t columns = n - j;

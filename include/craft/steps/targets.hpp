@@ -101,6 +101,28 @@ void pair_ids(Engine& e, const labels& x, const labels& y, index_t n, index_t m,
   e.each(m, number_id_step<T>{numbers.y, y_id});
 }
 
+/// What an element of all pairs knows of rows and columns: who they are. Every pair's value is multiplied by `scale` in the total.
+template <class V>
+struct id_side {
+  V id;
+};
+template <class T>
+struct pairs_by_id {
+  const T *x_id, *y_id;
+  double scale;
+
+  CRAFT_HOST_DEVICE id_side<T> row(index_t i) const { return {x_id[i]}; }
+  template <class At>
+  CRAFT_HOST_DEVICE id_side<typename At::number> column(const At& at) const {
+    return {at.load(y_id)};
+  }
+  template <class Block>
+  CRAFT_HOST_DEVICE double share(const Block&) const {
+    return scale;
+  }
+  CRAFT_HOST_DEVICE T count(const id_side<T>&) const { return T(1); }
+};
+
 // ---------------------------------------------------------------------------------------------------------
 // Targets
 
