@@ -74,13 +74,13 @@ class cpu_engine : public cpu_sweeps {
   /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it.
   template <class T>
   void distance_of_rank(const rows<T>& x, index_t rank, ranked_distance* out) {
-    const auto pairs = [&](const auto& f) {
-      const distances_tile<T, std::decay_t<decltype(f)>> tile{x, f};
+    const auto pairs = [&](const distances_of_row<T>& f) {
+      const distances_tile<T> tile{x, f};
       square_sweep<T> told{x};
       told.split = x.n;
       sweep(told, tile_epilogue<T>(tile), 0);
     };
-    select_distance(*this, ctx_.threads(), x, rank, pairs, out);
+    select_distance<T>(*this, ctx_.threads(), x, rank, function_ref<void(distances_of_row<T>)>(pairs), out);
   }
 
  private:

@@ -60,36 +60,39 @@ struct nearest_tile {
   }
 };
 
-/// Calls f(slot, key, i, j) for every pair i < j of one sample; key = ordered_bits of the squared distance.
-template <class T, class F>
+/// What is done with squared distances of row i and rows j to j + n - 1.
+template <class T>
+using distances_of_row = function_ref<void(index_t slot, const T* distances, index_t n, index_t i, index_t j)>;
+/// Hands over those of every pair i < j of one sample.
+template <class T>
 struct distances_tile {
   static constexpr bool columns_depend = false, reads = true;
   static constexpr T of_sums = T(0);
   rows<T> x;
-  F f;
+  distances_of_row<T> f;
 
   tile_state operator()(tile<T>& t) const {
     const near_pairs<T> near(x.d);
     const T* b = x.squared + t.j0;
     for (index_t i = 0; i < t.ni; ++i) {
-      const T *s = t.row(i), *row = x.row(t.i0 + i);
-      const T a = x.squared[t.i0 + i];
-      for (index_t j = t.itself == tile<T>::none ? 0 : i + 1 + t.itself; j < t.nj; ++j) {
-        const auto from_rows = [&] { return squared_distance(row, x.row(t.j0 + j), x.d); };
-        const T D = squared_distance(near, pair_scalars<T>{s[j], a, b[j]}, from_rows);
-        f(t.slot, ordered_bits(D), t.i0 + i, t.j0 + j);
-      }
+      T* const s = t.row(i);
+      const T *row = x.row(t.i0 + i), a = x.squared[t.i0 + i];
+      const index_t first = t.itself == tile<T>::none ? 0 : i + 1 + t.itself;
+      for (index_t j = first; j < t.nj; ++j)
+        s[j] = squared_distance(near, pair_scalars<T>{s[j], a, b[j]},
+                                [&] { return squared_distance(row, x.row(t.j0 + j), x.d); });
+      if (first < t.nj) f(t.slot, s + first, t.nj - first, t.i0 + i, t.j0 + first);
     }
     return tile_state::done;
   }
 };
 
 /// The rank-th smallest (from 0) squared distance over pairs i < j of x, and a pair that has it. No distance is stored but
-/// a few of those near the answer: passes over the pairs narrow its bits down by histograms. sweep_pairs(f) calls
-/// f(slot, key, i, j) for all pairs, `slots` of them at a time.
-template <class T, class Memory, class Sweep>
-void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t rank, const Sweep& sweep_pairs,
-                     ranked_distance* out) {
+/// a few of those near the answer: passes over the pairs narrow its bits down by histograms. sweep_pairs(f) hands all of them to
+/// f, `slots` rows at a time.
+template <class T, class Memory>
+void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t rank,
+                     function_ref<void(distances_of_row<T>)> sweep_pairs, ranked_distance* out) {
   constexpr int digit = 12;
   constexpr index_t bins = index_t(1) << digit, few = 65536;
   struct found {
@@ -103,9 +106,13 @@ void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t ra
   while (candidates > few && shift > 0) {
     const int width = std::min(digit, shift), next = shift - width;
     index_t* counts = memory.template zeros<index_t>(slots * bins);
-    sweep_pairs([&](index_t slot, std::uint64_t key, index_t, index_t) {
-      if (known(key) == prefix) ++counts[slot * bins + index_t((key >> next) & ((std::uint64_t(1) << width) - 1))];
-    });
+    const auto count = [&](index_t slot, const T* distances, index_t n, index_t, index_t) {
+      for (index_t c = 0; c < n; ++c) {
+        const std::uint64_t key = ordered_bits(distances[c]);
+        if (known(key) == prefix) ++counts[slot * bins + index_t((key >> next) & ((std::uint64_t(1) << width) - 1))];
+      }
+    };
+    sweep_pairs(distances_of_row<T>(count));
     index_t bin = 0, here = 0;
     for (;; ++bin) {
       here = 0;
@@ -123,21 +130,25 @@ void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t ra
   std::atomic<index_t> size{0};
   std::atomic<index_t> lowest{std::numeric_limits<index_t>::max()};
   const bool equal = candidates > few;
-  sweep_pairs([&](index_t, std::uint64_t key, index_t i, index_t j) {
-    if (known(key) != prefix) return;
-    if (!equal) {
-      list[size++] = {key, i, j};
-      return;
+  const auto keep = [&](index_t, const T* distances, index_t n, index_t i, index_t j) {
+    for (index_t c = 0; c < n; ++c) {
+      const std::uint64_t key = ordered_bits(distances[c]);
+      if (known(key) != prefix) continue;
+      if (!equal) {
+        list[size++] = {key, i, j + c};
+        continue;
+      }
+      const index_t at = i * x.n + j + c;
+      for (index_t seen = lowest; at < seen && !lowest.compare_exchange_weak(seen, at);) {
+      }
     }
-    const index_t at = i * x.n + j;
-    for (index_t seen = lowest; at < seen && !lowest.compare_exchange_weak(seen, at);) {
-    }
-  });
+  };
+  sweep_pairs(distances_of_row<T>(keep));
   if (equal) {
     *out = {from_ordered_bits<T>(prefix), lowest / x.n, lowest % x.n};
     return;
   }
-  std::sort(list, list + kept, [](const found& a, const found& b) {
+  std::nth_element(list, list + rank, list + kept, [](const found& a, const found& b) {
     return a.key != b.key ? a.key < b.key : a.i != b.i ? a.i < b.i : a.j < b.j;
   });
   *out = {from_ordered_bits<T>(list[rank].key), list[rank].i, list[rank].j};

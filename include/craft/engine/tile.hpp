@@ -91,10 +91,35 @@ class tile_rows {
   tile_rows(tile<T>& t, const rows<T>& x, const rows<T>& y, bool with_itself, bool careful)
       : t_(t), x_(x), y_(y), with_itself_(with_itself), careful_(careful) {}
 
-  /// Goes through all rows, adds their sums to `totals`, and returns the least distance of pairs that do not stand apart. No pair
-  /// that is at least `far` away is near.
-  [[gnu::noinline]] T go_through(bool norms, bool radial, T far, double* totals) const {
-    if (!careful_ && t_.itself == tile<T>::none) return add_rows(0, t_.ni, false, totals);
+  /// Goes through all rows for an element of these policies, and adds its sums to those of the tile.
+  [[gnu::noinline]] tile_state go_through(bool norms, bool radial, int sums, bool weighs) const {
+    const T far = radial ? far_enough(near_pairs<T>(x_.d), x_.squared + t_.i0, t_.ni, y_.squared + t_.j0, t_.nj) : T(0);
+    double totals[2] = {};
+    const bool together = !careful_ && t_.itself == tile<T>::none;
+    const T least = together ? add_rows(0, t_.ni, false, totals) : row_by_row(norms, radial, far, totals);
+    if (radial && !careful_ && least < far) return tile_state::again;
+    if (sums > 0) t_.totals[0] += t_.times * share() * totals[0];
+    if (sums > 1) t_.totals[1] += t_.times * totals[1];
+    return weighs ? tile_state::weights : tile_state::done;
+  }
+
+ protected:
+  ~tile_rows() = default;
+  /// Adds all pairs of rows [begin, end), which count as `counts` says or once each, and returns their least distance.
+  virtual T add_rows(index_t begin, index_t end, bool counted, double* totals) const = 0;
+  /// Adds a near pair, or that of a row with itself.
+  virtual void add_near(index_t i, index_t j, double* totals) const = 0;
+  virtual void add_itself(index_t i, index_t j, double* totals) const = 0;
+  /// By what the first total is multiplied.
+  virtual double share() const = 0;
+
+  tile<T>& t_;
+  const rows<T>&x_, &y_;
+  bool with_itself_, careful_;
+
+ private:
+  /// Returns the least distance of pairs that do not stand apart. No pair that is at least `far` away is near.
+  T row_by_row(bool norms, bool radial, T far, double* totals) const {
     const near_pairs<T> near(x_.d);
     T least = math::limits<T>::infinity;
     std::fill_n(t_.counts, t_.nj, T(1));
@@ -118,18 +143,6 @@ class tile_rows {
     }
     return least;
   }
-
- protected:
-  ~tile_rows() = default;
-  /// Adds all pairs of rows [begin, end), which count as `counts` says or once each, and returns their least distance.
-  virtual T add_rows(index_t begin, index_t end, bool counted, double* totals) const = 0;
-  /// Adds a near pair, or that of a row with itself.
-  virtual void add_near(index_t i, index_t j, double* totals) const = 0;
-  virtual void add_itself(index_t i, index_t j, double* totals) const = 0;
-
-  tile<T>& t_;
-  const rows<T>&x_, &y_;
-  bool with_itself_, careful_;
 };
 
 /// The rows of a tile as an element sees them.
@@ -140,7 +153,6 @@ class element_rows final : public tile_rows<T> {
                bool careful)
       : tile_rows<T>(t, x, y, with_itself, careful), element_(element), block_(element.block(t.i0, t.j0)),
         b_(Element::norms ? y.squared + t.j0 : nullptr), parameters_(parameters) {}
-  double share() const { return element_.share(block_); }
 
  private:
   using row_side = decltype(std::declval<Element>().row(0));
@@ -152,6 +164,7 @@ class element_rows final : public tile_rows<T> {
   const T* const b_;
   const int parameters_;
 
+  double share() const override { return element_.share(block_); }
   row_side row(index_t i) const { return element_.row(t_.i0 + i); }
   template <class V>
   auto column(const place<V>& at) const {
@@ -275,14 +288,7 @@ struct element_tile {
   tile_state operator()(tile<T>& t) const {
     const bool careful = Element::radial && (t.careful || parameters > 0);
     const element_rows<T, Element> here(element, parameters, t, x, y, with_itself, careful);
-    T far(0);
-    if constexpr (Element::radial) far = far_enough(near_pairs<T>(x.d), x.squared + t.i0, t.ni, y.squared + t.j0, t.nj);
-    double totals[2] = {};
-    const T least = here.go_through(Element::norms, Element::radial, far, totals);
-    if (Element::radial && !careful && least < far) return tile_state::again;
-    totals[0] *= here.share();
-    for (int q = 0; q < Element::totals; ++q) t.totals[q] += t.times * totals[q];
-    return Element::weighs ? tile_state::weights : tile_state::done;
+    return here.go_through(Element::norms, Element::radial, Element::totals, Element::weighs);
   }
 };
 

@@ -26,10 +26,11 @@ struct linear_form_step {
   CRAFT_HOST_DEVICE void operator()(index_t i, const Lanes& g) const {
     for (int q = 0; g.first() && q <= parameters; ++q) per_item[q * p + i] = 0;
     const index_t x = 2 * i, y = split + 2 * i;
-    pair(i, x, x + 1, T(1) / T(p), g);
-    pair(i, y, y + 1, T(1) / T(p), g);
-    pair(i, x, y + 1, T(-1) / T(p), g);
-    pair(i, x + 1, y, T(-1) / T(p), g);
+#if defined(__CUDACC__)
+#pragma unroll 1
+#endif
+    for (int c = 0; c < 4; ++c)  // (x, x'), (y, y'), (x, y') and (x', y): compiled once
+      pair(i, (c == 1 ? y : x) + (c == 3 ? 1 : 0), (c == 0 ? x : y) + (c == 3 ? 0 : 1), T(c < 2 ? 1 : -1) / T(p), g);
   }
 
  private:
