@@ -18,6 +18,7 @@
 // (symmetric loss); P. Khosla et al., arXiv 2004.11362 (several positives); X. Zhai et al., arXiv 2303.15343 (sigmoid loss).
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -30,6 +31,7 @@ namespace craft {
 
 /// mean: sum of weighted row losses over the sum of the weights that take part; sum: not divided.
 enum class reduction { mean, sum };
+constexpr auto names_of(reduction) { return std::array{"mean", "sum"}; }  ///< in their order
 
 /// How anchor_cross_entropy is computed.
 struct cross_entropy_options {
@@ -41,10 +43,25 @@ struct cross_entropy_options {
   numbers weights{};                   ///< per row, >= 0
   reduction reduce = reduction::mean;  ///< mean or sum over the rows
   scalar upstream = 1.0;  ///< multiplies the gradients, not the value
+
+  /// All of it, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("log_scale", log_scale, "logits are s cos(x_i, a_c), s = exp(log_scale); by default s = 100");
+    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
+                              "back inside");
+    c("normalise", normalise, "cosines; else dot products");
+    c("label_smoothing", label_smoothing, "e in [0, 1]: targets become (1 - e) t + e / C");
+    c("ignore_label", ignore_label, "rows with this label take no part");
+    c("weights", weights, "n", "of the rows, >= 0");
+    c("reduction", reduce, "\"mean\" over the weights that take part, or \"sum\"");
+    c.upstream(upstream);
+  }
 };
 
 /// One-way: x_i finds its y. Symmetric: the mean of that and of y_j finding its x.
 enum class direction { one_way, symmetric };
+constexpr auto names_of(direction) { return std::array{"one_way", "symmetric"}; }  ///< in their order
 
 /// How info_nce is computed.
 struct contrastive_options {
@@ -56,6 +73,21 @@ struct contrastive_options {
   double label_smoothing = 0;     ///< in [0, 1]: targets become (1 - e) t + e / m
   numbers weights{};  ///< per row of x, and by the same index of y in the symmetric form, which then needs n = m
   scalar upstream = 1.0;  ///< multiplies the gradients, not the value
+
+  /// All of it, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("log_scale", log_scale, "logits are s cos(x_i, y_j), s = exp(log_scale); by default s = 100");
+    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
+                              "back inside");
+    c("normalise", normalise, "cosines; else dot products");
+    c("direction", direction, "\"symmetric\": the mean of x finding its y and y finding its x; \"one_way\": x finds its y");
+    c("x_labels", x_labels, "n", "with y_labels: rows of equal labels belong together; without: row i and row i");
+    c("y_labels", y_labels, "m", "see x_labels");
+    c("label_smoothing", label_smoothing, "e in [0, 1]: targets become (1 - e) t + e / m");
+    c("weights", weights, "n", "of the rows, >= 0; \"symmetric\": also of the rows of y, of which there are as many then");
+    c.upstream(upstream);
+  }
 };
 
 /// Cross-entropy of softmax_c(s cos(x_i, a_c)) against labels, or against soft targets: features seen through static anchors
@@ -141,5 +173,68 @@ void info_nce(const Context& ctx, const X& x, const Y& y, const contrastive_opti
   if (both) row_weights(e, m, options.weights, nullptr, 0, by_col.matches, true, share, by_col);
   call.template run_softmax<false>(options, by_row, by_col, both, true, value, gradients);
 }
+
+namespace verbs {
+
+/// anchor_cross_entropy, to hosts (describe.hpp).
+struct anchor_cross_entropy {
+  static constexpr const char* name = "anchor_cross_entropy";     ///< what hosts call it
+  static constexpr const char* module = "AnchorCrossEntropyLoss";  ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "Cross-entropy of softmax_c(s cos(x_i, a_c)): features of one modality seen through static anchors of the other.\n"
+      "\n"
+      "    L = sum_i w_i sum_c t_ic (logsumexp_b z_ib - z_ic) / sum_i w_i,    z_ic = s cos(x_i, a_c)\n"
+      "\n"
+      "Cost: 2 n C d operations, 8 n C d with gradients; memory O((n + C) d). J. Sun et al., \"Craft\", arXiv 2407.15894.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "features, one sample per row");
+    const auto anchors = c.matrix("anchors", "C d", "one per class");
+    const auto targets = c.targets("targets", "n C", "n labels in [0, C) or ignore_label, or n x C shares t_ic");
+    cross_entropy_options o;
+    o.fields(c);
+    alignment_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("anchors", g.y);
+    c.gradient("targets", g.targets);
+    c.gradient("log_scale", g.log_scale);
+    c.gradient("weights", g.weights);
+    const auto value = c.value("the loss");
+    c.run([&](const auto& ctx, const auto& t) { craft::anchor_cross_entropy(ctx, x, anchors, t, o, value, g); }, targets);
+  }
+};
+
+/// info_nce, to hosts (describe.hpp).
+struct info_nce {
+  static constexpr const char* name = "info_nce";       ///< what hosts call it
+  static constexpr const char* module = "InfoNCELoss";  ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "Contrastive loss within a batch, with the other modality's rows as stochastic anchors.\n"
+      "\n"
+      "    L = mean_i (logsumexp_j z_ij - mean over positives p of i of z_ip),    z_ij = s cos(x_i, y_j)\n"
+      "\n"
+      "Rows without a positive take no part. Cost: 2 n m d operations, 8 n m d with gradients; memory O((n + m) d). A. Radford\n"
+      "et al., CLIP, arXiv 2103.00020; P. Khosla et al., arXiv 2004.11362, for several positives.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "features of one modality, one sample per row");
+    const auto y = c.matrix("y", "m d", "those of the other; n = m without labels");
+    contrastive_options o;
+    o.fields(c);
+    alignment_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("y", g.y);
+    c.gradient("log_scale", g.log_scale);
+    c.gradient("weights", g.weights);
+    const auto value = c.value("the loss");
+    c.run([&](const auto& ctx) { craft::info_nce(ctx, x, y, o, value, g); });
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -273,6 +274,7 @@ inline std::vector<index_t> stratified_anchors(const labels& y, index_t classes,
 
 /// How far rows are from each other: Euclidean distance, or 1 - cosine.
 enum class metric { euclidean, cosine };
+constexpr auto names_of(metric) { return std::array{"euclidean", "cosine"}; }  ///< in their order
 
 /// Farthest point sampling: from row `start` on, always the row whose nearest chosen row is farthest (the lowest on ties).
 /// Throws shape_error, option_error, data_error as kmeans (by cosine only for NaN and infinity). Cost: n count d multiply-adds.
@@ -343,5 +345,168 @@ void gather_pullback(const Context& ctx, const U& dout, const std::vector<index_
   scatter_add(e, uv, engine::converted<index_t>(e, labels(indices)), g, n);
   store(e, g, dx, 1.0);
 }
+
+namespace verbs {
+
+/// class_means, to hosts (describe.hpp).
+struct class_means {
+  static constexpr const char* name = "class_means";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "Static anchors: the mean of the rows of each class.\n"
+      "\n"
+      "A class without rows is an error. Cost: O(n d). J. Sun et al., \"Craft\", arXiv 2407.15894.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const auto y = c.required_labels("labels", "n", "in [0, classes)");
+    c.count("classes", "how many there are");
+    class_means_options o;
+    c("normalise", o.normalise, "divide rows by their norms first, and the means by theirs");
+    const auto out = c.map("means", "classes d", "one row per class");
+    c.run([&](const auto& ctx) { craft::class_means(ctx, x, y, o, out); });
+  }
+};
+
+/// kmeans, to hosts (describe.hpp).
+struct kmeans {
+  static constexpr const char* name = "kmeans";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "k-means by Lloyd's iteration, from k-means++ seeds or from the rows `start`.\n"
+      "\n"
+      "Equal rows share a centre. NaN and infinity are an error. Cost of an iteration: n k d multiply-adds. D. Arthur and\n"
+      "S. Vassilvitskii, SODA 2007.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    c.count("k", "how many centres");
+    kmeans_options o;
+    o.fields(c);
+    c("start", o.start, "k rows to start from; then there is one run");
+    const auto centres = c.map("centres", "k d", "one per row");
+    kmeans_result r;
+    c.run([&](const auto& ctx) { r = craft::kmeans(ctx, x, o, centres); });
+    r.results(c);
+  }
+};
+
+/// kmeans_per_class, to hosts (describe.hpp).
+struct kmeans_per_class {
+  static constexpr const char* name = "kmeans_per_class";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "k-means within every class: rows [c p, (c + 1) p) of the centres are the p = per_class of class c.\n"
+      "\n"
+      "Otherwise as kmeans.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const auto y = c.required_labels("labels", "n", "in [0, classes)");
+    const index_t classes = c.count("classes", "how many there are");
+    c.count("per_class", "how many centres each class has");
+    kmeans_options o;
+    o.fields(c);
+    const auto centres = c.map("centres", "classes*per_class d", "one per row");
+    kmeans_result r;
+    c.run([&](const auto& ctx) { r = craft::kmeans_per_class(ctx, x, y, classes, o, centres); });
+    r.results(c);
+  }
+};
+
+/// medoids, to hosts (describe.hpp).
+struct medoids {
+  static constexpr const char* name = "medoids";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "The row nearest to each centre, the lowest on ties.\n"
+      "\n"
+      "NaN and infinity are an error. Cost: n k d multiply-adds.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const auto centres = c.matrix("centres", "k d", "one per row");
+    std::vector<index_t> rows;
+    c.run([&](const auto& ctx) { rows = craft::medoids(ctx, x, centres); });
+    c.found("rows", "k", rows, "row numbers of x");
+  }
+};
+
+/// random_anchors, to hosts (describe.hpp).
+struct random_anchors {
+  static constexpr const char* name = "random_anchors";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "`count` different numbers of n rows, in random order.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const index_t n = c.count("n", "how many rows there are");
+    const index_t count = c.count("count", "how many of them are wanted");
+    std::uint64_t seed = 0, step = 0;
+    c("seed", seed, "the same seed gives the same rows");
+    c("step", step, "another draw of the same seed: stochastic anchors, new ones each step");
+    std::vector<index_t> rows;
+    c.run([&](const auto&) { rows = craft::random_anchors(n, count, seed, step); });
+    c.found("rows", "count", rows, "row numbers");
+  }
+};
+
+/// stratified_anchors, to hosts (describe.hpp).
+struct stratified_anchors {
+  static constexpr const char* name = "stratified_anchors";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "`per_class` different rows of each class, class after class, in random order within it.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto y = c.required_labels("labels", "n", "in [0, classes)");
+    const index_t classes = c.count("classes", "how many there are");
+    const index_t per_class = c.count("per_class", "how many rows of each are wanted");
+    std::uint64_t seed = 0, step = 0;
+    c("seed", seed, "the same seed gives the same rows");
+    c("step", step, "another draw of the same seed");
+    std::vector<index_t> rows;
+    c.run([&](const auto&) { rows = craft::stratified_anchors(y, classes, per_class, seed, step); });
+    c.found("rows", "classes*per_class", rows, "row numbers");
+  }
+};
+
+/// farthest_point_anchors, to hosts (describe.hpp).
+struct farthest_point_anchors {
+  static constexpr const char* name = "farthest_point_anchors";  ///< what hosts call it
+  static constexpr const char* module = "";  ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "Farthest point sampling: from row `start` on, always the row whose nearest chosen one is farthest.\n"
+      "\n"
+      "NaN and infinity are an error. Cost: n count d multiply-adds. T. Gonzalez, Theor. Comput. Sci. 38 (1985).";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const index_t count = c.count("count", "how many rows are wanted");
+    index_t start = 0;
+    auto metric = craft::metric::euclidean;
+    c("start", start, "the first of them");
+    c("metric", metric, "Euclidean distance, or 1 - cosine");
+    std::vector<index_t> rows;
+    c.run([&](const auto& ctx) { rows = craft::farthest_point_anchors(ctx, x, count, start, metric); });
+    c.found("rows", "count", rows, "row numbers of x");
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

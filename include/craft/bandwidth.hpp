@@ -1,6 +1,8 @@
 // Bandwidth: the scale M of the squared distances that a kernel sees, k(D / M).
 #pragma once
 
+#include <array>
+
 #include "craft/engine/cpu_engine.hpp"
 #include "craft/steps/checks.hpp"
 #include "craft/steps/columns.hpp"
@@ -19,6 +21,9 @@ enum class bandwidth_rule {
 /// Over which rows: those of x and y together, or those of x alone (a reference sample).
 enum class bandwidth_sample { pooled, x };
 
+constexpr auto names_of(bandwidth_rule) { return std::array{"fixed", "mean", "mean_offdiagonal", "median", "median_mid"}; }  ///< in their order
+constexpr auto names_of(bandwidth_sample) { return std::array{"pooled", "x"}; }  ///< in their order
+
 /// A rule, its sample, and whether the gradient of the loss runs through M. Most peers stop it there without saying; which
 /// of the two is meant changes dL/dx by large factors (docs/math.md), so it is an explicit choice here.
 ///
@@ -32,6 +37,13 @@ struct bandwidth {
   bandwidth_rule rule = bandwidth_rule::fixed;         ///< how M is found
   bandwidth_sample sample = bandwidth_sample::pooled;  ///< over which rows
   bool gradient = false;                               ///< whether the gradient runs through M
+
+  /// The rule and its sample, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("bandwidth_rule", rule, "what squared distances are divided by: a number M that is 1 (\"fixed\") or their mean or median");
+    c("bandwidth_sample", sample, "within which rows: \"pooled\", or those of \"x\" alone");
+  }
 };
 
 namespace engine {
@@ -190,5 +202,31 @@ double bandwidth_scale(const Context& ctx, const X& x, const Y& y, const bandwid
       engine::fit_bandwidth(e, engine::rows<T>{z.data, used, d, z.squared}, b.rule, mean);
   return fit ? *e.on_host(&fit->scale, 1) : 1;  // alone: what the rule does not need nobody has written
 }
+
+namespace verbs {
+
+/// bandwidth_scale, to hosts (describe.hpp).
+struct bandwidth_scale {
+  static constexpr const char* name = "bandwidth_scale";  ///< what hosts call it
+  static constexpr const char* module = "";               ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "The scale M of squared distances that mmd finds by this rule, to fix it once on a reference sample.\n"
+      "\n"
+      "In squared units of x; a kernel's own bandwidth is then sigma sqrt(M). NaN and infinity are an error.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "a sample, one of its members per row");
+    const auto y = c.matrix("y", "m d", "the other sample");
+    bandwidth b{bandwidth_rule::median};
+    b.fields(c);
+    double scale = 0;
+    c.run([&](const auto& ctx) { scale = craft::bandwidth_scale(ctx, x, y, b); });
+    c.found("scale", scale, "M");
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

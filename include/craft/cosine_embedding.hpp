@@ -18,6 +18,15 @@ struct cosine_embedding_options {
   double margin = 0;              ///< in [-1, 1]: pairs that do not belong together cost nothing up to this cosine
   labels x_labels{}, y_labels{};  ///< both: pairs with equal labels belong together; none: pairs of equal indices
   scalar upstream = 1.0;          ///< multiplies the gradients, not the value
+
+  /// All of it, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("margin", margin, "in [-1, 1]: pairs that do not belong together cost nothing up to this cosine");
+    c("x_labels", x_labels, "n", "with y_labels: rows of equal labels belong together; without: row i and row i");
+    c("y_labels", y_labels, "m", "see x_labels");
+    c.upstream(upstream);
+  }
 };
 
 /// Gradients of the loss: x (n x d) and y (m x d). Not wanted unless set.
@@ -95,5 +104,35 @@ void cosine_embedding(const Context& ctx, const X& x, const Y& y, const cosine_e
   rows.y.store(gradients.y, engine::read(options.upstream));
   write_value(e, value, sweep.totals);
 }
+
+namespace verbs {
+
+/// cosine_embedding, to hosts (describe.hpp).
+struct cosine_embedding {
+  static constexpr const char* name = "cosine_embedding";       ///< what hosts call it
+  static constexpr const char* module = "CosineEmbeddingLoss";  ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "Cosine embedding loss over all pairs of a batch: together to cosine 1, apart below a margin.\n"
+      "\n"
+      "    L = 1/(n m) sum_ij  1 - cos(x_i, y_j) if x_i and y_j belong together, else max(0, cos(x_i, y_j) - margin)\n"
+      "\n"
+      "Cost: 2 n m d operations, 6 n m d with gradients; memory O((n + m) d).";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "features of one modality, one sample per row");
+    const auto y = c.matrix("y", "m d", "those of the other; n = m without labels");
+    cosine_embedding_options o;
+    o.fields(c);
+    cosine_embedding_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("y", g.y);
+    const auto value = c.value("the loss");
+    c.run([&](const auto& ctx) { craft::cosine_embedding(ctx, x, y, o, value, g); });
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

@@ -275,4 +275,79 @@ void mmd(const Context& ctx, const X& x, const Y& y, const Kernel& kernel, const
   engine::discrepancy<Context, S>(ctx, xv, yv, erased, options, value, gradients);
 }
 
+namespace verbs {
+
+/// mmd, to hosts (describe.hpp).
+struct mmd {
+  static constexpr const char* name = "mmd";        ///< what hosts call it
+  static constexpr const char* module = "MMDLoss";  ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "Squared maximum mean discrepancy between the rows of two samples.\n"
+      "\n"
+      "    MMD^2 = mean_ij k(x_i, x_j) + mean_ij k(y_i, y_j) - 2 mean_ij k(x_i, y_j)\n"
+      "\n"
+      "Cost: (n + m)^2 d multiply-adds, three times that with gradients; memory O((n + m) d). A. Gretton et al., \"A kernel\n"
+      "two-sample test\", JMLR 13 (2012).";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "a sample, one of its members per row");
+    const auto y = c.matrix("y", "m d", "the other sample");
+    const auto kernel = c.kernel("kernel", "gaussian", "k, a sum of this family's members");
+    mmd_options o;
+    o.fields(c);
+    c("x_weights", o.x_weights, "n", "of the rows of x, >= 0, divided by their sum inside; not with \"linear\"");
+    c("y_weights", o.y_weights, "m", "of the rows of y");
+    c.upstream(o.upstream);
+    mmd_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("y", g.y);
+    c.kernel_gradients(kernel, g.weights, g.bandwidths);
+    c.gradient("x_weights", g.x_weights);
+    c.gradient("y_weights", g.y_weights);
+    const auto value = c.value("MMD^2");
+    c.run([&](const auto& ctx, const auto& k) { craft::mmd(ctx, x, y, k, o, value, g); }, kernel);
+  }
+};
+
+/// mmd by a convention in use (mmd_presets.hpp), to hosts.
+struct mmd_preset {
+  static constexpr const char* name = "mmd_preset";       ///< what hosts call it
+  static constexpr const char* module = "MMDPresetLoss";  ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "MMD^2 by the convention of another code: its kernel, bandwidths, estimator and factor.\n"
+      "\n"
+      "docs/math.md has the table of conventions. Cost as of mmd.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "a sample, one of its members per row");
+    const auto y = c.matrix("y", "m d", "the other sample");
+    presets::convention preset{};
+    double blur = 0.05;
+    mmd_options o;
+    c.choice("preset", preset, "whose convention");
+    c("blur", blur, "the bandwidth of geomloss' kernels, in units of x");
+    c("x_weights", o.x_weights, "n", "of the rows of x, >= 0, divided by their sum inside");
+    c("y_weights", o.y_weights, "m", "of the rows of y");
+    c.upstream(o.upstream);
+    mmd_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("y", g.y);
+    c.gradient("x_weights", g.x_weights);
+    c.gradient("y_weights", g.y_weights);
+    const auto value = c.value("MMD^2 by that convention");
+    c.run([&](const auto& ctx) {
+      presets::visit(preset, x.rows(), blur, [&](auto p) {
+        p.options.x_weights = o.x_weights, p.options.y_weights = o.y_weights, p.options.upstream = o.upstream;
+        c.with_kernel(p.kernel, [&](const auto& k) { craft::mmd(ctx, x, y, k, p.options, value, g); });
+      });
+    });
+  }
+};
+
+}  // namespace verbs
+
 }  // namespace craft

@@ -1,6 +1,8 @@
 // How mmd is computed, and where its gradients go.
 #pragma once
 
+#include <array>
+
 #include "craft/bandwidth.hpp"
 
 namespace craft {
@@ -13,6 +15,9 @@ enum class estimator { biased, unbiased, linear };
 /// minimum and maximum; or both by the common ones.
 enum class column_scaling { none, minmax_separate, minmax_joint };
 
+constexpr auto names_of(estimator) { return std::array{"biased", "unbiased", "linear"}; }  ///< in their order
+constexpr auto names_of(column_scaling) { return std::array{"none", "minmax_separate", "minmax_joint"}; }  ///< in their order
+
 /// How mmd is computed.
 struct mmd_options {
   craft::estimator estimator = estimator::biased;  ///< which means
@@ -23,6 +28,20 @@ struct mmd_options {
   numbers x_weights{}, y_weights{};  ///< sample weights >= 0, divided by their sum inside; not with the linear estimator
   scalar upstream = 1.0;             ///< dL/dvalue: multiplies every gradient, not the value
   double factor = 1, offset = 0;     ///< value = factor * MMD^2 + offset, for the conventions of others
+
+  /// All of it but the samples' weights and upstream, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("estimator", estimator, "\"biased\": means over all pairs; \"unbiased\": without the diagonals, may be negative, at least 2 rows "
+                              "each; \"linear\": over disjoint pairs");
+    bandwidth.fields(c);
+    c("bandwidth_gradient", bandwidth.gradient, "whether gradients run through M");
+    c("columns", columns, "scaling of every column to [0, 1] first: not at all, by each sample's own extremes, or by common ones");
+    c("column_gradient", column_gradient, "whether gradients run through minimum and maximum");
+    c("column_eps", column_eps, "> 0: what a constant column is divided by");
+    c("factor", factor, "the value is factor * MMD^2 + offset");
+    c("offset", offset, "see factor");
+  }
 };
 
 /// Gradients of the value: to x (n x d), y (m x d), the kernel's weights and its bandwidths (as many numbers as

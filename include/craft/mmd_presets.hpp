@@ -1,6 +1,7 @@
 // Conventions of MMD in use, as a kernel and options: released code of papers and libraries that others compare with.
 #pragma once
 
+#include <array>
 #include <cmath>
 
 #include "craft/kernels.hpp"
@@ -90,6 +91,40 @@ inline mmd_preset<gaussian<double>> alibi_detect() {
   o.estimator = estimator::unbiased;
   o.bandwidth = {bandwidth_rule::median, bandwidth_sample::x, false};
   return {gaussian<double>(std::sqrt(0.5)), o};
+}
+
+/// All of them, for who learns which when the program runs.
+enum class convention {
+  craft_rbf,
+  craft_multiscale,
+  tllib,
+  transferlearning,
+  cmmd,
+  geomloss_gaussian,
+  geomloss_laplacian,
+  geomloss_energy,
+  alibi_detect
+};
+/// In their order.
+constexpr auto names_of(convention) {
+  return std::array{"craft_rbf",         "craft_multiscale",   "tllib",           "transferlearning", "cmmd",
+                    "geomloss_gaussian", "geomloss_laplacian", "geomloss_energy", "alibi_detect"};
+}
+
+/// f(preset), for samples of n rows; blur: of geomloss'.
+template <class F>
+void visit(convention which, index_t n, double blur, const F& f) {
+  switch (which) {
+    case convention::craft_rbf: return f(craft_rbf());
+    case convention::craft_multiscale: return f(craft_multiscale());
+    case convention::tllib: return f(tllib(n));
+    case convention::transferlearning: return f(transferlearning());
+    case convention::cmmd: return f(cmmd());
+    case convention::geomloss_gaussian: return f(geomloss_gaussian(blur));
+    case convention::geomloss_laplacian: return f(geomloss_laplacian(blur));
+    case convention::geomloss_energy: return f(geomloss_energy());
+    case convention::alibi_detect: return f(alibi_detect());
+  }
 }
 
 }  // namespace presets

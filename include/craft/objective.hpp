@@ -52,6 +52,23 @@ struct objective_options {
   bool same_class_positives = false;                     ///< batch term: all pairs of one class belong together
   mmd_options discrepancy{};                             ///< its upstream is not used
   scalar upstream = 1.0;                                 ///< multiplies the gradients, not the values
+
+  /// All of it but the samples' weights of the discrepancy, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("text", text, "weight of the text term: images seen through static text anchors");
+    c("image", image, "weight of the image term: texts seen through static image anchors");
+    c("batch", batch, "weight of the batch term: stochastic anchors");
+    c("mmd", mmd, "weight of the discrepancy");
+    c("log_scale", log_scale, "s = exp(log_scale); by default 100");
+    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
+                              "back inside");
+    c("label_smoothing", label_smoothing, "of the text and image terms");
+    c("direction", direction, "of the batch term");
+    c("same_class_positives", same_class_positives, "batch term: all pairs of a class belong together");
+    discrepancy.fields(c);
+    c.upstream(upstream);
+  }
 };
 
 /// The place for objective_values (text, image, batch, mmd without their weights, and total): a variable on the host, or a
@@ -237,5 +254,49 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   e.each(1, engine::objective_step<T>{losses, discrepancy, options.text, options.image, options.batch, options.mmd,
                                       values.get()});
 }
+
+namespace verbs {
+
+/// objective, to hosts (describe.hpp).
+struct objective {
+  static constexpr const char* name = "objective";         ///< what hosts call it
+  static constexpr const char* module = "CraftObjective";  ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "The objective of Craft: three alignment terms, and the discrepancy between domains.\n"
+      "\n"
+      "    text  * CE(s cos(images, class_texts), targets)\n"
+      "  + image * CE(s cos(batch_texts, image_anchors), targets)\n"
+      "  + batch * InfoNCE(s cos(images, batch_texts))\n"
+      "  + mmd   * MMD^2(r(images), r(target_images)),    r = s cos(., class_texts),    s = min(exp(log_scale), max_scale)\n"
+      "\n"
+      "Only the total has gradients. Cost: at most the sum of its parts. J. Sun et al., \"Craft\", arXiv 2407.15894.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    objective_inputs<typename Call::S, Call::space> in;
+    in.images = c.matrix("images", "n d", "features of the source domain's images, one per row");
+    in.class_texts = c.matrix("class_texts", "C d", "features of the classes' texts");
+    in.targets = c.required_labels("targets", "n", "n labels in [0, C)");
+    in.batch_texts = c.optional_matrix("batch_texts", "n d", "the text of each image; by default its class's");
+    in.image_anchors = c.optional_matrix("image_anchors", "C d", "one per class; without them there is no image term");
+    in.target_images = c.optional_matrix("target_images", "m d", "of another domain; without them there is no discrepancy");
+    objective_options o;
+    o.fields(c);
+    const auto kernel = c.kernel("kernel", "gaussian", "of the discrepancy, as in mmd");
+    objective_gradients<typename Call::T, Call::space> g;
+    c.gradient("images", g.images);
+    c.gradient("class_texts", g.class_texts);
+    c.gradient("batch_texts", g.batch_texts);
+    c.gradient("image_anchors", g.image_anchors);
+    c.gradient("target_images", g.target_images);
+    c.gradient("log_scale", g.log_scale);
+    const auto values = c.template values<objective_values<typename Call::T>>(
+        {"text", "image", "batch", "mmd", "total"}, "the terms without their weights, and their weighted sum");
+    c.run([&](const auto& ctx, const auto& k) { craft::objective(ctx, in, k, o, values, g); }, kernel);
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

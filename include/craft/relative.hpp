@@ -8,6 +8,7 @@
 // of the other modality: J. Sun et al., "Craft", arXiv 2407.15894.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -23,6 +24,7 @@ namespace craft {
 /// Statistics fitted on the anchors and applied to rows and anchors first: none; minus the anchors' mean; and that divided by
 /// the anchors' standard deviation per column (C - 1 in the denominator; a constant column is not divided).
 enum class anchor_statistics { none, centre, standardise };
+constexpr auto names_of(anchor_statistics) { return std::array{"none", "centre", "standardise"}; }  ///< in their order
 
 /// How relative and relative_pullback are computed.
 struct relative_options {
@@ -31,6 +33,17 @@ struct relative_options {
   bool statistics_gradient = true;  ///< whether the anchors' gradient runs through the statistics too
   scalar log_scale = 0.0;           ///< r is multiplied by exp(log_scale) ...
   double max_scale = std::numeric_limits<double>::infinity();  ///< ... but at most by this, with a gradient that only leads back
+
+  /// All of it, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("normalise", normalise, "divide rows and anchors by their norms first, after the statistics: the dot product is the cosine then");
+    c("statistics", statistics, "of the anchors, applied to rows and anchors first: none, minus their mean, and that over their deviation");
+    c("statistics_gradient", statistics_gradient, "whether the gradient of the anchors runs through the statistics");
+    c("log_scale", log_scale, "similarities are multiplied by exp(log_scale)");
+    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
+                              "back inside");
+  }
 };
 
 /// Gradients of a loss of r: to x (n x d), the anchors (C x d) and log_scale. Not wanted unless set.
@@ -219,5 +232,60 @@ void relative_pullback(const Context& ctx, const X& x, const A& anchors, const K
   e.each(1, engine::clamped_scale_pullback_step{by_scale, 1, 1.0, scale.held});  // dout has its upstream
   store_vector(e, by_scale, gradients.log_scale, 1.0);
 }
+
+namespace verbs {
+
+/// relative, to hosts (describe.hpp).
+struct relative {
+  static constexpr const char* name = "relative";                  ///< what hosts call it
+  static constexpr const char* module = "RelativeRepresentation";  ///< as a module of PyTorch
+  static constexpr const char* pullback = "relative_pullback";     ///< what its gradients come from
+  /// What it computes.
+  static constexpr const char* text =
+      "Relative representation: every row described by its similarities to the anchors.\n"
+      "\n"
+      "    r_ic = min(exp(log_scale), max_scale) k(x_i, a_c)\n"
+      "\n"
+      "Cost: n C d multiply-adds. L. Moschella et al., ICLR 2023; J. Sun et al., \"Craft\", arXiv 2407.15894.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const auto anchors = c.matrix("anchors", "C d", "what the rows are described by");
+    const auto similarity = c.kernel("similarity", "dot_product", "k, a sum of this family's members");
+    relative_options o;
+    o.fields(c);
+    const auto out = c.map("out", "n C", "r");
+    c.run([&](const auto& ctx, const auto& k) { craft::relative(ctx, x, anchors, k, o, out); }, similarity);
+  }
+};
+
+/// relative_pullback, to hosts (describe.hpp).
+struct relative_pullback {
+  static constexpr const char* name = "relative_pullback";  ///< what hosts call it
+  static constexpr const char* module = "";                 ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "Gradients of a loss of `relative`, from its gradient by the representation.\n"
+      "\n"
+      "Arguments as of relative. Cost: up to 3 n C d multiply-adds, 2 n C d of \"dot_product\".";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const auto anchors = c.matrix("anchors", "C d", "what the rows are described by");
+    const auto dout = c.computed_matrix("dout", "n C", "the gradient of the loss by the representation");
+    const auto similarity = c.kernel("similarity", "dot_product", "k, a sum of this family's members");
+    relative_options o;
+    o.fields(c);
+    relative_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("anchors", g.anchors);
+    c.gradient("log_scale", g.log_scale);
+    c.run([&](const auto& ctx, const auto& k) { craft::relative_pullback(ctx, x, anchors, k, o, dout, g); }, similarity);
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

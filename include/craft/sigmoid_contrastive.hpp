@@ -19,6 +19,19 @@ struct sigmoid_options {
   bool normalise = true;          ///< divide all rows by their norm; a zero row stays zero
   labels x_labels{}, y_labels{};  ///< both: l = +1 for equal labels; none: for equal indices
   scalar upstream = 1.0;          ///< multiplies the gradients, not the value
+
+  /// All of it, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("log_scale", log_scale, "z_ij = s cos(x_i, y_j), s = exp(log_scale); by default s = 10");
+    c("bias", bias, "added to every z_ij");
+    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
+                              "back inside");
+    c("normalise", normalise, "cosines; else dot products");
+    c("x_labels", x_labels, "n", "with y_labels: rows of equal labels belong together; without: row i and row i");
+    c("y_labels", y_labels, "m", "see x_labels");
+    c.upstream(upstream);
+  }
 };
 
 namespace engine {
@@ -90,5 +103,37 @@ void sigmoid_contrastive(const Context& ctx, const X& x, const Y& y, const sigmo
   }
   write_value(e, value, totals);
 }
+
+namespace verbs {
+
+/// sigmoid_contrastive, to hosts (describe.hpp).
+struct sigmoid_contrastive {
+  static constexpr const char* name = "sigmoid_contrastive";  ///< what hosts call it
+  static constexpr const char* module = "SigmoidLoss";        ///< as a module of PyTorch
+  /// What it computes.
+  static constexpr const char* text =
+      "Sigmoid loss between two modalities: every pair of a batch by itself, whether it belongs together.\n"
+      "\n"
+      "    L = -(1/n) sum_ij log sigmoid(l_ij (z_ij + bias)),    l_ij = 1 for pairs that belong together, else -1\n"
+      "\n"
+      "Cost: 2 n m d operations, 6 n m d with gradients; memory O((n + m) d). X. Zhai et al., arXiv 2303.15343.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "features of one modality, one sample per row");
+    const auto y = c.matrix("y", "m d", "those of the other; n = m without labels");
+    sigmoid_options o;
+    o.fields(c);
+    alignment_gradients<typename Call::T, Call::space> g;
+    c.gradient("x", g.x);
+    c.gradient("y", g.y);
+    c.gradient("log_scale", g.log_scale);
+    c.gradient("bias", g.bias);
+    const auto value = c.value("the loss");
+    c.run([&](const auto& ctx) { craft::sigmoid_contrastive(ctx, x, y, o, value, g); });
+  }
+};
+
+}  // namespace verbs
 
 }  // namespace craft

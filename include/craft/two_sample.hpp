@@ -187,4 +187,36 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   return result;
 }
 
+namespace verbs {
+
+/// two_sample_test, to hosts (describe.hpp).
+struct two_sample_test {
+  static constexpr const char* name = "two_sample_test";  ///< what hosts call it
+  static constexpr const char* module = "";               ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "Kernel two-sample test: unbiased MMD^2, with a p-value by permutations of the pooled rows.\n"
+      "\n"
+      "If all rows are independent draws from one distribution, p_value <= a with probability at most a. Cost, with N = n + m and B\n"
+      "permutations: N^2 (d + B) / 2 multiply-adds. NaN and infinity are an error. A. Gretton et al., JMLR 13 (2012).";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "a sample, one of its members per row");
+    const auto y = c.matrix("y", "m d", "the other sample");
+    const auto kernel = c.kernel("kernel", "gaussian", "as in mmd");
+    two_sample_options o;
+    o.bandwidth.fields(c);
+    c("permutations", o.permutations, "B");
+    c("seed", o.seed, "the first B permutations of a seed are the same whatever comes after them");
+    two_sample_result r;
+    c.run([&](const auto& ctx, const auto& k) { r = craft::two_sample_test(ctx, x, y, k, o); }, kernel);
+    c.found("statistic", r.statistic, "unbiased MMD^2; may be negative");
+    c.found("p_value", r.p_value, "(1 + number of permutations with a statistic at least as large) / (1 + B)");
+    c.found("permuted", "permutations", r.permuted, "the statistic of each permutation");
+  }
+};
+
+}  // namespace verbs
+
 }  // namespace craft

@@ -1,109 +1,115 @@
-// Runtime: the verbs for hosts that learn element type, device and kernel when the program runs. Adapters of frameworks
-// translate their tensors into these descriptions and their errors out of craft's, and do nothing else.
+// Runtime: every verb by its name, for hosts that learn verb, element type, device and kernel when the program runs.
 //
-//     craft::runtime::matrix x{pointer, n, d, stride, craft::runtime::dtype::float16};
-//     craft::runtime::mmd(device, x, y, craft::runtime::kernel("gaussian", {0.5, 1, 2}), options, &value, {to_dx});
+//     craft::runtime::call call("mmd");
+//     call.give("x", {pointer, n, d, stride, craft::runtime::dtype::float16});
+//     call.give("y", ...);
+//     call.give("bandwidths", std::vector<double>{0.5, 1, 2});
+//     call.check();
+//     call.result("value", {&value, 1, 1});
+//     call.gradient("x", {dx, n, d});
+//     call.run(device);
 //
-// Nothing is copied and nothing is kept: a description is looked at during the call only. Everything is what the verb of the
-// same name does (craft/mmd.hpp, craft/alignment.hpp, ...), with its options, errors and cost, on the device given; there it
-// runs on the caller's thread and threads of the context, or in the stream of the context.
+// What arguments, results and gradients a verb has, with kinds, defaults and texts, is in verbs(): the descriptions that stand
+// beside the verbs in their headers (craft/describe.hpp), written down. Adapters of frameworks are loops over that: they translate
+// tensors into arrays and craft's errors into theirs, and name no verb and no option.
 //
-// Values, gradients and other results have the computing type of the inputs: float64 of float64, else float32. So half
-// gradients never underflow: hosts that want them narrower convert at the end.
+// Nothing is copied, and memory is looked at during run() only. What is computed, with which errors and at which cost, is what the
+// verb of that name says. Values, gradients and other results have the computing type of the inputs: float64 of float64, else
+// float32. So half gradients never underflow: hosts that want them narrower convert at the end.
 //
-// These functions are compiled once: link craft::runtime, or include craft/adapters/runtime_bodies.hpp in one source.
+// Compiled once: link craft::runtime, or include craft/adapters/runtime_bodies.hpp in one source.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "craft/anchors.hpp"
 #include "craft/any_device.hpp"
-#include "craft/objective.hpp"
+#include "craft/kernels.hpp"
+#include "craft/view.hpp"
 
 namespace craft::runtime {
 
-/// Element types.
-enum class dtype { float64, float32, float16, bfloat16 };
+/// Element types. `other`: one that no verb reads.
+enum class dtype { float64, float32, float16, bfloat16, int64, int32, other };
 
-/// "float64", "float32", "float16", "bfloat16".
+/// "float64", "float32", ...
 const char* name(dtype type);
 /// The way back from name. Throws type_error for another name.
-dtype dtype_named(const std::string& name);
+dtype dtype_named(std::string_view name);
 /// The type that numbers stored as `type` are computed in.
 constexpr dtype computing(dtype type) { return type == dtype::float64 ? dtype::float64 : dtype::float32; }
-
-/// Options by the names of their enumerators, as in named<estimator>("unbiased"): estimator, bandwidth_rule, bandwidth_sample,
-/// column_scaling, direction, reduction, anchor_statistics, metric. Throws option_error, with the names there are.
-template <class Enum>
-Enum named(const std::string& name);
-template <>
-estimator named(const std::string& name);
-template <>
-bandwidth_rule named(const std::string& name);
-template <>
-bandwidth_sample named(const std::string& name);
-template <>
-column_scaling named(const std::string& name);
-template <>
-direction named(const std::string& name);
-template <>
-reduction named(const std::string& name);
-template <>
-anchor_statistics named(const std::string& name);
-template <>
-metric named(const std::string& name);
-
-namespace detail {
-
-/// The sizes of a host's array, as in "(2, 3, 4)".
-inline std::string sizes_text(const std::int64_t* sizes, int count) {
-  std::string text = "(";
-  for (int k = 0; k < count; ++k) text += (k > 0 ? ", " : "") + std::to_string(sizes[k]);
-  return text + (count == 1 ? ",)" : ")");
-}
-/// What is wrong with an array that should have been something else, and what to do.
-inline std::string wrong_dimensions(const char* what, const std::int64_t* sizes, int count, const char* expected) {
-  return craft::detail::message({what, " has ", count, count == 1 ? " dimension " : " dimensions ", sizes_text(sizes, count),
-                                 ", expected ", expected});
-}
-inline std::string no_matrix(const char* what, const std::int64_t* sizes, int count) {
-  const std::string text = wrong_dimensions(what, sizes, count, "a matrix with one sample per row");
-  if (count < 1) return text;
-  if (count == 1) return text + ": reshape it to (-1, 1), or to (1, -1) if it is one sample";
-  return text + ": reshape it to (" + std::to_string(sizes[0]) + ", -1)";
-}
-inline std::string no_list(const char* what, const std::int64_t* sizes, int count) {
-  return wrong_dimensions(what, sizes, count, "one, with a number per row: reshape it to (-1)");
-}
-/// Of the targets of a cross-entropy over `classes` anchors.
-inline std::string neither_labels_nor_shares(const char* what, const std::string& type, int dimensions, index_t rows,
-                                             index_t classes, const char* convert) {
-  return craft::detail::message({what, " holds ", type, " in ", dimensions, dimensions == 1 ? " dimension" : " dimensions",
-                                 ": class labels are integers (", what, convert, "), soft targets a matrix of ", rows,
-                                 " rows and ", classes, " columns"});
+/// Of one number.
+constexpr int bytes_of(dtype type) {
+  return type == dtype::float64 || type == dtype::int64 ? 8 : type == dtype::float32 || type == dtype::int32 ? 4 : 2;
 }
 
-}  // namespace detail
+// ---------------------------------------------------------------------------------------------------------
+// Descriptions
 
-/// A host's matrix: rows are samples, `stride` elements apart, the numbers of a row side by side.
-struct matrix {
-  const void* data = nullptr;                            ///< the first number
-  index_t rows = 0, cols = 0, stride = 0;                ///< samples, numbers of each, elements between rows
-  dtype type = dtype::float32;                           ///< of the elements
-  memory where = memory::host;                           ///< where they lie
-  bool empty() const { return rows == 0 || cols == 0; }  ///< whether there is none
+/// What an argument is, and what a host may give for it.
+enum class kind {
+  matrix,    ///< an array of two dimensions of the four floating-point types, the same for all matrices of a call
+  computed,  ///< a matrix of the computing type
+  labels,    ///< an array of int64 or int32, one per row
+  targets,   ///< labels, or a matrix of the computing type
+  numbers,   ///< an array of float64 or float32, one per row; may lie in host memory for any device, as labels may
+  scalar,    ///< a number, or an array of one that is read when the verb runs
+  list,      ///< numbers, or an array of them in host memory
+  number,    ///< a number
+  whole,     ///< an integer
+  wholes,    ///< integers
+  flag,      ///< true or false
+  choice     ///< one of `choices`, by its name
 };
 
-/// Where a gradient or another matrix of numbers goes, and what to do there; default: not wanted.
-struct place {
-  void* data = nullptr;                    ///< the first number
-  index_t rows = 0, cols = 0, stride = 0;  ///< rows, numbers of each, elements between rows
-  dtype type = dtype::float32;             ///< of the elements
-  memory where = memory::host;             ///< where they lie
-  write mode = write::none;                ///< not wanted, overwritten, or added to
+/// Names of sizes, as in "n d" and "classes*per_class d": for each dimension the sizes that are multiplied.
+using shape = std::vector<std::vector<std::string>>;
+
+/// An argument.
+struct field {
+  const char *name, *text;                   ///< as hosts show them
+  runtime::kind kind;                        ///< what it is
+  bool required = false;                     ///< whether it has no default; what is not given and has no number below is missing
+  bool positional = false;                   ///< whether it may be given by its place
+  std::vector<const char*> choices{};        ///< of a choice
+  double number = 0;                         ///< default of a scalar or number; +infinity: no limit
+  index_t whole = 0;                         ///< default of an integer, a flag or a choice
+  runtime::shape shape{};                    ///< of an array
+  int gradient = -1;                         ///< which of the gradients it has; -1: none
 };
+
+/// A result.
+struct result {
+  const char *name, *text;            ///< as hosts show them
+  dtype type;                         ///< float32 stands for the computing type
+  runtime::shape shape;               ///< its sizes; none: one number
+  std::vector<const char*> names{};   ///< of its numbers, if they have names: then only the last has gradients
+};
+
+class call;
+
+/// A verb.
+struct verb {
+  const char *name, *module, *text, *pullback;   ///< see describe.hpp; pullback: null for what is not a map
+  std::vector<runtime::field> fields;            ///< in the order in which hosts take them
+  std::vector<runtime::result> results;          ///< in order
+  std::vector<int> gradients;                    ///< the fields that have one
+  int matrices = 0;                              ///< how many fields are arrays of samples: without any, a verb runs on the host
+  void (*run)(call&, const any_device&);         ///< what call::run calls
+
+  /// The number of a field. Throws option_error for another name, with those there are.
+  int field_named(std::string_view name) const;
+  /// The number of a result, or of a gradient by the name of its field. Throws option_error as above.
+  int result_named(std::string_view name) const;
+  int gradient_named(std::string_view name) const;
+};
+
+/// All verbs, in the order in which they are shown.
+const std::vector<verb>& verbs();
+/// The verb of that name. Throws option_error for another, with those there are.
+const verb& verb_named(std::string_view name);
 
 /// A kernel or similarity by name: "dot_product", "cosine", or a weighted sum of kernels of the distance.
 class kernel {
@@ -115,96 +121,148 @@ class kernel {
   kernel() = default;  ///< a Gaussian, sigma = 1
   /// Of the distance: at most 16 of any family, or 64 Gaussians.
   explicit kernel(std::vector<member> members);
-  /// family: "gaussian", "laplacian", "inverse_multiquadric", "rational_quadratic", "energy", "dot_product" or "cosine" (also
-  /// "negative_distance" for energy). bandwidths: one kernel each (sigma, sigma, c, length); empty for those that have none.
+  /// family: one of families(). bandwidths: one kernel each (sigma, sigma, c, length); none: one of 1, for families that have any.
   /// weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), eps of inverse_multiquadric, floor of
   /// laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and what the family has no use for.
-  kernel(const std::string& family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
+  kernel(std::string_view family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
          double shape = 0);
+  /// The names there are.
+  static const std::vector<const char*>& families();
 
   craft::runtime::kernel::form form() const { return form_; }      ///< what it depends on
   const std::vector<member>& members() const { return members_; }  ///< of a kernel of the distance
   index_t weights() const;                                         ///< size of the gradient by weights
-  index_t bandwidths() const;                                      ///< size of the gradient by bandwidths
+  index_t bandwidths() const;  ///< size of the gradient by bandwidths: of some families, more than one for each
 
  private:
   enum form form_ = form::distance;
   std::vector<member> members_ = {member{}};
 };
 
-/// A kernel and options that together reproduce somebody's convention.
-struct preset {
-  runtime::kernel kernel;  ///< the kernel of the distance
-  mmd_options options;     ///< everything else
-};
-/// Options of others by name: "craft_rbf", "craft_multiscale", "tllib" (n: rows of each sample), "transferlearning", "cmmd",
-/// "geomloss_gaussian", "geomloss_laplacian" (blur), "geomloss_energy", "alibi_detect". Throws option_error for another.
-preset preset_named(const std::string& name, index_t n, double blur = 0.05);
+// ---------------------------------------------------------------------------------------------------------
+// Calls
 
-/// As craft::mmd_gradients.
-struct mmd_outputs {
-  place x{}, y{}, weights{}, bandwidths{}, x_weights{}, y_weights{};  ///< as there
-};
-/// As craft::alignment_gradients.
-struct alignment_outputs {
-  place x{}, y{}, log_scale{}, bias{}, weights{}, targets{};  ///< as there
-};
-/// As craft::relative_gradients.
-struct relative_outputs {
-  place x{}, anchors{}, log_scale{};  ///< as there
-};
-/// As craft::objective_inputs.
-struct objective_inputs {
-  matrix images{}, class_texts{};                          ///< as there
-  labels targets{};                                        ///< as there
-  matrix batch_texts{}, image_anchors{}, target_images{};  ///< as there
-};
-/// As craft::objective_gradients.
-struct objective_outputs {
-  place images{}, class_texts{}, batch_texts{}, image_anchors{}, target_images{}, log_scale{};  ///< as there
+/// A host's array of any number of dimensions. Sizes and strides are looked at when it is given, the memory when the call runs.
+struct array {
+  const void* data = nullptr;             ///< the first number
+  dtype type = dtype::float32;            ///< of the elements
+  memory where = memory::host;            ///< where they lie
+  int dimensions = 0;                     ///< how many
+  const std::int64_t* sizes = nullptr;    ///< of each
+  const std::int64_t* strides = nullptr;  ///< in elements; null: compact, the last dimension fastest
+  const char* type_name = nullptr;        ///< of the elements, for messages; null: name(type)
 };
 
-// All throw what the verb throws; type_error for types that differ; device_error for memory of another device.
+/// A host's matrix: rows are samples, `stride` elements apart, the numbers of a row side by side. Also a list (cols = 1) and one number.
+struct matrix {
+  const void* data = nullptr;             ///< the first number
+  index_t rows = 0, cols = 0, stride = 0;  ///< samples, numbers of each, elements between rows
+  dtype type = dtype::float32;            ///< of the elements
+  memory where = memory::host;            ///< where they lie
+  int dimensions = 2;                     ///< of the host's array: 1 for a list, 0 for a number
+};
 
-/// As craft::mmd. value: the address of one number of the computing type, in the device's memory.
-void mmd(const any_device& device, const matrix& x, const matrix& y, const kernel& kernel, const mmd_options& options,
-         void* value, const mmd_outputs& gradients = {});
-/// As craft::anchor_cross_entropy. value: as of mmd.
-void anchor_cross_entropy(const any_device& device, const matrix& x, const matrix& anchors, const labels& targets,
-                          const cross_entropy_options& options, void* value, const alignment_outputs& gradients = {});
-/// As craft::anchor_cross_entropy. value: as of mmd; soft_targets: n x C of the computing type.
-void anchor_cross_entropy(const any_device& device, const matrix& x, const matrix& anchors, const matrix& soft_targets,
-                          const cross_entropy_options& options, void* value, const alignment_outputs& gradients = {});
-/// As craft::info_nce. value: as of mmd.
-void info_nce(const any_device& device, const matrix& x, const matrix& y, const contrastive_options& options, void* value,
-              const alignment_outputs& gradients = {});
-/// As craft::sigmoid_contrastive. value: as of mmd.
-void sigmoid_contrastive(const any_device& device, const matrix& x, const matrix& y, const sigmoid_options& options,
-                         void* value, const alignment_outputs& gradients = {});
-/// As craft::relative. out: n x C, overwritten.
-void relative(const any_device& device, const matrix& x, const matrix& anchors, const kernel& similarity,
-              const relative_options& options, const place& out);
-/// As craft::relative_pullback. dout: n x C of the computing type.
-void relative_pullback(const any_device& device, const matrix& x, const matrix& anchors, const kernel& similarity,
-                       const relative_options& options, const matrix& dout, const relative_outputs& gradients);
-/// As craft::objective. values: the address of five numbers (text, image, batch, mmd, total), as of mmd.
-void objective(const any_device& device, const objective_inputs& inputs, const kernel& kernel,
-               const objective_options& options, void* values, const objective_outputs& gradients = {});
+/// Where a result or a gradient goes, and what to do there; default: not wanted.
+struct place {
+  void* data = nullptr;                    ///< the first number
+  index_t rows = 0, cols = 0, stride = 0;  ///< rows, numbers of each, elements between rows
+  dtype type = dtype::float32;             ///< of the elements
+  memory where = memory::host;             ///< where they lie
+  write mode = write::overwrite;           ///< or accumulate, for a gradient
+};
 
-/// As craft::bandwidth_scale.
-double bandwidth_scale(const any_device& device, const matrix& x, const matrix& y, const bandwidth& rule);
-/// As craft::class_means. out: C x d of the computing type, overwritten.
-void class_means(const any_device& device, const matrix& x, const labels& y, const class_means_options& options,
-                 const place& out);
-/// As craft::kmeans. centres: k x d of the computing type, overwritten.
-kmeans_result kmeans(const any_device& device, const matrix& x, const kmeans_options& options, const place& centres);
-/// As craft::kmeans_per_class. centres: as of kmeans.
-kmeans_result kmeans_per_class(const any_device& device, const matrix& x, const labels& y, index_t classes,
-                               const kmeans_options& options, const place& centres);
-/// As craft::medoids. centres: stored as x is.
-std::vector<index_t> medoids(const any_device& device, const matrix& x, const matrix& centres);
-/// As craft::farthest_point_anchors.
-std::vector<index_t> farthest_point_anchors(const any_device& device, const matrix& x, index_t count, index_t start,
-                                            metric distance);
+/// The sizes of a result.
+struct extent {
+  int dimensions = 0;           ///< 0: one number
+  std::int64_t sizes[2]{1, 1};  ///< rows and numbers of each; of a list the first
+};
+
+/// One call of a verb.
+///
+/// Arguments are given by the numbers of their fields, or by name; what is wrong with them is said by check(), of all at once. Then
+/// sizes and types of results are known, and places for them are given, and run() computes. A call runs once.
+class call {
+ public:
+  explicit call(const runtime::verb& verb);                                       ///< of that verb
+  explicit call(std::string_view verb) : call(runtime::verb_named(verb)) {}       ///< of the verb of that name
+  const runtime::verb& verb() const { return verb_; }                             ///< its description
+
+  void give(int field, const array& value);                ///< for all kinds of arrays
+  void give(int field, const matrix& value);               ///< the same, where sizes are known to be right
+  void give(int field, double value);                      ///< for number, scalar, list
+  void give(int field, index_t value);                     ///< for whole, and where a number may stand
+  void give(int field, int value) { give(field, index_t(value)); }  ///< the same
+  void give(int field, bool value);                        ///< for flag
+  void give(int field, std::string_view value);            ///< for choice
+  void give(int field, const char* value) { give(field, std::string_view(value)); }  ///< the same
+  void give(int field, const std::vector<double>& value);  ///< for list
+  void give(int field, const std::vector<index_t>& value);  ///< for wholes
+  /// By name. Throws option_error for a name that is none.
+  template <class Value>
+  void give(const char* field, const Value& value) {
+    give(verb_.field_named(field), value);
+  }
+  /// What is wrong with an argument, in words of the host; type: whether it is of the wrong type.
+  void refuse(const std::string& fault, bool type);
+  /// dL/dvalue, which multiplies the gradients: a number, or one that is read when the verb runs.
+  void upstream(const scalar& value) { upstream_ = value; }
+
+  /// Throws type_error or shape_error with all that is wrong, or option_error. Arrays without memory are good here: what a host that
+  /// traces knows are sizes.
+  void check();
+
+  dtype type() const { return computing(type_); }                    ///< what is computed in; after check()
+  dtype stored_type() const { return type_; }                        ///< that of the samples; after check()
+  bool given(int field) const;                                       ///< whether it is there
+  extent sizes(const shape& of) const;                               ///< in this call; after check()
+  extent result_sizes(int result) const { return sizes(verb_.results[std::size_t(result)].shape); }  ///< the same
+  dtype result_type(int result) const;                               ///< of a result in this call
+  extent gradient_sizes(int gradient) const;                         ///< those of what it belongs to; after check()
+
+  void result(int result, const place& to);      ///< must be given for all, in the memory of the device or the host's
+  void gradient(int gradient, const place& to);  ///< for those that are wanted
+  /// By name, as above.
+  void result(const char* name, const place& to) { result(verb_.result_named(name), to); }
+  void gradient(const char* name, const place& to) { gradient(verb_.gradient_named(name), to); }
+
+  /// Computes. Throws what the verb throws, type_error for results of the wrong type, device_error for memory of another device, and has
+  /// written nothing then.
+  void run(const any_device& device);
+
+ private:
+  template <class, class>
+  friend class typed_call;
+  struct argument {
+    enum class form : unsigned char { missing, array, number, whole, text, numbers, wholes } is = form::missing;
+    runtime::matrix array{};
+    double number = 0;
+    index_t whole = 0;
+    std::vector<double> numbers{};
+    std::vector<index_t> wholes{};
+  };
+  argument& at(int field, bool allowed, const char* got);
+  void wrong(const runtime::field& f, const std::string& got);
+  void check_sizes();
+  index_t size_named(const std::string& name) const;
+  std::vector<double> list(int field) const;
+
+  const runtime::verb& verb_;
+  std::vector<argument> arguments_;
+  std::vector<place> results_, gradients_;
+  scalar upstream_ = 1.0;
+  dtype type_ = dtype::float32;
+  runtime::kernel kernel_{};
+  int kernel_field_ = -1;
+  std::vector<std::pair<const std::string*, index_t>> sizes_;
+  std::string faults_;
+  bool type_fault_ = false;
+};
+
+namespace detail {
+
+/// The sizes of a host's array, as in "(2, 3, 4)".
+std::string sizes_text(const std::int64_t* sizes, int count);
+
+}  // namespace detail
 
 }  // namespace craft::runtime

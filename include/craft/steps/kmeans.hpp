@@ -21,6 +21,16 @@ struct kmeans_options {
   double tolerance = 0;          ///< stop when the inertia falls by no more than this share; 0: when no row changes its centre
   bool spherical = false;        ///< rows and centres of unit norm
   std::vector<index_t> start{};  ///< rows to start from instead of k-means++; then there is one run
+
+  /// All of it but the rows to start from, to hosts (describe.hpp).
+  template <class Call>
+  void fields(Call& c) {
+    c("seed", seed, "the same seed gives the same bits");
+    c("restarts", restarts, "runs from different k-means++ seeds, of which the one of least inertia is kept");
+    c("max_iterations", max_iterations, "of a run");
+    c("tolerance", tolerance, "stop when inertia falls by no more than this share; 0: when no row changes its centre");
+    c("spherical", spherical, "rows and centres of unit norm");
+  }
 };
 
 /// What kmeans and kmeans_per_class found, besides the centres.
@@ -31,6 +41,16 @@ struct kmeans_result {
   /// How many distinct centres there are: the clusters that have rows. Fewer than k only if x has fewer than k different rows
   /// (per class, summed over the classes); the other clusters are empty, and their centres copies of a row.
   index_t distinct = 0;
+
+  /// All of it, to hosts (describe.hpp).
+  template <class Call>
+  void results(Call& c) {
+    c.found("assignment", "n", assignment, "the centre of each row");
+    c.found("inertia", inertia, "the sum of squared distances to it");
+    c.found("iterations", iterations, "of the run that was kept");
+    c.found("distinct", distinct, "how many distinct centres there are: fewer only where there are fewer different rows; the others have no "
+                                  "rows, and are copies of one");
+  }
 };
 
 }  // namespace craft
