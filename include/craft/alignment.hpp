@@ -47,9 +47,7 @@ struct cross_entropy_options {
   /// All of it, to hosts (describe.hpp).
   template <class Call>
   void fields(Call& c) {
-    c("log_scale", log_scale, "logits are s cos(x_i, a_c), s = exp(log_scale); by default s = 100");
-    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
-                              "back inside");
+    c.scale(log_scale, max_scale, "logits are s cos(x_i, a_c), s = exp(log_scale); by default s = 100");
     c("normalise", normalise, "cosines; else dot products");
     c("label_smoothing", label_smoothing, "e in [0, 1]: targets become (1 - e) t + e / C");
     c("ignore_label", ignore_label, "rows with this label take no part");
@@ -77,9 +75,7 @@ struct contrastive_options {
   /// All of it, to hosts (describe.hpp).
   template <class Call>
   void fields(Call& c) {
-    c("log_scale", log_scale, "logits are s cos(x_i, y_j), s = exp(log_scale); by default s = 100");
-    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
-                              "back inside");
+    c.scale(log_scale, max_scale, "logits are s cos(x_i, y_j), s = exp(log_scale); by default s = 100");
     c("normalise", normalise, "cosines; else dot products");
     c("direction", direction, "\"symmetric\": the mean of x finding its y and y finding its x; \"one_way\": x finds its y");
     c("x_labels", x_labels, "n", "with y_labels: rows of equal labels belong together; without: row i and row i");

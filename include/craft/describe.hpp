@@ -33,6 +33,7 @@
 //     choice(name, option, text)              an enumeration that has no default
 //     operator()(name, option, text)          an option: double, integer, bool, an enumeration, scalar, row numbers;
 //     operator()(name, option, shape, text)   numbers or labels, of which there are as many as `shape` says
+//     scale(log_scale, max_scale, text)       the two options of a scale that may be learned up to a bound (alignment.hpp)
 //     upstream(option)                        what gradients are multiplied by; hosts that differentiate leave it alone
 //     gradient(name, output)                  the gradient by the input or option of that name
 //     kernel_gradients(kernel, weights, bandwidths)

@@ -60,9 +60,7 @@ struct objective_options {
     c("image", image, "weight of the image term: texts seen through static image anchors");
     c("batch", batch, "weight of the batch term: stochastic anchors");
     c("mmd", mmd, "weight of the discrepancy");
-    c("log_scale", log_scale, "s = exp(log_scale); by default 100");
-    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
-                              "back inside");
+    c.scale(log_scale, max_scale, "s = exp(log_scale); by default 100");
     c("label_smoothing", label_smoothing, "of the text and image terms");
     c("direction", direction, "of the batch term");
     c("same_class_positives", same_class_positives, "batch term: all pairs of a class belong together");

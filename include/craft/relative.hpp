@@ -40,9 +40,7 @@ struct relative_options {
     c("normalise", normalise, "divide rows and anchors by their norms first, after the statistics: the dot product is the cosine then");
     c("statistics", statistics, "of the anchors, applied to rows and anchors first: none, minus their mean, and that over their deviation");
     c("statistics_gradient", statistics_gradient, "whether the gradient of the anchors runs through the statistics");
-    c("log_scale", log_scale, "similarities are multiplied by exp(log_scale)");
-    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
-                              "back inside");
+    c.scale(log_scale, max_scale, "similarities are multiplied by exp(log_scale)");
   }
 };
 

@@ -23,10 +23,8 @@ struct sigmoid_options {
   /// All of it, to hosts (describe.hpp).
   template <class Call>
   void fields(Call& c) {
-    c("log_scale", log_scale, "z_ij = s cos(x_i, y_j), s = exp(log_scale); by default s = 10");
+    c.scale(log_scale, max_scale, "z_ij = s cos(x_i, y_j), s = exp(log_scale); by default s = 10");
     c("bias", bias, "added to every z_ij");
-    c("max_scale", max_scale, "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads "
-                              "back inside");
     c("normalise", normalise, "cosines; else dot products");
     c("x_labels", x_labels, "n", "with y_labels: rows of equal labels belong together; without: row i and row i");
     c("y_labels", y_labels, "m", "see x_labels");

@@ -1,4 +1,4 @@
-"""The path of the package's libraries, for the best level of x86-64 that this processor runs.
+"""craft_align._core and the paths of the other libraries, for the best level of x86-64 that this processor runs.
 
 The package may hold each library several times: compiled as its flags said ("baseline", any x86-64 unless they said
 more), and with the numerical code for x86-64-v3 (AVX2, FMA) and x86-64-v4 (AVX-512). One level is chosen when the
@@ -7,24 +7,32 @@ it names none of those in this build, RuntimeError if this processor does not ru
 """
 
 import os
+import sys
 from ctypes import CDLL, c_char_p
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from typing import Any, Callable, List, Optional
 
-_folder = os.path.dirname(os.path.abspath(__file__))
+# What is built lies beside what is generated; in an editable installation that is not where this file is.
+_generated = find_spec("craft_align._verbs")
+if _generated is None or _generated.origin is None:
+    raise ImportError("craft_align is not built: install it with pip, from the folder that pyproject.toml is in")
+_folder = os.path.dirname(_generated.origin)
 _files = os.listdir(_folder)
 
 
-def _find(stem):
+def _find(stem: str) -> Optional[str]:
     """The path of stem.so, or what the system calls it; None if there is none."""
-    return next((os.path.join(_folder, file) for file in _files if os.path.splitext(file)[0] == stem), None)
+    return next((os.path.join(_folder, f) for f in _files if f.startswith(stem + ".") and not f[len(stem) + 1 :].startswith("x86")), None)
 
 
-def _built():
+def _built() -> List[str]:
     """The levels that this package was built with, the best one last."""
     levels = ("x86-64-v3", "x86-64-v4")
-    return ["baseline", *(level for level in levels if _find("libcraft_core." + level))]
+    return ["baseline", *(level for level in levels if _find("_core." + level))]
 
 
-def _runs(level):
+def _runs(level: str) -> bool:
     """Whether this processor and system run code of that level."""
     if level == "baseline":
         return True
@@ -33,7 +41,7 @@ def _runs(level):
     return bool(runs(level.encode()))
 
 
-def _choose(wanted, built, runs):
+def _choose(wanted: Optional[str], built: List[str], runs: Callable[[str], bool]) -> str:
     if not wanted:
         return next(level for level in reversed(built) if runs(level))
     if wanted not in built:
@@ -56,6 +64,22 @@ def level() -> str:
     return _level
 
 
-def library(name):
+def library(name: str) -> Optional[str]:
     """The path of a library of this package, of the level chosen; None if it was not built."""
     return _find(name if _level == "baseline" else f"{name}.{_level}")
+
+
+def _core() -> Any:
+    path = library("_core")
+    if path is None:
+        raise ImportError(f"craft_align is not built for this Python: there is no _core in {_folder}")
+    loader = ExtensionFileLoader("craft_align._core", path)
+    spec = spec_from_file_location("craft_align._core", path, loader=loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    sys.modules["craft_align._core"] = module
+    return module
+
+
+core = _core()

@@ -6,21 +6,17 @@
 //       craft::mmd(ctx, craft::dlpack::view<const float>(*x), craft::dlpack::view<const float>(*y), kernel, {}, value, d);
 //     }
 //
-// or, where the element type is known only when the program runs, craft::dlpack::matrix(*x) for
-// craft/adapters/runtime.hpp.
+// or, where verb and element type are known only when the program runs, craft::dlpack::array(*x) for craft/adapters/runtime.hpp.
 //
-// Tensor, Managed: the structs of whichever dlpack.h the program has, old or new (this header includes none, because
-// copies of different age share one include guard), or the structs below, which have the same layout.
+// Tensor, Managed: the structs of whichever dlpack.h the program has, old or new (this header includes none, because copies of
+// different age share one include guard), or the structs below, which have the same layout.
 //
-// Nothing is copied. A view or description looks at the tensor's memory and keeps nothing alive; `owned` keeps what a
-// managed tensor holds until it is destroyed. No stream is touched: whoever hands over device memory has made it ready
-// for the stream of the context.
+// Nothing is copied. A view or description looks at the tensor's memory and keeps nothing alive; `owned` keeps what a managed
+// tensor holds until it is destroyed. No stream is touched: whoever hands over device memory has made it ready for the stream of
+// the context. Memory of CPU and CUDAHost devices is host memory, that of CUDA and CUDAManaged ones device memory.
 //
-// Rows are samples. A tensor of two dimensions is a matrix, one of one dimension is n x 1. The numbers of a row must
-// lie side by side; rows may be any distance apart, forwards. Labels and weights may have any stride. Strides may be
-// missing (compact rows), data may begin at an offset. Element types: float64, float32, float16, bfloat16. Memory: CPU
-// and CUDAHost (host), CUDA and CUDAManaged (device). Throws type_error, device_error or shape_error for anything else; a
-// misaligned address is a shape_error. `what` begins the message: the argument's name.
+// What is asked of a tensor, and what is said of others, is in craft/adapters/arrays.hpp. Throws type_error, device_error or
+// shape_error; `what` begins the message: the argument's name.
 #pragma once
 
 #include <algorithm>
@@ -29,12 +25,11 @@
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "craft/adapters/runtime.hpp"
+#include "craft/adapters/arrays.hpp"
 
 namespace craft::dlpack {
 
@@ -87,19 +82,16 @@ namespace detail {
 
 struct element {
   int code, bits;
+  const char* name;
 };
-constexpr element element_of(runtime::dtype type) {
-  switch (type) {
-    case runtime::dtype::float64: return {floating, 64};
-    case runtime::dtype::float32: return {floating, 32};
-    case runtime::dtype::float16: return {floating, 16};
-    case runtime::dtype::bfloat16: break;
-  }
-  return {bfloat, 16};
-}
+/// In the order of runtime::dtype, and then those that only messages name.
+constexpr element elements[] = {{floating, 64, "float64"}, {floating, 32, "float32"}, {floating, 16, "float16"},
+                                {bfloat, 16, "bfloat16"},  {integer, 64, "int64"},    {integer, 32, "int32"},
+                                {integer, 16, "int16"},    {integer, 8, "int8"},      {1, 64, "uint64"},
+                                {1, 32, "uint32"},         {1, 16, "uint16"},         {1, 8, "uint8"},
+                                {5, 64, "complex64"},      {5, 128, "complex128"},    {6, 8, "bool"}};
 
-/// The type that S stands for. Half and bfloat16 go by many names; they differ in whether 1 + 2^-8 is one of their
-/// numbers.
+/// The type that S stands for. Half and bfloat16 go by many names; they differ in whether 1 + 2^-8 is one of their numbers.
 template <class S>
 runtime::dtype type_of() {
   if (std::is_same_v<S, double>) return runtime::dtype::float64;
@@ -108,24 +100,6 @@ runtime::dtype type_of() {
 }
 
 constexpr const char* tensor_itself = "dlpack: the tensor";  ///< the subject of messages about a tensor without a name
-
-/// The element type by name, as in "int64", or else by its code.
-template <class Tensor>
-std::string type_name(const Tensor& t) {
-  const char* const names[] = {"int", "uint", "float", nullptr, "bfloat", "complex", "bool"};
-  const int code = int(t.dtype.code), bits = int(t.dtype.bits), lanes = int(t.dtype.lanes);
-  if (lanes == 1 && code == 6) return names[code];
-  if (lanes == 1 && code < 7 && names[code] != nullptr) return names[code] + std::to_string(bits);
-  return craft::detail::message({"type code ", code, " of ", bits, " bits in ", lanes, lanes == 1 ? " lane" : " lanes"});
-}
-template <class Tensor>
-[[noreturn]] void wrong_type(const Tensor& t, const char* what, const char* expected) {
-  fail<type_error>(what, " holds ", type_name(t), ", expected ", expected, ": convert it (astype, to)");
-}
-template <class Tensor>
-bool is(const Tensor& t, element e) {
-  return t.dtype.lanes == 1 && int(t.dtype.code) == e.code && int(t.dtype.bits) == e.bits;
-}
 
 /// The device type as a number: it may be newer than the enumeration of the program's header.
 template <class Tensor>
@@ -136,163 +110,76 @@ std::int32_t device_of(const Tensor& t) {
   return type;
 }
 
-template <class Tensor>
-memory memory_of(const Tensor& t) {
-  const std::int32_t type = device_of(t);
-  if (type == cpu || type == cuda_host) return memory::host;
-  require<device_error>(type == cuda || type == cuda_managed, "dlpack: expected memory of a CPU (1), CUDA (2), CUDAHost (3) "
-                        "or CUDAManaged (13) device, got device type ", type);
-  return memory::device;
-}
-
-struct layout {
-  index_t rows = 1, cols = 1, stride = 1;
-};
-
-/// What a tensor is to be.
-enum class form { number, list, matrix };
-
-/// Sizes and strides: a matrix has rows of adjacent numbers, one behind the other; a list may have any stride.
-template <class Tensor>
-layout layout_of(const Tensor& t, form f, const char* what, index_t bytes) {
-  const int least = f == form::number ? 0 : 1, most = f == form::list ? 1 : 2, ndim = int(t.ndim);
-  require<shape_error>(ndim <= 0 || t.shape != nullptr, what, " has dimensions, but its shape is null");
-  if (ndim < least || ndim > most)
-    fail<shape_error>(f == form::matrix ? runtime::detail::no_matrix(what, t.shape, ndim)
-                      : f == form::list ? runtime::detail::no_list(what, t.shape, ndim)
-                                        : runtime::detail::wrong_dimensions(what, t.shape, ndim, "one number"));
-  layout l;
-  if (ndim == 0) return l;
-  l.rows = t.shape[0];
-  l.cols = ndim == 2 ? index_t(t.shape[1]) : 1;
-  l.stride = l.cols;
-  if (l.rows < 0 || l.cols < 0) fail<shape_error>(what, ": sizes must not be negative, got ",
-                                                runtime::detail::sizes_text(t.shape, ndim));
-  if (l.rows == 0 || l.cols == 0) return l;
-  if (t.strides != nullptr) {
-    constexpr const char* copy = ": copy it first (numpy.ascontiguousarray, or contiguous() of PyTorch)";
-    require<shape_error>(l.cols == 1 || t.strides[ndim - 1] == 1, what, ": the numbers of a row must lie side by side, got a "
-                         "stride of ", index_t(t.strides[ndim - 1]), copy);
-    if (l.rows > 1) l.stride = t.strides[0];
-    const char* const why = l.stride == 0 ? " (all rows are one, as broadcasting makes)" : "";
-    require<shape_error>(f == form::list || l.stride >= l.cols, what, ": rows of ", l.cols, " must not overlap or run "
-                         "backwards, got a stride of ", l.stride, why, copy);
-  }
-  const index_t limit = std::numeric_limits<index_t>::max() / bytes;
-  const index_t apart = l.rows == 1 ? limit : (limit - l.cols) / (l.rows - 1);
-  require<shape_error>(l.cols <= limit && l.stride <= apart && l.stride >= -apart, what, ": ", l.rows, " rows at a stride of ",
-                       l.stride, " do not fit in memory");
-  return l;
-}
-
-/// Where element (0, 0) is; null for a tensor without elements.
-template <class Tensor>
-void* address(const Tensor& t, const layout& l, const char* what, index_t bytes) {
-  if (l.rows == 0 || l.cols == 0) return nullptr;
-  require<shape_error>(t.data != nullptr, what, " has null data for ", l.rows, " x ", l.cols);
-  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(t.data);
-  // Nothing is larger than a pointer difference can say, and nothing wraps around.
-  const std::uint64_t room = std::min<std::uint64_t>(std::numeric_limits<std::ptrdiff_t>::max(),
-                                                     std::numeric_limits<std::uintptr_t>::max() - begin);
-  const index_t last = (l.rows - 1) * l.stride;  // of the rows; before the first for those that run backwards
-  const std::uint64_t before = std::uint64_t(std::max<index_t>(-last, 0)) * std::uint64_t(bytes);
-  const std::uint64_t extent = std::uint64_t(std::max<index_t>(last, 0) + l.cols) * std::uint64_t(bytes);
-  require<shape_error>(t.byte_offset <= room && extent <= room - t.byte_offset && before <= begin + t.byte_offset, what,
-                       ": an offset of ", std::uint64_t(t.byte_offset), " bytes leaves the address space");
-  const std::uintptr_t at = begin + std::uintptr_t(t.byte_offset);
-  require<shape_error>(at % std::uintptr_t(bytes) == 0, what, " is misaligned: numbers of ", bytes, " bytes at an address that "
-                       "is ", at % std::uintptr_t(bytes), " past a multiple of that; copy it first");
-  return reinterpret_cast<void*>(at);
-}
-
-template <class Tensor>
-runtime::dtype real_type(const Tensor& t, const char* what) {
-  for (const auto type : {runtime::dtype::float64, runtime::dtype::float32, runtime::dtype::float16, runtime::dtype::bfloat16})
-    if (is(t, element_of(type))) return type;
-  wrong_type(t, what, "float64, float32, float16 or bfloat16");
-}
-
 template <class Managed, class = void>
-struct is_versioned : std::false_type {};
+constexpr bool is_versioned = false;
 template <class Managed>
-struct is_versioned<Managed, std::void_t<decltype(std::declval<Managed&>().version.major)>> : std::true_type {};
+constexpr bool is_versioned<Managed, std::void_t<decltype(std::declval<Managed&>().version.major)>> = true;
 
 }  // namespace detail
 
 // ---------------------------------------------------------------------------------------------------------
-// Tensors as views
+// Tensors as arrays and views
 
-/// A tensor that is read, for the functions of craft/adapters/runtime.hpp.
+/// A tensor of any type and shape, for runtime::call::give. Throws device_error for memory that is neither a CPU's nor of CUDA.
 template <class Tensor>
-runtime::matrix matrix(const Tensor& t, const char* what = detail::tensor_itself) {
-  const runtime::dtype type = detail::real_type(t, what);
-  const memory where = detail::memory_of(t);
-  const index_t bytes = detail::element_of(type).bits / 8;
-  const detail::layout l = detail::layout_of(t, detail::form::matrix, what, bytes);
-  return {detail::address(t, l, what, bytes), l.rows, l.cols, l.stride, type, where};
+runtime::array array(const Tensor& t, const char* what = detail::tensor_itself) {
+  const std::int32_t device = detail::device_of(t);
+  const bool on_host = device == cpu || device == cuda_host;
+  require<device_error>(on_host || device == cuda || device == cuda_managed, what, " lies in memory of device type ", device,
+                        ", expected a CPU (1), CUDA (2), CUDAHost (3) or CUDAManaged (13) device");
+  runtime::array a{nullptr, runtime::dtype::other, on_host ? memory::host : memory::device, int(t.ndim), t.shape, t.strides};
+  for (const detail::element& e : detail::elements) {
+    if (t.dtype.lanes != 1 || int(t.dtype.code) != e.code || int(t.dtype.bits) != e.bits) continue;
+    a.type = runtime::dtype(std::min<std::ptrdiff_t>(&e - detail::elements, std::ptrdiff_t(runtime::dtype::other)));
+    a.type_name = e.name;
+  }
+  if (t.data == nullptr) return a;
+  // Nothing is larger than a pointer difference can say, and nothing wraps around.
+  const auto begin = reinterpret_cast<std::uintptr_t>(t.data);
+  const std::uint64_t room = std::min<std::uint64_t>(std::numeric_limits<std::ptrdiff_t>::max() / 2,
+                                                     std::numeric_limits<std::uintptr_t>::max() - begin);
+  require<shape_error>(t.byte_offset <= room, what, ": an offset of ", std::uint64_t(t.byte_offset),
+                       " bytes leaves the address space");
+  a.data = reinterpret_cast<const void*>(begin + std::uintptr_t(t.byte_offset));
+  return a;
 }
 
-/// A tensor that is written.
+/// A tensor of two, one or no dimensions that is written, for runtime::call::result and gradient.
 template <class Tensor>
 runtime::place place(const Tensor& t, write mode = write::overwrite) {
-  const runtime::matrix m = matrix(t);
+  const int ndim = int(t.ndim);
+  const runtime::kind k = ndim == 0 ? runtime::kind::scalar : ndim == 1 ? runtime::kind::numbers : runtime::kind::matrix;
+  const runtime::matrix m = runtime::laid_out(array(t), k, detail::tensor_itself);
   return {const_cast<void*>(m.data), m.rows, m.cols, m.stride, m.type, m.where, mode};
 }
 
-/// A tensor as a view of S in memory M, for the verbs themselves: S as stored (float, double, Eigen::half,
+/// A tensor of two dimensions as a view of S in memory M, for the verbs themselves: S as stored (float, double, Eigen::half,
 /// __nv_bfloat16, ...), const S for what is read.
 template <class S, memory M = memory::host, class Tensor>
-matrix_view<S, M> view(const Tensor& t) {
+matrix_view<S, M> view(const Tensor& t, const char* what = detail::tensor_itself) {
   const runtime::dtype type = detail::type_of<std::remove_const_t<S>>();
-  if (!detail::is(t, detail::element_of(type)))
-    detail::wrong_type(t, detail::tensor_itself,
-                       type == runtime::dtype::float64   ? "float64"
-                       : type == runtime::dtype::float32 ? "float32"
-                       : type == runtime::dtype::float16 ? "float16"
-                                                         : "bfloat16");
-  const runtime::matrix m = matrix(t);
-  require<device_error>(m.where == M, "dlpack: expected ", M == memory::host ? "host" : "device", " memory, got device type ",
-                        detail::device_of(t));
+  const runtime::matrix m = runtime::checked(array(t, what), runtime::kind::matrix, what);
+  require<type_error>(m.type == type, what, " holds ", runtime::name(m.type), ", expected ", runtime::name(type),
+                      ": convert it (astype, to)");
+  require<device_error>(m.where == M, what, " lies in memory of device type ", detail::device_of(t), ", expected ",
+                        M == memory::host ? "host" : "device", " memory");
   return {static_cast<S*>(const_cast<void*>(m.data)), m.rows, m.cols, m.stride};
 }
 
-/// Labels: one dimension of int32 or int64.
+/// Labels: one dimension of int32 or int64, of any stride.
 template <class Tensor>
 craft::labels labels(const Tensor& t, const char* what = detail::tensor_itself) {
-  const bool wide = detail::is(t, {integer, 64});
-  if (!wide && !detail::is(t, {integer, 32})) detail::wrong_type(t, what, "labels of int32 or int64");
-  const memory where = detail::memory_of(t);
-  const index_t bytes = wide ? 8 : 4;
-  const detail::layout l = detail::layout_of(t, detail::form::list, what, bytes);
-  const void* data = detail::address(t, l, what, bytes);
-  return wide ? craft::labels(static_cast<const std::int64_t*>(data), l.rows, where, l.stride)
-              : craft::labels(static_cast<const std::int32_t*>(data), l.rows, where, l.stride);
+  return runtime::list_of<craft::labels>(runtime::checked(array(t, what), runtime::kind::labels, what));
 }
-
-/// Weights: one dimension of float64 or float32.
+/// Weights: one dimension of float64 or float32, of any stride.
 template <class Tensor>
 craft::numbers numbers(const Tensor& t, const char* what = detail::tensor_itself) {
-  const bool wide = detail::is(t, {floating, 64});
-  if (!wide && !detail::is(t, {floating, 32})) detail::wrong_type(t, what, "numbers of float64 or float32");
-  const memory where = detail::memory_of(t);
-  const index_t bytes = wide ? 8 : 4;
-  const detail::layout l = detail::layout_of(t, detail::form::list, what, bytes);
-  const void* data = detail::address(t, l, what, bytes);
-  return wide ? craft::numbers(static_cast<const double*>(data), l.rows, where, l.stride)
-              : craft::numbers(static_cast<const float*>(data), l.rows, where, l.stride);
+  return runtime::list_of<craft::numbers>(runtime::checked(array(t, what), runtime::kind::numbers, what));
 }
-
-/// One number of float64 or float32, in at most two dimensions; it is read when the verb runs.
+/// One number of float64 or float32, in any number of dimensions; it is read when the verb runs.
 template <class Tensor>
 craft::scalar scalar(const Tensor& t, const char* what = detail::tensor_itself) {
-  const bool wide = detail::is(t, {floating, 64});
-  if (!wide && !detail::is(t, {floating, 32})) detail::wrong_type(t, what, "a number of float64 or float32");
-  const memory where = detail::memory_of(t);
-  const index_t bytes = wide ? 8 : 4;
-  const detail::layout l = detail::layout_of(t, detail::form::number, what, bytes);
-  require<shape_error>(l.rows == 1 && l.cols == 1, what, ": expected one number, got ", l.rows, " x ", l.cols);
-  const void* data = detail::address(t, l, what, bytes);
-  return wide ? craft::scalar(static_cast<const double*>(data), where) : craft::scalar(static_cast<const float*>(data), where);
+  return runtime::scalar_of(runtime::checked(array(t, what), runtime::kind::scalar, what));
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -301,14 +188,14 @@ craft::scalar scalar(const Tensor& t, const char* what = detail::tensor_itself) 
 /// A managed tensor, of either form, that was handed over: its deleter is called when this object ends, and once.
 ///
 ///     craft::dlpack::owned<DLManagedTensor> x(handed_over);
-///     craft::dlpack::matrix(*x);
+///     craft::dlpack::view<const float>(*x);
 ///
 /// The deleter runs on the thread where that happens. A tensor of another major version is deleted and not looked at:
 /// type_error.
 template <class Managed>
 class owned {
  public:
-  static constexpr bool versioned = detail::is_versioned<Managed>::value;  ///< whether it has a version and flags
+  static constexpr bool versioned = detail::is_versioned<Managed>;  ///< whether it has a version and flags
 
   /// Takes it over. Throws type_error for null or another major version.
   explicit owned(Managed* handed_over) : managed_(handed_over) {
@@ -321,19 +208,16 @@ class owned {
       }
     }
   }
-  /// Only one object owns a tensor.
-  owned(owned&& other) noexcept : managed_(std::exchange(other.managed_, nullptr)) {}
-  /// The same: the two swap.
+  owned(owned&& other) noexcept : managed_(std::exchange(other.managed_, nullptr)) {}  ///< only one object owns a tensor
+  /// The two swap.
   owned& operator=(owned&& other) noexcept {
     std::swap(managed_, other.managed_);
     return *this;
   }
   ~owned() { release(); }
 
-  /// The tensor.
-  const auto& operator*() const { return managed_->dl_tensor; }
-  /// The tensor.
-  const auto* operator->() const { return &managed_->dl_tensor; }
+  const auto& operator*() const { return managed_->dl_tensor; }    ///< the tensor
+  const auto* operator->() const { return &managed_->dl_tensor; }  ///< the tensor
   /// Whether its memory must not be written; what is not versioned cannot say so.
   bool read_only() const {
     if constexpr (versioned) return (managed_->flags & dlpack::read_only) != 0;
@@ -359,22 +243,29 @@ runtime::place place(const owned<Managed>& t, write mode = write::overwrite) {
 // ---------------------------------------------------------------------------------------------------------
 // Views as tensors
 
+/// A view as the runtime describes matrices.
+template <class S, memory M>
+runtime::matrix matrix(const matrix_view<S, M>& v) {
+  return {v.data(), v.rows(), v.cols(), v.stride(), detail::type_of<std::remove_const_t<S>>(), M};
+}
+
 /// What the shape and strides of a tensor point to.
 struct extents {
   std::int64_t shape[2];    ///< rows, columns
   std::int64_t strides[2];  ///< between rows, and 1
 };
 
-/// Fills `t`, whose shape and strides then point into `sizes`: both must last as long as `t` is looked at.
-/// device_id: of device memory.
+/// Fills `t`, whose shape and strides then point into `sizes`: both must last as long as `t` is looked at. device_id: of device
+/// memory. Throws type_error for dtype::other.
 template <class Tensor>
 void describe(const runtime::matrix& m, extents& sizes, Tensor& t, int device_id = 0) {
-  const detail::element e = detail::element_of(m.type);
-  sizes = {{m.rows, m.cols}, {m.stride, 1}};
+  require<type_error>(m.type != runtime::dtype::other, "dlpack: numbers of another type cannot be described");
+  const detail::element& e = detail::elements[int(m.type)];
+  sizes = {{m.rows, m.cols}, {m.stride != 0 ? m.stride : m.dimensions == 2 ? m.cols : 1, 1}};
   t.data = const_cast<void*>(m.data);
   t.device.device_type = static_cast<decltype(t.device.device_type)>(m.where == memory::host ? cpu : cuda);
   t.device.device_id = m.where == memory::host ? 0 : device_id;
-  t.ndim = 2;
+  t.ndim = m.dimensions;
   t.dtype.code = static_cast<std::uint8_t>(e.code);
   t.dtype.bits = static_cast<std::uint8_t>(e.bits);
   t.dtype.lanes = 1;
@@ -382,47 +273,21 @@ void describe(const runtime::matrix& m, extents& sizes, Tensor& t, int device_id
   t.strides = sizes.strides;
   t.byte_offset = 0;
 }
-template <class S, memory M, class Tensor>
-void describe(const matrix_view<S, M>& v, extents& sizes, Tensor& t, int device_id = 0) {
-  const runtime::dtype type = detail::type_of<std::remove_const_t<S>>();
-  describe(runtime::matrix{v.data(), v.rows(), v.cols(), v.stride(), type, M}, sizes, t, device_id);
-}
 
-/// A managed tensor of either form over the memory of `t` (any number of dimensions), to be handed to a consumer: it
-/// keeps `owner` until the consumer calls its deleter, from any thread. The description is copied; strides are always
-/// there. can_write = false sets the flag of versioned tensors; the old form has none, hence option_error.
-template <class Managed, class Tensor>
-Managed* share(const Tensor& t, std::shared_ptr<const void> owner, bool can_write) {
+/// A managed tensor of either form, to be handed to a consumer: it keeps `owner` until the consumer calls its deleter, from any
+/// thread. can_write = false sets the flag of versioned tensors; the old form has none, hence option_error.
+template <class Managed>
+Managed* share(const runtime::matrix& m, std::shared_ptr<const void> owner, bool can_write, int device_id = 0) {
   struct box {
     Managed managed{};
-    std::vector<std::int64_t> sizes;
+    extents sizes{};
     std::shared_ptr<const void> owner;
   };
-  constexpr bool versioned = detail::is_versioned<Managed>::value;
+  constexpr bool versioned = owned<Managed>::versioned;
   require<option_error>(can_write || versioned, "dlpack: read-only memory can only be handed over as a versioned tensor");
-  const int ndim = int(t.ndim);
-  require<shape_error>(ndim == 0 || (ndim > 0 && t.shape != nullptr), "dlpack: ", ndim, " dimensions, or a shape that is null");
   auto b = std::make_unique<box>();
-  b->sizes.resize(2 * std::size_t(ndim));
-  std::int64_t *shape = b->sizes.data(), *strides = shape + ndim;
-  for (int k = ndim - 1; k >= 0; --k) {
-    shape[k] = t.shape[k];
-    const std::uint64_t compact = k == ndim - 1 ? 1 : std::uint64_t(strides[k + 1]) * std::uint64_t(shape[k + 1]);
-    strides[k] = t.strides != nullptr ? std::int64_t(t.strides[k]) : std::int64_t(compact);
-  }
+  describe(m, b->sizes, b->managed.dl_tensor, device_id);
   b->owner = std::move(owner);
-  auto& to = b->managed.dl_tensor;
-  to.data = t.data;
-  const std::int32_t device = detail::device_of(t);
-  std::memcpy(&to.device.device_type, &device, sizeof device);
-  to.device.device_id = t.device.device_id;
-  to.ndim = t.ndim;
-  to.dtype.code = t.dtype.code;
-  to.dtype.bits = t.dtype.bits;
-  to.dtype.lanes = t.dtype.lanes;
-  to.shape = shape;
-  to.strides = strides;
-  to.byte_offset = t.byte_offset;
   if constexpr (versioned) {
     b->managed.version.major = major_version;
     b->managed.version.minor = minor_version;

@@ -1,7 +1,7 @@
 // Runtime: every verb by its name, for hosts that learn verb, element type, device and kernel when the program runs.
 //
 //     craft::runtime::call call("mmd");
-//     call.give("x", {pointer, n, d, stride, craft::runtime::dtype::float16});
+//     call.give("x", craft::runtime::matrix{pointer, n, d, stride, craft::runtime::dtype::float16});
 //     call.give("y", ...);
 //     call.give("bandwidths", std::vector<double>{0.5, 1, 2});
 //     call.check();
@@ -10,12 +10,13 @@
 //     call.run(device);
 //
 // What arguments, results and gradients a verb has, with kinds, defaults and texts, is in verbs(): the descriptions that stand
-// beside the verbs in their headers (craft/describe.hpp), written down. Adapters of frameworks are loops over that: they translate
-// tensors into arrays and craft's errors into theirs, and name no verb and no option.
+// beside the verbs in their headers (craft/describe.hpp), written down. Adapters of frameworks are loops over that: they
+// translate tensors into arrays (craft/adapters/arrays.hpp) and craft's errors into theirs, and name no verb and no option.
 //
-// Nothing is copied, and memory is looked at during run() only. What is computed, with which errors and at which cost, is what the
-// verb of that name says. Values, gradients and other results have the computing type of the inputs: float64 of float64, else
-// float32. So half gradients never underflow: hosts that want them narrower convert at the end.
+// Nothing is copied, and memory is looked at during run() only, but for a kernel's bandwidths and weights, which check() reads.
+// What is computed, with which errors and at which cost, is what the verb of that name says. Values, gradients and other results
+// have the computing type of the inputs: float64 of float64, else float32. So half gradients never underflow: hosts that want
+// them narrower convert at the end.
 //
 // Compiled once: link craft::runtime, or include craft/adapters/runtime_bodies.hpp in one source.
 #pragma once
@@ -23,46 +24,17 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "craft/adapters/arrays.hpp"
 #include "craft/any_device.hpp"
 #include "craft/kernels.hpp"
-#include "craft/view.hpp"
 
 namespace craft::runtime {
 
-/// Element types. `other`: one that no verb reads.
-enum class dtype { float64, float32, float16, bfloat16, int64, int32, other };
-
-/// "float64", "float32", ...
-const char* name(dtype type);
-/// The way back from name. Throws type_error for another name.
-dtype dtype_named(std::string_view name);
-/// The type that numbers stored as `type` are computed in.
-constexpr dtype computing(dtype type) { return type == dtype::float64 ? dtype::float64 : dtype::float32; }
-/// Of one number.
-constexpr int bytes_of(dtype type) {
-  return type == dtype::float64 || type == dtype::int64 ? 8 : type == dtype::float32 || type == dtype::int32 ? 4 : 2;
-}
-
 // ---------------------------------------------------------------------------------------------------------
 // Descriptions
-
-/// What an argument is, and what a host may give for it.
-enum class kind {
-  matrix,    ///< an array of two dimensions of the four floating-point types, the same for all matrices of a call
-  computed,  ///< a matrix of the computing type
-  labels,    ///< an array of int64 or int32, one per row
-  targets,   ///< labels, or a matrix of the computing type
-  numbers,   ///< an array of float64 or float32, one per row; may lie in host memory for any device, as labels may
-  scalar,    ///< a number, or an array of one that is read when the verb runs
-  list,      ///< numbers, or an array of them in host memory
-  number,    ///< a number
-  whole,     ///< an integer
-  wholes,    ///< integers
-  flag,      ///< true or false
-  choice     ///< one of `choices`, by its name
-};
 
 /// Names of sizes, as in "n d" and "classes*per_class d": for each dimension the sizes that are multiplied.
 using shape = std::vector<std::vector<std::string>>;
@@ -78,6 +50,7 @@ struct field {
   index_t whole = 0;                         ///< default of an integer, a flag or a choice
   runtime::shape shape{};                    ///< of an array
   int gradient = -1;                         ///< which of the gradients it has; -1: none
+  bool two_sided = false;                    ///< whether its gradient may have two numbers, of the value and of its negative
 };
 
 /// A result.
@@ -121,9 +94,9 @@ class kernel {
   kernel() = default;  ///< a Gaussian, sigma = 1
   /// Of the distance: at most 16 of any family, or 64 Gaussians.
   explicit kernel(std::vector<member> members);
-  /// family: one of families(). bandwidths: one kernel each (sigma, sigma, c, length); none: one of 1, for families that have any.
-  /// weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), eps of inverse_multiquadric, floor of
-  /// laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and what the family has no use for.
+  /// family: one of families(). bandwidths: one kernel each (sigma, sigma, c, length); none: one of 1, for families that have
+  /// any. weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), eps of inverse_multiquadric, floor
+  /// of laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and what the family has no use for.
   kernel(std::string_view family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
          double shape = 0);
   /// The names there are.
@@ -142,35 +115,6 @@ class kernel {
 // ---------------------------------------------------------------------------------------------------------
 // Calls
 
-/// A host's array of any number of dimensions. Sizes and strides are looked at when it is given, the memory when the call runs.
-struct array {
-  const void* data = nullptr;             ///< the first number
-  dtype type = dtype::float32;            ///< of the elements
-  memory where = memory::host;            ///< where they lie
-  int dimensions = 0;                     ///< how many
-  const std::int64_t* sizes = nullptr;    ///< of each
-  const std::int64_t* strides = nullptr;  ///< in elements; null: compact, the last dimension fastest
-  const char* type_name = nullptr;        ///< of the elements, for messages; null: name(type)
-};
-
-/// A host's matrix: rows are samples, `stride` elements apart, the numbers of a row side by side. Also a list (cols = 1) and one number.
-struct matrix {
-  const void* data = nullptr;             ///< the first number
-  index_t rows = 0, cols = 0, stride = 0;  ///< samples, numbers of each, elements between rows
-  dtype type = dtype::float32;            ///< of the elements
-  memory where = memory::host;            ///< where they lie
-  int dimensions = 2;                     ///< of the host's array: 1 for a list, 0 for a number
-};
-
-/// Where a result or a gradient goes, and what to do there; default: not wanted.
-struct place {
-  void* data = nullptr;                    ///< the first number
-  index_t rows = 0, cols = 0, stride = 0;  ///< rows, numbers of each, elements between rows
-  dtype type = dtype::float32;             ///< of the elements
-  memory where = memory::host;             ///< where they lie
-  write mode = write::overwrite;           ///< or accumulate, for a gradient
-};
-
 /// The sizes of a result.
 struct extent {
   int dimensions = 0;           ///< 0: one number
@@ -179,24 +123,24 @@ struct extent {
 
 /// One call of a verb.
 ///
-/// Arguments are given by the numbers of their fields, or by name; what is wrong with them is said by check(), of all at once. Then
-/// sizes and types of results are known, and places for them are given, and run() computes. A call runs once.
+/// Arguments are given by the numbers of their fields, or by name; what is wrong with them is said by check(), of all at once.
+/// Then sizes and types of results are known, and places for them are given, and run() computes. A call runs once.
 class call {
  public:
-  explicit call(const runtime::verb& verb);                                       ///< of that verb
-  explicit call(std::string_view verb) : call(runtime::verb_named(verb)) {}       ///< of the verb of that name
-  const runtime::verb& verb() const { return verb_; }                             ///< its description
+  explicit call(const runtime::verb& verb);                                  ///< of that verb
+  explicit call(std::string_view verb) : call(runtime::verb_named(verb)) {}  ///< of the verb of that name
+  const runtime::verb& verb() const { return verb_; }                        ///< its description
 
-  void give(int field, const array& value);                ///< for all kinds of arrays
-  void give(int field, const matrix& value);               ///< the same, where sizes are known to be right
-  void give(int field, double value);                      ///< for number, scalar, list
-  void give(int field, index_t value);                     ///< for whole, and where a number may stand
+  void give(int field, const array& value);                         ///< for all kinds of arrays
+  void give(int field, const matrix& value);                        ///< the same
+  void give(int field, double value);                               ///< for number, scalar, list
+  void give(int field, index_t value);                              ///< for whole, and where a number may stand
   void give(int field, int value) { give(field, index_t(value)); }  ///< the same
-  void give(int field, bool value);                        ///< for flag
-  void give(int field, std::string_view value);            ///< for choice
+  void give(int field, bool value);                                 ///< for flag
+  void give(int field, std::string_view value);                     ///< for choice
   void give(int field, const char* value) { give(field, std::string_view(value)); }  ///< the same
-  void give(int field, const std::vector<double>& value);  ///< for list
-  void give(int field, const std::vector<index_t>& value);  ///< for wholes
+  void give(int field, const std::vector<double>& value);                            ///< for list
+  void give(int field, const std::vector<index_t>& value);                           ///< for wholes
   /// By name. Throws option_error for a name that is none.
   template <class Value>
   void give(const char* field, const Value& value) {
@@ -207,42 +151,53 @@ class call {
   /// dL/dvalue, which multiplies the gradients: a number, or one that is read when the verb runs.
   void upstream(const scalar& value) { upstream_ = value; }
 
-  /// Throws type_error or shape_error with all that is wrong, or option_error. Arrays without memory are good here: what a host that
-  /// traces knows are sizes.
+  /// Throws type_error, else shape_error, else option_error, with all that is wrong. Arrays without memory are good here: what a
+  /// host that traces knows are sizes.
   void check();
 
-  dtype type() const { return computing(type_); }                    ///< what is computed in; after check()
-  dtype stored_type() const { return type_; }                        ///< that of the samples; after check()
-  bool given(int field) const;                                       ///< whether it is there
-  extent sizes(const shape& of) const;                               ///< in this call; after check()
-  extent result_sizes(int result) const { return sizes(verb_.results[std::size_t(result)].shape); }  ///< the same
-  dtype result_type(int result) const;                               ///< of a result in this call
-  extent gradient_sizes(int gradient) const;                         ///< those of what it belongs to; after check()
+  dtype type() const { return computing(type_); }  ///< what is computed in; after check()
+  dtype stored_type() const { return type_; }      ///< that of the samples; after check()
+  bool given(int field) const;                     ///< whether it is there
+  extent sizes(const shape& of) const;             ///< in this call; after check()
+  extent result_sizes(int result) const { return sizes(verb_.results.at(std::size_t(result)).shape); }  ///< the same
+  dtype result_type(int result) const;  ///< of a result in this call
+  /// Those of what it belongs to; after check(). Throws option_error for what is not there and so has no gradient.
+  extent gradient_sizes(int gradient) const;
 
-  void result(int result, const place& to);      ///< must be given for all, in the memory of the device or the host's
+  /// Must be given for all results of the computing type, in the memory of the device. The others may be left out, have the
+  /// narrower type of their kind (float32, int32), and lie in host memory too.
+  void result(int result, const place& to);
   void gradient(int gradient, const place& to);  ///< for those that are wanted
   /// By name, as above.
   void result(const char* name, const place& to) { result(verb_.result_named(name), to); }
   void gradient(const char* name, const place& to) { gradient(verb_.gradient_named(name), to); }
 
-  /// Computes. Throws what the verb throws, type_error for results of the wrong type, device_error for memory of another device, and has
-  /// written nothing then.
+  /// Computes, after check() where nobody has called it since the last argument was given. Throws what the verb throws,
+  /// type_error and shape_error for places of the wrong type and size, device_error for memory of another device, and has written
+  /// nothing then.
   void run(const any_device& device);
 
  private:
   template <class, class>
   friend class typed_call;
   struct argument {
-    enum class form : unsigned char { missing, array, number, whole, text, numbers, wholes } is = form::missing;
+    enum class form : unsigned char { missing, refused, array, number, whole, numbers, wholes } is = form::missing;
     runtime::matrix array{};
     double number = 0;
     index_t whole = 0;
     std::vector<double> numbers{};
     std::vector<index_t> wholes{};
   };
+  enum class severity : unsigned char { none, option, shape, type };  ///< of a fault: which error says so
   argument& at(int field, bool allowed, const char* got);
   void wrong(const runtime::field& f, const std::string& got);
+  void add_fault(const std::string& fault, severity how_bad);
+  void check_arguments();
   void check_sizes();
+  void check_kernel();
+  void check_memory(memory space) const;
+  void check_results(memory space) const;
+  void has_gradient(int gradient) const;
   index_t size_named(const std::string& name) const;
   std::vector<double> list(int field) const;
 
@@ -255,14 +210,8 @@ class call {
   int kernel_field_ = -1;
   std::vector<std::pair<const std::string*, index_t>> sizes_;
   std::string faults_;
-  bool type_fault_ = false;
+  severity worst_ = severity::none;
+  bool checked_ = false;
 };
-
-namespace detail {
-
-/// The sizes of a host's array, as in "(2, 3, 4)".
-std::string sizes_text(const std::int64_t* sizes, int count);
-
-}  // namespace detail
 
 }  // namespace craft::runtime

@@ -24,8 +24,6 @@ namespace craft::runtime {
 
 namespace detail {
 
-constexpr const char* dtype_names[] = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "another type"};
-
 /// "a, b or c"
 template <class Names>
 std::string alternatives(const Names& names) {
@@ -39,7 +37,7 @@ template <class Names>
 int among(const std::string& what, std::string_view name, const Names& names) {
   for (std::size_t k = 0; k < names.size(); ++k)
     if (name == names[k]) return int(k);
-  fail<option_error>(what, ": expected ", alternatives(names), ", got ", name);
+  fail<option_error>(what, ": expected ", names.empty() ? "none" : alternatives(names), ", got ", name);
 }
 template <class All, class Name>
 int named(const std::string& what, std::string_view name, const All& all, const Name& name_of) {
@@ -48,25 +46,7 @@ int named(const std::string& what, std::string_view name, const All& all, const 
   return among(what, name, names);
 }
 
-std::string sizes_text(const std::int64_t* sizes, int count) {
-  std::string text = "(";
-  for (int k = 0; k < count; ++k) text += (k > 0 ? ", " : "") + std::to_string(sizes[k]);
-  return text + (count == 1 ? ",)" : ")");
-}
-inline std::string sizes_text(const matrix& m) {
-  const std::int64_t sizes[] = {m.rows, m.cols};
-  return sizes_text(sizes, m.dimensions);
-}
-
 }  // namespace detail
-
-const char* name(dtype type) { return detail::dtype_names[int(type)]; }
-
-dtype dtype_named(std::string_view name) {
-  for (int q = 0; q < int(dtype::other); ++q)
-    if (name == detail::dtype_names[q]) return dtype(q);
-  fail<type_error>("expected float64, float32, float16, bfloat16, int64 or int32, got ", name);
-}
 
 int verb::field_named(std::string_view field) const {
   return detail::named(std::string(name) + ": argument", field, fields, [](const auto& f) { return f.name; });
@@ -236,8 +216,10 @@ class recorder {
     f.choices = runtime::kernel::families();
     f.whole = among(name, family, f.choices);
     f.positional = true;
-    field& b = add("bandwidths", "one for each member, in units of x or, with a bandwidth rule, of sqrt(M): sigma of gaussian and laplacian, c, "
-                                 "length; by default 1", kind::list);
+    field& b = add("bandwidths",
+                   "one for each member, in units of x or, with a bandwidth rule, of sqrt(M): sigma of gaussian and laplacian, "
+                   "c, length; by default 1",
+                   kind::list);
     b.positional = true;
     field& w = add("weights", "of the members; by default 1 each", kind::list);
     w.positional = true;
@@ -255,7 +237,9 @@ class recorder {
     to_.fields.back().required = to_.fields.back().positional = true;
   }
   void operator()(const char* name, double& option, const char* text) { add(name, text, kind::number).number = option; }
-  void operator()(const char* name, scalar& option, const char* text) { add(name, text, kind::scalar).number = option.value(); }
+  void operator()(const char* name, scalar& option, const char* text) {
+    add(name, text, kind::scalar).number = option.value();
+  }
   void operator()(const char* name, bool& option, const char* text) { add(name, text, kind::flag).whole = option; }
   void operator()(const char* name, index_t& option, const char* text) { add(name, text, kind::whole).whole = option; }
   void operator()(const char* name, std::uint64_t& option, const char* text) {
@@ -273,6 +257,13 @@ class recorder {
   }
   void operator()(const char* name, labels&, const char* shape, const char* text) {
     add(name, text, kind::labels).shape = shape_of(shape);
+  }
+  void scale(scalar& log_scale, double& max_scale, const char* text) {
+    (*this)("log_scale", log_scale, text);
+    to_.fields.back().two_sided = true;
+    (*this)("max_scale", max_scale,
+            "the scale is at most this; there log_scale has a gradient (upstream included) if a step against it leads back "
+            "inside");
   }
   void upstream(scalar&) {}
   template <class Output>
@@ -354,23 +345,6 @@ struct targets_given {
   matrix_view<const T, M> matrix;
 };
 
-/// to_q = sum over members of from_(2 q + 1), or the others for themselves: gradients of families with two parameters for a bandwidth.
-template <class T>
-struct split_parameters_step {
-  const T* from;
-  index_t count;
-  T *first, *second;
-  bool add_first, add_second;
-  CRAFT_HOST_DEVICE void operator()(index_t) const {
-    T sum(0);
-    for (index_t q = 0; q < count; ++q) {
-      if (first) first[q] = from[2 * q] + (add_first ? first[q] : T(0));
-      sum += from[2 * q + 1];
-    }
-    if (second) *second = sum + (add_second ? *second : T(0));
-  }
-};
-
 }  // namespace detail
 
 template <class Context, class Stored>
@@ -405,9 +379,7 @@ class typed_call {
   void operator()(const char*, scalar& option, const char*) {
     const auto& a = next();
     if (a.is == form::number) option = a.number;
-    if (a.is != form::array) return;
-    option = a.array.type == dtype::float64 ? scalar(static_cast<const double*>(a.array.data), a.array.where)
-                                            : scalar(static_cast<const float*>(a.array.data), a.array.where);
+    if (a.is == form::array) option = scalar_of(a.array);
   }
   template <class Whole, class = std::enable_if_t<std::is_integral_v<Whole> || std::is_enum_v<Whole>>>
   void operator()(const char*, Whole& option, const char*) {
@@ -416,30 +388,32 @@ class typed_call {
   void operator()(const char*, std::vector<index_t>& option, const char*) { option = next().wholes; }
   void operator()(const char*, numbers& option, const char*, const char*) { option = list<numbers>(next()); }
   void operator()(const char*, labels& option, const char*, const char*) { option = list<labels>(next()); }
+  void scale(scalar& log_scale, double& max_scale, const char* text) {
+    (*this)("log_scale", log_scale, text);
+    (*this)("max_scale", max_scale, text);
+  }
   void upstream(scalar& option) { option = call_.upstream_; }
 
   void gradient(const char*, output<T, space>& to) { to = destination(call_.gradients_[gradient_++]); }
-  /// Of families with two parameters for a bandwidth the verb gives them by turns.
+  /// Of families with two parameters for a bandwidth the verb gives them by turns: for `finish` to split.
   void kernel_gradients(const runtime::kernel& k, output<T, space>& weights, output<T, space>& bandwidths) {
     gradient("weights", weights);
-    output<T, space> by_bandwidth, by_shape;
-    gradient("bandwidths", by_bandwidth);
-    gradient("shape", by_shape);
-    const bool paired = k.bandwidths() == 2 * index_t(k.members().size());
-    require<option_error>(paired || !by_shape.wanted(), call_.verb().name, ": only rational_quadratic has a gradient by shape");
-    if (!paired || (!by_bandwidth.wanted() && !by_shape.wanted())) {
-      bandwidths = by_bandwidth;
+    gradient("bandwidths", by_bandwidth_);
+    gradient("shape", by_shape_);
+    const index_t count = index_t(k.members().size());
+    const bool paired = count > 0 && k.bandwidths() == 2 * count;
+    require<option_error>(paired || !by_shape_.wanted(), call_.verb().name, ": only rational_quadratic has a gradient by shape");
+    if (!paired || (!by_bandwidth_.wanted() && !by_shape_.wanted())) {
+      bandwidths = by_bandwidth_;
       return;
     }
+    holds("bandwidths", by_bandwidth_, count);
+    holds("shape", by_shape_, 1);
     after_.emplace(ctx_);
-    const index_t count = index_t(k.members().size());
-    T* both = after_->template take<T>(2 * count);
-    bandwidths = overwrite(matrix_view<T, space>(both, 1, 2 * count));
-    const auto at = [](const output<T, space>& o) { return o.wanted() ? o.to.data() : nullptr; };
-    split_ = {both, count, at(by_bandwidth), at(by_shape), by_bandwidth.mode == write::accumulate,
-              by_shape.mode == write::accumulate};
+    paired_ = {after_->template take<T>(2 * count), 1, 2 * count};
+    bandwidths = overwrite(paired_);
   }
-  scalar_out<T, space> value(const char*) { return scalar_out<T, space>(static_cast<T*>(destination(next_result()).to.data())); }
+  scalar_out<T, space> value(const char*) { return scalar_out<T, space>(destination(next_result()).to.data()); }
   template <class V>
   scalar_out<V, space> values(std::initializer_list<const char*>, const char*) {
     return scalar_out<V, space>(static_cast<V*>(static_cast<void*>(destination(next_result()).to.data())));
@@ -480,63 +454,69 @@ class typed_call {
 
  private:
   using form = call::argument::form;
-  using engine = typename Context::engine;
+  using engine_of = typename Context::engine;
 
   const call::argument& next() { return call_.arguments_[next_++]; }
   const place& next_result() { return call_.results_[result_++]; }
-  void here(memory where, const char* what) const {
-    require<device_error>(where == space, call_.verb().name, ": ", what, " lies in ", text(where), " memory, but the call runs in ",
-                          text(space), " memory");
-  }
-  static const char* text(memory where) { return where == memory::host ? "host" : "device"; }
   template <class Number>
   matrix_view<const Number, space> view(const call::argument& a) const {
     if (a.is == form::missing) return {};
-    here(a.array.where, call_.verb().fields[next_ - 1].name);
     return {static_cast<const Number*>(a.array.data), a.array.rows, a.array.cols, a.array.stride};
   }
   template <class List>
   static List list(const call::argument& a) {
-    if (a.is == form::missing) return {};
-    const auto& m = a.array;
-    if (bytes_of(m.type) == 8) return List(static_cast<const typename List::wide_type*>(m.data), m.rows, m.where, m.stride);
-    return List(static_cast<const typename List::narrow_type*>(m.data), m.rows, m.where, m.stride);
+    return a.is == form::missing ? List() : list_of<List>(a.array);
   }
-  output<T, space> destination(const place& p) const {
+  static output<T, space> destination(const place& p) {
     if (p.mode == write::none) return {};
-    require<type_error>(p.type == call_.type(), call_.verb().name, ": expected a result or gradient of type ",
-                        runtime::name(call_.type()), ", got ", runtime::name(p.type));
-    here(p.where, "a result or gradient");
     return {matrix_view<T, space>(static_cast<T*>(p.data), p.rows, p.cols, p.stride), p.mode};
   }
+  void holds(const char* name, const output<T, space>& to, index_t count) const {
+    require<shape_error>(!to.wanted() || (to.to.rows() * to.to.cols() == count && std::min(to.to.rows(), to.to.cols()) == 1),
+                         call_.verb().name, ": gradient of ", name, " must hold ", count, " numbers, got ",
+                         craft::detail::shape(to.to.rows(), to.to.cols()));
+  }
+  /// The first of each pair to bandwidths, the sum of the second ones to shape.
   void finish() {
-    if (after_) after_->each(1, split_);
+    if (!after_) return;
+    auto& e = *after_;
+    const index_t count = paired_.cols() / 2;
+    T* one_each = e.template take<T>(count);
+    const auto every_second = [&](index_t first) {
+      engine::load(e, matrix_view<const T, space>(paired_.data() + first, count, 1, 2), one_each);
+    };
+    every_second(0);
+    engine::store(e, one_each, by_bandwidth_, 1.0);
+    every_second(1);
+    for (index_t q = 0; q < count; ++q) {
+      engine::store(e, one_each + q, by_shape_, 1.0);
+      if (by_shape_.wanted()) by_shape_.mode = write::accumulate;
+    }
   }
   /// What came to the host goes where the host program wants it: there, or to the device.
   template <class Number>
   void deliver(const std::vector<Number>& numbers) {
     const place& p = next_result();
-    constexpr bool real = std::is_same_v<Number, double>;
+    if (p.mode == write::none) return;
     const auto copy = [&](auto narrow) {
       using N = decltype(narrow);
       const std::vector<N> converted(numbers.begin(), numbers.end());
-      if (p.where == memory::host) {
-        std::copy(converted.begin(), converted.end(), static_cast<N*>(p.data));
-      } else {
-        here(p.where, "a result");
-        if constexpr (space == memory::device) engine(ctx_).from_host(converted.data(), index_t(converted.size()), static_cast<N*>(p.data));
-      }
+      N* to = static_cast<N*>(p.data);
+      if (p.where == memory::host)
+        std::copy(converted.begin(), converted.end(), to);
+      else if constexpr (space == memory::device)
+        engine_of(ctx_).from_host(converted.data(), index_t(converted.size()), to);
     };
-    if (p.mode == write::none) return;
-    if (p.type == dtype::float64 || p.type == dtype::int64) return copy(Number());
-    copy(std::conditional_t<real, float, std::int32_t>());
+    if (bytes_of(p.type) == 8) return copy(Number());
+    copy(std::conditional_t<std::is_same_v<Number, double>, float, std::int32_t>());
   }
 
   const Context& ctx_;
   call& call_;
   std::size_t next_ = 0, result_ = 0, gradient_ = 0;
-  std::optional<engine> after_;
-  detail::split_parameters_step<T> split_{};
+  std::optional<engine_of> after_;
+  matrix_view<T, space> paired_{};  ///< gradients as the verb gives them, if that is not how they are wanted
+  output<T, space> by_bandwidth_{}, by_shape_{};
 };
 
 namespace detail {
@@ -571,6 +551,7 @@ std::vector<verb> described(verb_list<V...>) {
     verb one{W::name, W::module, W::text, pullback_of<W>, {}, {}, {}, 0, &run<W>};
     recorder r(one);
     W::call(r);
+    for (field& f : one.fields) f.two_sided &= !one.results.empty();  // who pulls a map back is given what comes from above
     all.push_back(std::move(one));
   };
   (add(V()), ...);
@@ -593,99 +574,11 @@ call::call(const runtime::verb& verb) : verb_(verb), arguments_(verb.fields.size
   gradients_.assign(verb.gradients.size(), unwanted);
 }
 
-void call::refuse(const std::string& fault, bool type) {
+void call::add_fault(const std::string& fault, severity how_bad) {
   faults_ += (faults_.empty() ? "" : "; ") + fault;
-  type_fault_ |= type;
+  worst_ = std::max(worst_, how_bad);
 }
-
-namespace detail {
-
-constexpr bool is_array(kind k) { return k <= kind::list; }
-constexpr bool is_matrix(kind k, int dimensions) {
-  return k == kind::matrix || k == kind::computed || (k == kind::targets && dimensions != 1);
-}
-inline const char* expected(kind k) {
-  switch (k) {
-    case kind::matrix:
-    case kind::computed: return "an array of two dimensions, one sample per row";
-    case kind::labels: return "integer labels, one per row";
-    case kind::targets: return "integer labels, one per row, or shares, one row of them each";
-    case kind::numbers: return "numbers, one per row";
-    case kind::scalar: return "a number or an array of one";
-    case kind::list: return "numbers";
-    case kind::number: return "a number";
-    case kind::whole: return "an integer";
-    case kind::wholes: return "integers";
-    case kind::flag: return "true or false";
-    case kind::choice: break;
-  }
-  return "a name";
-}
-constexpr bool is_real(dtype t) { return t <= dtype::bfloat16; }
-constexpr bool is_wide_real(dtype t) { return t == dtype::float64 || t == dtype::float32; }
-constexpr bool is_integer(dtype t) { return t == dtype::int64 || t == dtype::int32; }
-
-/// What is wrong with the element type; empty: nothing.
-inline std::string type_fault(const field& f, const array& a) {
-  const std::string got = a.type_name ? a.type_name : name(a.type), holds = std::string(f.name) + " holds " + got;
-  const bool soft = f.kind == kind::targets && a.dimensions == 2;
-  if (f.kind == kind::matrix || f.kind == kind::computed || soft)
-    return is_real(a.type) ? "" : holds + ", expected float64, float32, float16 or bfloat16: convert it (astype, to)";
-  if (f.kind == kind::labels || f.kind == kind::targets) {
-    if (is_integer(a.type)) return "";
-    const std::string shares = f.kind == kind::targets ? "; shares are a matrix, one row of them for each sample" : "";
-    return holds + ", expected labels of int64 or int32: convert it (astype, to)" + shares;
-  }
-  return is_wide_real(a.type) ? "" : holds + ", expected float64 or float32: convert it (astype, to)";
-}
-
-/// What is wrong with sizes and strides; empty: nothing, and m has them.
-inline std::string layout_fault(const field& f, const array& a, matrix& m) {
-  const std::string name = f.name;
-  const int count = a.dimensions;
-  if (count < 0 || (count > 0 && a.sizes == nullptr)) return name + " has dimensions, but its sizes are null";
-  const std::string sizes = sizes_text(a.sizes, count);
-  const std::string has = name + " has " + std::to_string(count) + (count == 1 ? " dimension " : " dimensions ") + sizes;
-  const bool two = is_matrix(f.kind, count);
-  if (two && count != 2) {
-    const std::string text = has + ", expected a matrix with one sample per row";
-    if (count < 1) return text;
-    if (count == 1) return text + ": reshape it to (-1, 1), or to (1, -1) if it is one sample";
-    return text + ": reshape it to (" + std::to_string(a.sizes[0]) + ", -1)";
-  }
-  for (int k = 0; k < count; ++k)
-    if (a.sizes[k] < 0) return name + ": sizes must not be negative, got " + sizes;
-  if (f.kind == kind::scalar) {
-    index_t all = 1;
-    for (int k = 0; k < count; ++k) all *= a.sizes[k];
-    if (all != 1) return name + " must be one number, got " + sizes;
-    m.rows = m.cols = m.stride = 1;
-    return "";
-  }
-  if (!two && count != 1 && !(f.kind == kind::list && count == 0))
-    return has + ", expected one, with a number per row: reshape it to (-1)";
-  m.rows = count > 0 ? a.sizes[0] : 1;
-  m.cols = two ? a.sizes[1] : 1;
-  m.stride = a.strides && count > 0 && m.rows > 1 ? a.strides[0] : m.cols;
-  if (m.rows == 0 || m.cols == 0) return "";
-  constexpr const char* copy = ": copy it first (numpy.ascontiguousarray, or contiguous() of PyTorch)";
-  if (two && a.strides && m.cols > 1 && a.strides[1] != 1)
-    return name + ": the numbers of a row must lie side by side, got a stride of " + std::to_string(a.strides[1]) + copy;
-  if (two && m.stride < m.cols && m.rows > 1)
-    return name + ": rows of " + std::to_string(m.cols) + " must not overlap or run backwards, got a stride of " +
-           std::to_string(m.stride) + (m.stride == 0 ? " (all rows are one, as broadcasting makes)" : "") + copy;
-  const index_t bytes = bytes_of(a.type), limit = std::numeric_limits<index_t>::max() / bytes;
-  const index_t apart = m.rows == 1 ? limit : (limit - m.cols) / (m.rows - 1);
-  if (m.cols > limit || m.stride > apart || m.stride < -apart)
-    return name + ": " + std::to_string(m.rows) + " rows at a stride of " + std::to_string(m.stride) + " do not fit in memory";
-  if (const auto past = reinterpret_cast<std::uintptr_t>(a.data) % std::uintptr_t(bytes); past != 0)
-    return name + " is misaligned: numbers of " + std::to_string(bytes) + " bytes at an address that is " + std::to_string(past) +
-           " past a multiple of that; copy it first";
-  return "";
-}
-
-}  // namespace detail
-
+void call::refuse(const std::string& fault, bool type) { add_fault(fault, type ? severity::type : severity::shape); }
 void call::wrong(const field& f, const std::string& got) {
   const std::string choices = f.kind == kind::choice ? " (" + detail::alternatives(f.choices) + ")" : "";
   refuse(std::string(f.name) + ": expected " + detail::expected(f.kind) + choices + ", got " + got, true);
@@ -693,8 +586,10 @@ void call::wrong(const field& f, const std::string& got) {
 call::argument& call::at(int field, bool allowed, const char* got) {
   static thread_local argument nowhere;
   const runtime::field& f = verb_.fields.at(std::size_t(field));
+  checked_ = false;
   if (allowed) return arguments_[std::size_t(field)];
   wrong(f, got);
+  arguments_[std::size_t(field)].is = argument::form::refused;
   return nowhere;
 }
 
@@ -702,14 +597,15 @@ void call::give(int field, const array& value) {
   const runtime::field& f = verb_.fields.at(std::size_t(field));
   argument& a = at(field, detail::is_array(f.kind), "an array");
   if (!detail::is_array(f.kind)) return;
-  a.is = argument::form::array;
-  a.array = {value.data, 0, 0, 0, value.type, value.where, value.dimensions};
-  const std::string type = detail::type_fault(f, value), layout = detail::layout_fault(f, value, a.array);
+  const std::string type = detail::type_fault(f.name, f.kind, value);
+  const std::string layout = detail::layout_fault(f.name, f.kind, value, a.array);
+  a.is = layout.empty() ? argument::form::array : argument::form::refused;
   if (!type.empty()) refuse(type, true);
   if (!layout.empty()) refuse(layout, false);
 }
 void call::give(int field, const matrix& value) {
-  const std::int64_t sizes[] = {value.rows, value.cols}, strides[] = {value.stride, 1};
+  const index_t side_by_side = value.dimensions == 2 ? value.cols : 1;
+  const std::int64_t sizes[] = {value.rows, value.cols}, strides[] = {value.stride != 0 ? value.stride : side_by_side, 1};
   give(field, array{value.data, value.type, value.where, value.dimensions, sizes, strides});
 }
 void call::give(int field, double value) {
@@ -741,7 +637,9 @@ void call::give(int field, std::string_view value) {
       a.whole = index_t(k);
       return;
     }
-  refuse(std::string(f.name) + ": expected " + detail::alternatives(f.choices) + ", got " + std::string(value), false);
+  a.is = argument::form::refused;
+  add_fault(std::string(f.name) + ": expected " + detail::alternatives(f.choices) + ", got " + std::string(value),
+            severity::option);
 }
 void call::give(int field, const std::vector<double>& value) {
   argument& a = at(field, verb_.fields.at(std::size_t(field)).kind == kind::list, "several numbers");
@@ -756,13 +654,13 @@ void call::give(int field, const std::vector<index_t>& value) {
   a.wholes = value;
 }
 
-bool call::given(int field) const { return arguments_[std::size_t(field)].is != argument::form::missing; }
+bool call::given(int field) const { return arguments_.at(std::size_t(field)).is != argument::form::missing; }
 
 std::vector<double> call::list(int field) const {
   const argument& a = arguments_[std::size_t(field)];
   if (a.is != argument::form::array) return a.numbers;
   const matrix& m = a.array;
-  if (m.data == nullptr) return std::vector<double>(std::size_t(m.rows), 1.0);  // not known yet
+  if (m.data == nullptr) return std::vector<double>(std::size_t(std::min<index_t>(m.rows, 1000)), 1.0);  // not known yet
   require<device_error>(m.where == memory::host, verb_.name, ": ", verb_.fields[std::size_t(field)].name,
                         " must lie in host memory");
   std::vector<double> numbers;
@@ -773,32 +671,59 @@ std::vector<double> call::list(int field) const {
 }
 
 void call::check() {
+  const std::string faults = faults_;
+  const severity worst = worst_;
+  check_arguments();
+  check_sizes();
+  check_kernel();
+  if (worst_ != severity::none) {
+    const std::string text = std::string(verb_.name) + ": " + faults_;
+    const severity how_bad = std::exchange(worst_, worst);
+    faults_ = faults;  // whoever asks again is told the same
+    if (how_bad == severity::type) throw type_error(text);
+    if (how_bad == severity::shape) throw shape_error(text);
+    throw option_error(text);
+  }
+  checked_ = true;
+}
+
+/// What is missing, and types that do not go together.
+void call::check_arguments() {
   dtype first = dtype::other;
-  const char* first_name = nullptr;
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
     const argument& a = arguments_[i];
     const field& f = verb_.fields[i];
-    if (a.is == argument::form::missing && f.required) refuse(std::string(f.name) + " is missing: expected " + detail::expected(f.kind), true);
-    if (a.is != argument::form::array) continue;
-    if (f.kind == kind::matrix && first == dtype::other && detail::is_real(a.array.type)) first = a.array.type, first_name = f.name;
+    const std::string field_name = f.name;
+    if (a.is == argument::form::missing && f.required)
+      refuse(field_name + " is missing: expected " + detail::expected(f.kind), true);
+    // Sizes of what is made follow from numbers that have no default: nothing is as large as that.
+    constexpr index_t most = std::numeric_limits<index_t>::max() / 8;
+    if (f.kind == kind::whole && f.required && (a.whole < 0 || a.whole > most))
+      refuse(field_name + " must not be negative or beyond all memory, got " + std::to_string(a.whole), false);
+    if (a.is != argument::form::array || !detail::is_real(a.array.type)) continue;
+    if (f.kind == kind::matrix && first == dtype::other) first = a.array.type;
     const bool soft = f.kind == kind::computed || (f.kind == kind::targets && a.array.dimensions == 2);
     const dtype expected = soft ? computing(first) : first;
-    if ((soft || f.kind == kind::matrix) && first_name && detail::is_real(a.array.type) && a.array.type != expected)
-      refuse("expected " + std::string(f.name) + " of type " + name(expected) + ", got " + name(a.array.type), true);
+    if ((soft || f.kind == kind::matrix) && first != dtype::other && a.array.type != expected)
+      refuse("expected " + field_name + " of type " + name(expected) + ", got " + name(a.array.type), true);
   }
   if (first != dtype::other) type_ = first;
-  if (faults_.empty()) check_sizes();
-  if (!faults_.empty()) {
-    const std::string text = std::string(verb_.name) + ": " + faults_;
-    if (type_fault_) throw type_error(text);
-    throw shape_error(text);
-  }
+}
+
+/// The kernel by its name, bandwidths, weights and shape, if the verb has one.
+void call::check_kernel() {
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
-    if (verb_.fields[i].choices != kernel::families()) continue;
+    const field& f = verb_.fields[i];
+    if (f.choices != kernel::families()) continue;
+    const argument* a = &arguments_[i];
     kernel_field_ = int(i);
-    const argument& a = arguments_[i];
-    const auto& family = verb_.fields[i].choices[std::size_t(given(int(i)) ? a.whole : verb_.fields[i].whole)];
-    kernel_ = kernel(family, list(int(i) + 1), list(int(i) + 2), arguments_[i + 3].number);
+    if (std::any_of(a, a + 4, [](const argument& one) { return one.is == argument::form::refused; })) return;
+    try {
+      const char* family = f.choices[std::size_t(given(int(i)) ? a->whole : f.whole)];
+      kernel_ = kernel(family, list(int(i) + 1), list(int(i) + 2), a[3].number);
+    } catch (const option_error& e) {
+      add_fault(e.what(), severity::option);
+    }
   }
 }
 
@@ -806,12 +731,16 @@ index_t call::size_named(const std::string& name) const {
   for (const auto& [known, size] : sizes_)
     if (*known == name) return size;
   for (std::size_t i = 0; i < arguments_.size(); ++i)
-    if (name == verb_.fields[i].name) return given(int(i)) ? arguments_[i].whole : verb_.fields[i].whole;
-  return std::stoll(name);  // a number
+    if (verb_.fields[i].kind == kind::whole && name == verb_.fields[i].name)
+      return given(int(i)) ? arguments_[i].whole : verb_.fields[i].whole;
+  require<shape_error>(name.find_first_not_of("0123456789") == std::string::npos, verb_.name, ": size ", name,
+                       " is that of an array that is not there");
+  return std::stoll(name);
 }
 
 void call::check_sizes() {
   std::vector<std::size_t> first;  // by which array a size is known
+  sizes_.clear();
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
     const argument& a = arguments_[i];
     const field& f = verb_.fields[i];
@@ -830,7 +759,8 @@ void call::check_sizes() {
         const std::string is = std::string(f.name) + " " + detail::sizes_text(a.array);
         const bool columns = k == 1 && a.array.dimensions == 2 && other.shape.size() == 2 && other.shape[1][0] == name;
         refuse(columns ? of + " and " + is + ": their columns must agree"
-                       : is + ": expected " + std::to_string(sizes_[known].second) + (k == 0 ? " rows" : " columns") + ", one per row of " + of,
+                       : is + ": expected " + std::to_string(sizes_[known].second) + (k == 0 ? " rows" : " columns") +
+                             ", one per row of " + of,
                false);
       }
     }
@@ -839,19 +769,30 @@ void call::check_sizes() {
 
 extent call::sizes(const shape& of) const {
   extent e;
+  index_t all = 8;  // bytes of one number, at most
   for (const auto& factors : of) {
     index_t size = 1;
     for (const std::string& factor : factors) {
       const index_t by = size_named(factor);
-      require<shape_error>(by >= 0 && (by == 0 || size <= std::numeric_limits<index_t>::max() / by), verb_.name, ": ", factor,
-                           " must not be negative or beyond all memory, got ", by);
+      const bool fits = by >= 0 && (by == 0 || std::max(size, all) <= std::numeric_limits<index_t>::max() / by);
+      require<shape_error>(fits, verb_.name, ": ", factor, " must not be negative or beyond all memory, got ", by);
       size *= by;
+      all *= by;
     }
     e.sizes[e.dimensions++] = size;
   }
   return e;
 }
+/// Throws option_error for what is not there.
+void call::has_gradient(int gradient) const {
+  const int field = verb_.gradients.at(std::size_t(gradient));
+  const runtime::field& f = verb_.fields[std::size_t(field)];
+  require<option_error>(f.kind != kind::matrix || given(field), verb_.name, ": no gradient of ", f.name, ", which is not there");
+  require<option_error>(f.kind != kind::targets || arguments_[std::size_t(field)].array.dimensions == 2, verb_.name,
+                        ": no gradient of ", f.name, ": labels have none, only shares have");
+}
 extent call::gradient_sizes(int gradient) const {
+  has_gradient(gradient);
   const int field = verb_.gradients.at(std::size_t(gradient));
   const runtime::field& f = verb_.fields[std::size_t(field)];
   const argument& a = arguments_[std::size_t(field)];
@@ -869,6 +810,69 @@ dtype call::result_type(int result) const {
 void call::result(int result, const place& to) { results_.at(std::size_t(result)) = to; }
 void call::gradient(int gradient, const place& to) { gradients_.at(std::size_t(gradient)) = to; }
 
-void call::run(const any_device& device) { verb_.run(*this, device); }
+namespace detail {
+
+inline const char* text(memory where) { return where == memory::host ? "host" : "device"; }
+/// Memory that the call can get at, if there is any.
+template <class Described>
+void reachable(const std::string& what, const Described& d, memory space) {
+  const std::string null = null_fault(what, d);
+  require<shape_error>(null.empty(), null);
+  require<device_error>(d.where == space, what, " lies in ", text(d.where), " memory, but the call runs in ", text(space),
+                        " memory");
+}
+
+}  // namespace detail
+
+/// Of arrays that are read.
+void call::check_memory(memory space) const {
+  for (std::size_t i = 0; i < arguments_.size(); ++i) {
+    const argument& a = arguments_[i];
+    if (a.is != argument::form::array) continue;
+    const bool anywhere = !detail::is_matrix(verb_.fields[i].kind, a.array.dimensions);  // the verb says where these may lie
+    detail::reachable(std::string(verb_.name) + ": " + verb_.fields[i].name, a.array, anywhere ? a.array.where : space);
+  }
+}
+/// Of what is written.
+void call::check_results(memory space) const {
+  const std::string verb = verb_.name;
+  const auto typed = [&](const std::string& what, const place& p, dtype expected, dtype narrower) {
+    require<type_error>(p.type == expected || p.type == narrower, what, ": expected a place of type ", name(expected), ", got ",
+                        name(p.type));
+  };
+  for (std::size_t r = 0; r < results_.size(); ++r) {
+    const place& p = results_[r];
+    const dtype type = result_type(int(r));
+    const bool found = verb_.results[r].type != dtype::float32;
+    const std::string what = verb + ": result " + verb_.results[r].name;
+    require<shape_error>(p.mode != write::none || found, what, " has no place");
+    if (p.mode == write::none) continue;
+    typed(what, p, type, !found ? type : type == dtype::int64 ? dtype::int32 : dtype::float32);
+    const extent e = result_sizes(int(r));
+    const bool two = e.dimensions == 2, in_a_row = p.rows == 1 && p.cols == e.sizes[0];
+    const bool in_a_column = p.rows == e.sizes[0] && p.cols == 1 && (p.rows < 2 || p.stride == 1);
+    const bool fits = two ? p.rows == e.sizes[0] && p.cols == e.sizes[1] : in_a_row || in_a_column;
+    require<shape_error>(fits, what, ": expected a place of ", detail::sizes_text(e.sizes, e.dimensions), ", side by side, got ",
+                         craft::detail::shape(p.rows, p.cols), " at a stride of ", p.stride);
+    detail::reachable(what, p, found && p.where == memory::host ? memory::host : space);
+  }
+  for (std::size_t g = 0; g < gradients_.size(); ++g) {
+    if (gradients_[g].mode == write::none) continue;
+    const std::string what = verb + ": gradient of " + verb_.fields[std::size_t(verb_.gradients[g])].name;
+    has_gradient(int(g));
+    typed(what, gradients_[g], type(), type());
+    detail::reachable(what, gradients_[g], space);
+  }
+}
+
+void call::run(const any_device& device) {
+  if (!checked_) check();
+  for (auto* places : {&results_, &gradients_})
+    for (place& p : *places)
+      if (p.stride == 0) p.stride = p.cols;
+  check_memory(device.space());
+  check_results(device.space());
+  verb_.run(*this, device);
+}
 
 }  // namespace craft::runtime
