@@ -174,7 +174,7 @@ TEMPLATE_LIST_TEST_CASE("the mean of a class without rows, where nobody looks at
   for (const bool normalise : {false, true}) {
     craft::class_means_options o;
     o.normalise = normalise;
-    CHECK_THROWS_AS(craft::class_means(D::make_checking(), xd.in(), no_one.in(), o, out.out()), craft::label_error);
+    CHECK_THROWS_AS(craft::class_means(D::make_checking(), xd.in(), no_one.in(), o, out.out()), craft::shape_error);
     if (D::space == craft::memory::host) continue;
     const auto ctx = D::make();
     craft::class_means(ctx, xd.in(), no_one.in(), o, out.out());
@@ -870,7 +870,7 @@ TEMPLATE_LIST_TEST_CASE("anchors: errors say what was expected, and write nothin
   const auto in = x.in();
 
   craft::class_means_options means;
-  CHECK_THROWS_AS(craft::class_means(ctx, in, no_two.in(), means, out.out()), craft::label_error);
+  CHECK_THROWS_AS(craft::class_means(ctx, in, no_two.in(), means, out.out()), craft::shape_error);
   CHECK_THROWS_AS(craft::class_means(ctx, in, too_large.in(), means, out.out()), craft::label_error);
   CHECK_THROWS_AS(craft::class_means(ctx, in, negative.in(), means, out.out()), craft::label_error);
   CHECK_THROWS_AS(craft::class_means(ctx, in, short_of_one.in(), means, out.out()), craft::shape_error);
@@ -902,7 +902,7 @@ TEMPLATE_LIST_TEST_CASE("anchors: errors say what was expected, and write nothin
     CHECK_THROWS_AS(craft::kmeans(ctx, in, km, out.out()), craft::option_error);
   }
   km.tolerance = 0;
-  CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, no_two.in(), 3, km, out.out()), craft::label_error);
+  CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, no_two.in(), 3, km, out.out()), craft::shape_error);
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, too_large.in(), 3, km, out.out()), craft::label_error);
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, short_of_one.in(), 3, km, out.out()), craft::shape_error);
   CHECK_THROWS_AS(craft::kmeans_per_class(ctx, in, labels.in(), 2, km, out.out()), craft::error);   // 3 is not 2 k
@@ -915,7 +915,7 @@ TEMPLATE_LIST_TEST_CASE("anchors: errors say what was expected, and write nothin
   CHECK_THROWS_AS(craft::random_anchors(-8, 1, 0), craft::error);
   const indices host = {0, 1, 2, 0, 1, 2, 0, 1}, beyond = {0, 1, 3};
   CHECK_THROWS_AS(craft::stratified_anchors(host, 3, 3, 0), craft::error);  // class 2 has two rows
-  CHECK_THROWS_AS(craft::stratified_anchors(host, 4, 1, 0), craft::label_error);
+  CHECK_THROWS_AS(craft::stratified_anchors(host, 4, 1, 0), craft::shape_error);
   CHECK_THROWS_AS(craft::stratified_anchors(beyond, 3, 1, 0), craft::label_error);
   CHECK_THROWS_AS(craft::farthest_point_anchors(ctx, in, 9), craft::error);
   CHECK_THROWS_AS(craft::farthest_point_anchors(ctx, in, 3, 8), craft::option_error);

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -145,6 +146,14 @@ class cuda {
   /// Looks for NaN and infinity in every input first, as on the CPU. Waits for the stream; off by default. Verbs that return
   /// numbers to the host, and so wait anyway, look anyway.
   bool check_finite() const { return check_finite_; }
+  /// As of cpu: asked before the host waits for numbers of the device (k-means does every iteration, losses do not). What has been
+  /// launched by then still runs.
+  cuda& stop(std::function<bool()> asked) {
+    stop_ = std::move(asked);
+    return *this;
+  }
+  /// What `stop` was given; empty: nothing.
+  const std::function<bool()>& stop() const { return stop_; }
   cuda& check_finite(bool on) {
     check_finite_ = on;
     return *this;
@@ -288,6 +297,7 @@ class cuda {
   int device_ = 0;
   craft::precision precision_ = craft::precision::strict;
   bool check_finite_ = false, check_labels_ = false;
+  std::function<bool()> stop_;
   index_t tile_rows_ = 0, tile_columns_ = 0, fused_ = 128;
   int processors_ = 1;
   std::size_t shared_bytes_ = 0;

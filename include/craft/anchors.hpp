@@ -41,7 +41,7 @@ struct class_means_options {
 };
 
 /// out_c = mean of the rows of x (n x d) with label c; out: C x d. Craft's static anchors.
-/// Throws shape_error, label_error (label outside [0, C), or a class without rows), alias_error; a class without rows whose
+/// Throws shape_error (also a class without rows), label_error (label outside [0, C)), alias_error; a class without rows whose
 /// labels nobody looked at (cuda::check_labels) is NaN. Cost: O(n d).
 template <class Context, class X, class Out>
 void class_means(const Context& ctx, const X& x, const labels& y, const class_means_options& options, Out&& out) {
@@ -61,7 +61,7 @@ void class_means(const Context& ctx, const X& x, const labels& y, const class_me
     engine::host_zeros<index_t> rows(e, classes);
     for (index_t i = 0; i < n; ++i) ++rows[on_host[i]];
     for (index_t c = 0; c < classes; ++c)
-      require<label_error>(rows[c] > 0, "class_means: class ", c, " has no rows");
+      require<shape_error>(rows[c] > 0, "class_means: class ", c, " has no rows");
   }
   check.no_overlap();
   const index_t* group = engine::converted<index_t>(e, y);
@@ -150,7 +150,7 @@ kmeans_result kmeans(const Context& ctx, const X& x, const kmeans_options& optio
 }
 
 /// k-means within every class: rows [c p, (c + 1) p) of `centres` (C p x d, overwritten) are those of class c; assignments count
-/// the same way. Throws also label_error, for a label outside [0, C) or a class with fewer than p rows.
+/// the same way. Throws also label_error for a label outside [0, C), shape_error for a class with fewer than p rows.
 template <class Context, class X, class Out>
 kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, index_t classes,
                                const kmeans_options& options, Out&& centres) {
@@ -173,7 +173,7 @@ kmeans_result kmeans_per_class(const Context& ctx, const X& x, const labels& y, 
   check.label_count("labels", y, "x", e);
   const auto members = engine::rows_by_class(check, seen(e, y, true), classes);
   for (index_t c = 0; c < classes; ++c)
-    require<label_error>(index_t(members[c].size()) >= per_class, "kmeans_per_class: class ", c, " has ",
+    require<shape_error>(index_t(members[c].size()) >= per_class, "kmeans_per_class: class ", c, " has ",
                          members[c].size(), " rows, expected at least ", per_class);
   check.no_overlap();
 
@@ -253,8 +253,8 @@ inline std::vector<index_t> random_anchors(index_t n, index_t count, std::uint64
   return out;
 }
 
-/// `per_class` different rows of each class, class after class. Throws label_error for a label outside [0, classes) or a class
-/// with too few rows.
+/// `per_class` different rows of each class, class after class. Throws label_error for a label outside [0, classes), shape_error for
+/// a class with too few rows.
 inline std::vector<index_t> stratified_anchors(const labels& y, index_t classes, index_t per_class, std::uint64_t seed,
                                                std::uint64_t step = 0) {
   require<shape_error>(classes >= 1 && per_class >= 0, "stratified_anchors: expected at least one class, got ", classes,
@@ -265,7 +265,7 @@ inline std::vector<index_t> stratified_anchors(const labels& y, index_t classes,
   std::vector<index_t> out;
   out.reserve(classes * per_class);
   for (index_t c = 0; c < classes; ++c) {
-    require<label_error>(index_t(members[c].size()) >= per_class, "stratified_anchors: class ", c, " has ",
+    require<shape_error>(index_t(members[c].size()) >= per_class, "stratified_anchors: class ", c, " has ",
                          members[c].size(), " rows, expected at least ", per_class);
     engine::draw(random, members[c], per_class, out);
   }

@@ -221,9 +221,21 @@ class cpu {
     return *this;
   }
 
+  /// Asked on the calling thread while a call runs, after every few milliseconds of work: if it says true, the call throws
+  /// stopped_error. No value and no gradient has been written then; a matrix that is filled as the call goes (of `relative`) may be in
+  /// part. Not asked within a parallel_for of the host's own, only between those.
+  cpu& stop(std::function<bool()> asked) {
+    stop_ = std::move(asked);
+    return *this;
+  }
+  /// What `stop` was given; empty: nothing.
+  const std::function<bool()>& stop() const { return stop_; }
+
   /// Scratch memory. Owned by the context, used by its calls.
   workspace& scratch() const { return scratch_; }
 
+  /// Whether body(0) of run_slots is called on the calling thread.
+  bool slot_0_is_here() const { return !run_; }
   /// Calls body(slot) for every slot in [0, slots), each exactly once; what the engine runs on.
   [[gnu::noinline]] void run_slots(index_t slots, craft::engine::function_ref<void(index_t)> body) const {
     if (slots <= 1) {
@@ -253,6 +265,7 @@ class cpu {
   index_t tile_ = 0;
   bool check_finite_ = false;
   parallel_for_function run_;
+  std::function<bool()> stop_;
   mutable workspace scratch_;
 };
 

@@ -62,6 +62,12 @@ class device_error : public error {
   using error::error;
 };
 
+/// A call that ended because the context's function `stop` said so (cpu::stop).
+class stopped_error : public error {
+ public:
+  using error::error;
+};
+
 namespace detail {
 
 /// The shape of a matrix, for a message: "2 x 3".

@@ -8,6 +8,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <new>
@@ -83,7 +84,7 @@ class arguments {
   void give(int field, nb::handle value) {
     const runtime::field& f = call_.verb().fields[std::size_t(field)];
     if (value.is_none()) {
-      if (f.required) call_.refuse(std::string(f.name) + " is None", true);
+      if (f.required) call_.refuse(field, std::string(f.name) + " is None", true);
       return;
     }
     switch (f.kind) {
@@ -117,18 +118,18 @@ class arguments {
       case runtime::kind::numbers:
         if (array(field, value)) return;
         if (PyList_Check(value.ptr()) || PyTuple_Check(value.ptr())) {
-          const nb::object a = nb::module_::import_("numpy").attr("asarray")(value);
-          if (array(field, a, false)) return;
+          const nb::object asarray = nb::module_::import_("numpy").attr("asarray");
+          if (array(field, f.kind == runtime::kind::numbers ? asarray(value, "float64") : asarray(value), false)) return;
         }
         break;
       default:
         if (array(field, value)) return;
-        call_.refuse(std::string(f.name) + " is a " + class_of(value) + ", expected an array" +
+        call_.refuse(field, std::string(f.name) + " is a " + class_of(value) + ", expected an array" +
                          (first_.empty() ? " (numpy.asarray)" : " as " + first_),
                      true);
         return;
     }
-    call_.refuse(std::string(f.name) + ": expected " + kind_text(f) + ", got " + shown(value), true);
+    call_.refuse(field, std::string(f.name) + ": expected " + kind_text(f) + ", got " + shown(value), true);
   }
 
   library of() const { return library_; }
@@ -192,7 +193,7 @@ class arguments {
       library_ = of;
       first_ = std::string(f.name) + ", which is a " + class_of(value);
     } else if (counts && of != library_) {
-      call_.refuse(std::string(f.name) + " is a " + class_of(value) + ", expected an array of the library of " + first_, true);
+      call_.refuse(field, std::string(f.name) + " is a " + class_of(value) + ", expected an array of the library of " + first_, true);
       return true;
     }
     array_read a;
@@ -201,14 +202,17 @@ class arguments {
       narrow = nb::hasattr(value, "dtype") && nb::hasattr(value, "view") && nb::hasattr(value.attr("dtype"), "name") &&
                nb::cast<std::string>(value.attr("dtype").attr("name")) == "bfloat16";
       if (!narrow || !nb::try_cast<array_read>(value.attr("view")("uint16"), a)) {
-        call_.refuse(std::string(f.name) + " is a " + class_of(value) + " that its library does not export", true);
+        call_.refuse(field, std::string(f.name) + " is a " + class_of(value) + " that its library does not export", true);
         return true;
       }
     }
     const int device = a.device_type();
     const bool on_device = device == nb::device::cuda::value || device == nb::device::cuda_managed::value;
+    if (on_device && !craft::built_with_cuda)
+      craft::fail<craft::device_error>(call_.verb().name, ": ", f.name, " lies in the memory of a CUDA device, but craft_align was built "
+                                       "without CUDA");
     if (!on_device && device != nb::device::cpu::value && device != nb::device::cuda_host::value) {
-      call_.refuse(std::string(f.name) + " lies on a device of DLPack's type " + std::to_string(device) + ", expected a CPU or CUDA", true);
+      call_.refuse(field, std::string(f.name) + " lies on a device of DLPack's type " + std::to_string(device) + ", expected a CPU or CUDA", true);
       return true;
     }
     const bool may_be_elsewhere = !on_device && f.kind != runtime::kind::matrix && f.kind != runtime::kind::computed;
@@ -337,6 +341,25 @@ class made {
   bool number_;
 };
 
+/// Whether a signal waits for Python, such as Ctrl-C, whose exception is set then; looked at on the main thread twenty times a second.
+bool signalled() {
+  thread_local auto next = std::chrono::steady_clock::now();
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next) return false;
+  next = now + std::chrono::milliseconds(50);
+  const nb::gil_scoped_acquire lock;
+  return PyErr_CheckSignals() != 0;
+}
+
+/// The same for libraries that know nothing of Python's exceptions: the interrupt comes again as soon as Python runs.
+bool interrupted() {
+  if (!signalled()) return false;
+  const nb::gil_scoped_acquire lock;
+  PyErr_Clear();
+  PyErr_SetInterrupt();
+  return true;
+}
+
 /// verb: its number. arguments: one for each of its fields, None for what is not given. gradients: names. Gives the results, and a
 /// dictionary of the gradients.
 nb::tuple call(int verb, const nb::tuple& given, nb::handle upstream, nb::handle gradients) {
@@ -382,13 +405,13 @@ nb::tuple call(int verb, const nb::tuple& given, nb::handle upstream, nb::handle
       c.run(device);
     };
     if (!all.on_device()) {
-      run(craft::any_device(craft::cpu()));
+      run(craft::any_device(runtime::host_context()));
     } else {
 #if __has_include("craft/cuda.hpp")
       const current_device guard(all.device());
       run(cuda_context(all.device()));
 #else
-      craft::fail<craft::device_error>("the arrays lie in the memory of a CUDA device, but craft_align was built without CUDA");
+      craft::fail<craft::device_error>("craft_align was built without CUDA");
 #endif
     }
   }
@@ -481,10 +504,13 @@ NB_MODULE(_core, m) {
       PyErr_SetString(PyExc_IndexError, e.what());
     } catch (const craft::device_error& e) {
       PyErr_SetString(PyExc_RuntimeError, e.what());
+    } catch (const craft::stopped_error&) {  // the exception of the signal is there
     } catch (const craft::error& e) {
       PyErr_SetString(PyExc_ValueError, e.what());
     }
   });
+  runtime::stop_with(&signalled);
+  m.attr("stop") = reinterpret_cast<std::uintptr_t>(&interrupted);  // for the other libraries of the package
   m.def("call", &call);
   m.def("check", &check);
   m.def("verbs", &verbs);

@@ -48,8 +48,9 @@ def by_core(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Un
     try:
         values, found = core.call(index, arguments, upstream, gradients)
     except TypeError:
-        for error in _not_built.values():  # what its library differentiates or traces it does not export
-            raise error
+        for library, error in _not_built.items():  # what its library differentiates or traces it does not export
+            if any(library in type(a).__module__.split(".")[0] for a in arguments):
+                raise error from None
         raise
     return finished(index, values, found if gradients else None)
 

@@ -1,5 +1,6 @@
 """What _modules.py stands on: the operators torch.ops.craft, loaded; arguments that are no tensors; batches; modules."""
 
+import ctypes
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -20,6 +21,7 @@ def _load_operators() -> None:
         )
     try:
         torch.ops.load_library(library)
+        ctypes.CDLL(library).craft_stop_with(ctypes.c_void_p(_load.core.stop))  # Ctrl-C ends long calls
     except OSError as error:
         raise ImportError(
             f"craft_align was built for another PyTorch than {torch.__version__}; install it again with "

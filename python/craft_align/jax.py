@@ -182,11 +182,13 @@ def _array(verb: str, field: Dict[str, Any], given: Any) -> Any:
         return _labels(verb, name, given)
     if kind == "numbers":
         return jnp.asarray(given)
-    if not isinstance(given, jax.Array):
-        if kind in ("matrix", "computed"):
-            raise TypeError(f"{verb}: {name} is a {type(given).__name__}, expected an array of JAX")
+    if isinstance(given, jax.Array):
+        return given
+    if kind not in ("matrix", "computed"):
         return None
-    return given
+    if isinstance(given, np.ndarray):
+        return jnp.asarray(given)
+    raise TypeError(f"{verb}: {name} is a {type(given).__module__.partition('.')[0]}.{type(given).__name__}, expected an array of JAX")
 
 
 def _of_this_jax(dtype: str) -> str:

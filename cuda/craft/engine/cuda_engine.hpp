@@ -132,6 +132,7 @@ class cuda_engine : public scratch {
     host_.emplace_back((bytes + sizeof(double) - 1) / sizeof(double));
     void* host = host_.back().data();
     if (bytes == 0 || rehearses()) return host;
+    if (ctx_.stop() && ctx_.stop()()) fail<stopped_error>("stopped, as the context's function said");
     cuda_check(cudaMemcpyAsync(host, p, bytes, cudaMemcpyDeviceToHost, ctx_.stream()), "cudaMemcpyAsync(", bytes,
                " bytes to the host)");
     cuda_check(cudaStreamSynchronize(ctx_.stream()), "cudaStreamSynchronize");

@@ -28,6 +28,8 @@ inline dtype dtype_named(std::string_view name) {
     if (name == detail::dtype_names[q]) return dtype(q);
   fail<type_error>("expected float64, float32, float16, bfloat16, int64 or int32, got ", name);
 }
+/// "host" or "device".
+inline const char* name(memory where) { return where == memory::host ? "host" : "device"; }
 /// The type that numbers stored as `type` are computed in.
 constexpr dtype computing(dtype type) { return type == dtype::float64 ? dtype::float64 : dtype::float32; }
 /// Of one number.

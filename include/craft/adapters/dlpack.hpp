@@ -11,12 +11,10 @@
 // Tensor, Managed: the structs of whichever dlpack.h the program has, old or new (this header includes none, because copies of
 // different age share one include guard), or the structs below, which have the same layout.
 //
-// Nothing is copied. A view or description looks at the tensor's memory and keeps nothing alive; `owned` keeps what a managed
-// tensor holds until it is destroyed. No stream is touched: whoever hands over device memory has made it ready for the stream of
-// the context. Memory of CPU and CUDAHost devices is host memory, that of CUDA and CUDAManaged ones device memory.
-//
-// What is asked of a tensor, and what is said of others, is in craft/adapters/arrays.hpp. Throws type_error, device_error or
-// shape_error; `what` begins the message: the argument's name.
+// Nothing is copied, and but for `owned` and `share` nothing is kept alive. No stream is touched: whoever hands over device
+// memory has made it ready for the stream of the context. CPU and CUDAHost devices have host memory, CUDA and CUDAManaged ones
+// device memory. What is asked of a tensor, and said of others, is in craft/adapters/arrays.hpp: type_error, device_error or
+// shape_error, in which `what` is the argument's name.
 #pragma once
 
 #include <algorithm>
@@ -27,28 +25,26 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "craft/adapters/arrays.hpp"
 
 namespace craft::dlpack {
 
-// ---------------------------------------------------------------------------------------------------------
-// The structs, for programs without dlpack.h
+// ---- the structs, for programs without dlpack.h
 
 /// DLTensor.
 struct tensor {
   void* data;  ///< the first number lies byte_offset behind it
   struct {
     std::int32_t device_type, device_id;
-  } device;            ///< a device_type, and which one
+  } device;           ///< a device_type, and which one
   std::int32_t ndim;  ///< how many dimensions
   struct {
     std::uint8_t code, bits;
     std::uint16_t lanes;
-  } dtype;                       ///< a type_code, and the size of a number
-  std::int64_t* shape;           ///< ndim sizes
-  std::int64_t* strides;         ///< ndim distances, in numbers; null: compact, the last dimension fastest
+  } dtype;                    ///< a type_code, and the size of a number
+  std::int64_t* shape;        ///< ndim sizes
+  std::int64_t* strides;      ///< ndim distances, in numbers; null: compact, the last dimension fastest
   std::uint64_t byte_offset;  ///< see data
 };
 
@@ -74,9 +70,8 @@ struct managed_tensor_versioned {
 enum device_type : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
 /// What its numbers are.
 enum type_code : std::uint8_t { integer = 0, floating = 2, bfloat = 4 };
-constexpr std::uint64_t read_only = 1;              ///< a flag of versioned tensors
-constexpr std::uint32_t major_version = 1;          ///< another major version has another layout
-constexpr std::uint32_t minor_version = 0;          ///< what is exported needs no newer one
+constexpr std::uint64_t read_only = 1;      ///< a flag of versioned tensors
+constexpr std::uint32_t major_version = 1;  ///< another major version has another layout
 
 namespace detail {
 
@@ -88,8 +83,7 @@ struct element {
 constexpr element elements[] = {{floating, 64, "float64"}, {floating, 32, "float32"}, {floating, 16, "float16"},
                                 {bfloat, 16, "bfloat16"},  {integer, 64, "int64"},    {integer, 32, "int32"},
                                 {integer, 16, "int16"},    {integer, 8, "int8"},      {1, 64, "uint64"},
-                                {1, 32, "uint32"},         {1, 16, "uint16"},         {1, 8, "uint8"},
-                                {5, 64, "complex64"},      {5, 128, "complex128"},    {6, 8, "bool"}};
+                                {1, 8, "uint8"},           {5, 64, "complex64"},      {6, 8, "bool"}};
 
 /// The type that S stands for. Half and bfloat16 go by many names; they differ in whether 1 + 2^-8 is one of their numbers.
 template <class S>
@@ -101,15 +95,6 @@ runtime::dtype type_of() {
 
 constexpr const char* tensor_itself = "dlpack: the tensor";  ///< the subject of messages about a tensor without a name
 
-/// The device type as a number: it may be newer than the enumeration of the program's header.
-template <class Tensor>
-std::int32_t device_of(const Tensor& t) {
-  static_assert(sizeof(t.device.device_type) == sizeof(std::int32_t));
-  std::int32_t type = 0;
-  std::memcpy(&type, &t.device.device_type, sizeof type);
-  return type;
-}
-
 template <class Managed, class = void>
 constexpr bool is_versioned = false;
 template <class Managed>
@@ -117,13 +102,13 @@ constexpr bool is_versioned<Managed, std::void_t<decltype(std::declval<Managed&>
 
 }  // namespace detail
 
-// ---------------------------------------------------------------------------------------------------------
-// Tensors as arrays and views
+// ---- tensors as arrays and views
 
-/// A tensor of any type and shape, for runtime::call::give. Throws device_error for memory that is neither a CPU's nor of CUDA.
+/// A tensor of any type and shape, for runtime::call::give.
 template <class Tensor>
 runtime::array array(const Tensor& t, const char* what = detail::tensor_itself) {
-  const std::int32_t device = detail::device_of(t);
+  std::int32_t device = 0;  // as a number, which may be newer than the enumeration of the program's header
+  std::memcpy(&device, &t.device.device_type, sizeof device);
   const bool on_host = device == cpu || device == cuda_host;
   require<device_error>(on_host || device == cuda || device == cuda_managed, what, " lies in memory of device type ", device,
                         ", expected a CPU (1), CUDA (2), CUDAHost (3) or CUDAManaged (13) device");
@@ -134,7 +119,7 @@ runtime::array array(const Tensor& t, const char* what = detail::tensor_itself) 
     a.type_name = e.name;
   }
   if (t.data == nullptr) return a;
-  // Nothing is larger than a pointer difference can say, and nothing wraps around.
+  // No offset is as large as half of what a pointer difference can say, and nothing wraps around.
   const auto begin = reinterpret_cast<std::uintptr_t>(t.data);
   const std::uint64_t room = std::min<std::uint64_t>(std::numeric_limits<std::ptrdiff_t>::max() / 2,
                                                      std::numeric_limits<std::uintptr_t>::max() - begin);
@@ -159,10 +144,9 @@ template <class S, memory M = memory::host, class Tensor>
 matrix_view<S, M> view(const Tensor& t, const char* what = detail::tensor_itself) {
   const runtime::dtype type = detail::type_of<std::remove_const_t<S>>();
   const runtime::matrix m = runtime::checked(array(t, what), runtime::kind::matrix, what);
-  require<type_error>(m.type == type, what, " holds ", runtime::name(m.type), ", expected ", runtime::name(type),
-                      ": convert it (astype, to)");
-  require<device_error>(m.where == M, what, " lies in memory of device type ", detail::device_of(t), ", expected ",
-                        M == memory::host ? "host" : "device", " memory");
+  using runtime::name;
+  require<type_error>(m.type == type, what, " holds ", name(m.type), ", expected ", name(type), ": convert it (astype, to)");
+  require<device_error>(m.where == M, what, " lies in ", name(m.where), " memory, expected ", name(M), " memory");
   return {static_cast<S*>(const_cast<void*>(m.data)), m.rows, m.cols, m.stride};
 }
 
@@ -182,38 +166,26 @@ craft::scalar scalar(const Tensor& t, const char* what = detail::tensor_itself) 
   return runtime::scalar_of(runtime::checked(array(t, what), runtime::kind::scalar, what));
 }
 
-// ---------------------------------------------------------------------------------------------------------
-// Managed tensors
+// ---- managed tensors
 
-/// A managed tensor, of either form, that was handed over: its deleter is called when this object ends, and once.
-///
-///     craft::dlpack::owned<DLManagedTensor> x(handed_over);
-///     craft::dlpack::view<const float>(*x);
-///
-/// The deleter runs on the thread where that happens. A tensor of another major version is deleted and not looked at:
-/// type_error.
+/// A managed tensor, of either form, that was handed over: its deleter is called when this object ends, and once, on the thread
+/// where that happens. For view, labels and the others it is *x.
 template <class Managed>
 class owned {
  public:
   static constexpr bool versioned = detail::is_versioned<Managed>;  ///< whether it has a version and flags
 
-  /// Takes it over. Throws type_error for null or another major version.
+  /// Takes it over. Throws type_error for null, or another major version, which is deleted and not looked at.
   explicit owned(Managed* handed_over) : managed_(handed_over) {
     require<type_error>(managed_ != nullptr, "dlpack: null in place of a managed tensor");
     if constexpr (versioned) {
       const auto version = managed_->version;
-      if (version.major != major_version) {
-        release();
-        fail<type_error>("dlpack: expected major version ", major_version, ", got ", version.major, ".", version.minor);
-      }
+      if (version.major == major_version) return;
+      release();
+      fail<type_error>("dlpack: expected major version ", major_version, ", got ", version.major, ".", version.minor);
     }
   }
   owned(owned&& other) noexcept : managed_(std::exchange(other.managed_, nullptr)) {}  ///< only one object owns a tensor
-  /// The two swap.
-  owned& operator=(owned&& other) noexcept {
-    std::swap(managed_, other.managed_);
-    return *this;
-  }
   ~owned() { release(); }
 
   const auto& operator*() const { return managed_->dl_tensor; }    ///< the tensor
@@ -227,9 +199,7 @@ class owned {
  private:
   void release() {
     if (managed_ != nullptr && managed_->deleter != nullptr) managed_->deleter(managed_);
-    managed_ = nullptr;
   }
-
   Managed* managed_;
 };
 
@@ -240,8 +210,7 @@ runtime::place place(const owned<Managed>& t, write mode = write::overwrite) {
   return place(*t, mode);
 }
 
-// ---------------------------------------------------------------------------------------------------------
-// Views as tensors
+// ---- views as tensors
 
 /// A view as the runtime describes matrices.
 template <class S, memory M>
@@ -251,8 +220,7 @@ runtime::matrix matrix(const matrix_view<S, M>& v) {
 
 /// What the shape and strides of a tensor point to.
 struct extents {
-  std::int64_t shape[2];    ///< rows, columns
-  std::int64_t strides[2];  ///< between rows, and 1
+  std::int64_t shape[2], strides[2];  ///< rows and columns; what lies between rows, and 1
 };
 
 /// Fills `t`, whose shape and strides then point into `sizes`: both must last as long as `t` is looked at. device_id: of device
@@ -262,16 +230,11 @@ void describe(const runtime::matrix& m, extents& sizes, Tensor& t, int device_id
   require<type_error>(m.type != runtime::dtype::other, "dlpack: numbers of another type cannot be described");
   const detail::element& e = detail::elements[int(m.type)];
   sizes = {{m.rows, m.cols}, {m.stride != 0 ? m.stride : m.dimensions == 2 ? m.cols : 1, 1}};
-  t.data = const_cast<void*>(m.data);
-  t.device.device_type = static_cast<decltype(t.device.device_type)>(m.where == memory::host ? cpu : cuda);
-  t.device.device_id = m.where == memory::host ? 0 : device_id;
-  t.ndim = m.dimensions;
-  t.dtype.code = static_cast<std::uint8_t>(e.code);
-  t.dtype.bits = static_cast<std::uint8_t>(e.bits);
-  t.dtype.lanes = 1;
-  t.shape = sizes.shape;
-  t.strides = sizes.strides;
-  t.byte_offset = 0;
+  const bool on_host = m.where == memory::host;
+  t.ndim = m.dimensions, t.data = const_cast<void*>(m.data);
+  t.device = {static_cast<decltype(t.device.device_type)>(on_host ? cpu : cuda), on_host ? 0 : device_id};
+  t.dtype = {static_cast<std::uint8_t>(e.code), static_cast<std::uint8_t>(e.bits), 1};
+  t.shape = sizes.shape, t.strides = sizes.strides, t.byte_offset = 0;
 }
 
 /// A managed tensor of either form, to be handed to a consumer: it keeps `owner` until the consumer calls its deleter, from any
@@ -288,11 +251,7 @@ Managed* share(const runtime::matrix& m, std::shared_ptr<const void> owner, bool
   auto b = std::make_unique<box>();
   describe(m, b->sizes, b->managed.dl_tensor, device_id);
   b->owner = std::move(owner);
-  if constexpr (versioned) {
-    b->managed.version.major = major_version;
-    b->managed.version.minor = minor_version;
-    b->managed.flags = can_write ? 0 : read_only;
-  }
+  if constexpr (versioned) b->managed.version = {major_version, 0}, b->managed.flags = can_write ? 0 : read_only;
   b->managed.deleter = [](Managed* self) { delete static_cast<box*>(self->manager_ctx); };
   b->managed.manager_ctx = b.get();
   return &b.release()->managed;

@@ -148,6 +148,8 @@ class call {
   }
   /// What is wrong with an argument, in words of the host; type: whether it is of the wrong type.
   void refuse(const std::string& fault, bool type);
+  /// The same of an argument that counts as given, so that it is not said to be missing too.
+  void refuse(int field, const std::string& fault, bool type);
   /// dL/dvalue, which multiplies the gradients: a number, or one that is read when the verb runs.
   void upstream(const scalar& value) { upstream_ = value; }
 
@@ -213,5 +215,13 @@ class call {
   severity worst_ = severity::none;
   bool checked_ = false;
 };
+
+/// A context on the host for programs that are loaded into others': so many threads (0: OpenMP's), but one in a process that was
+/// forked after this library was loaded, where OpenMP's threads may be gone and waiting for them would never end; and with the
+/// function of stop_with.
+cpu host_context(int threads = 0);
+/// What contexts of host_context ask from now on whether to stop (cpu::stop), on any thread; null: nothing. For the whole process, as
+/// far as it has this copy of the library.
+void stop_with(bool (*asked)());
 
 }  // namespace craft::runtime

@@ -10,6 +10,10 @@
 #include <optional>
 #include <type_traits>
 
+#ifdef __unix__
+#include <unistd.h>
+#endif
+
 #include "craft/adapters/runtime.hpp"
 #include "craft/verbs.hpp"
 #if __has_include("craft/cuda.hpp")
@@ -579,6 +583,10 @@ void call::add_fault(const std::string& fault, severity how_bad) {
   worst_ = std::max(worst_, how_bad);
 }
 void call::refuse(const std::string& fault, bool type) { add_fault(fault, type ? severity::type : severity::shape); }
+void call::refuse(int field, const std::string& fault, bool type) {
+  refuse(fault, type);
+  arguments_.at(std::size_t(field)).is = argument::form::refused;
+}
 void call::wrong(const field& f, const std::string& got) {
   const std::string choices = f.kind == kind::choice ? " (" + detail::alternatives(f.choices) + ")" : "";
   refuse(std::string(f.name) + ": expected " + detail::expected(f.kind) + choices + ", got " + got, true);
@@ -812,13 +820,12 @@ void call::gradient(int gradient, const place& to) { gradients_.at(std::size_t(g
 
 namespace detail {
 
-inline const char* text(memory where) { return where == memory::host ? "host" : "device"; }
 /// Memory that the call can get at, if there is any.
 template <class Described>
 void reachable(const std::string& what, const Described& d, memory space) {
   const std::string null = null_fault(what, d);
   require<shape_error>(null.empty(), null);
-  require<device_error>(d.where == space, what, " lies in ", text(d.where), " memory, but the call runs in ", text(space),
+  require<device_error>(d.where == space, what, " lies in ", name(d.where), " memory, but the call runs in ", name(space),
                         " memory");
 }
 
@@ -874,5 +881,25 @@ void call::run(const any_device& device) {
   check_results(device.space());
   verb_.run(*this, device);
 }
+
+// ---------------------------------------------------------------------------------------------------------
+// Threads and signals of the process
+
+namespace detail {
+inline bool (*stop_asked)() = nullptr;
+#ifdef __unix__
+inline const auto loaded_by = getpid();
+inline bool forked() { return getpid() != loaded_by; }
+#else
+inline bool forked() { return false; }
+#endif
+}  // namespace detail
+
+cpu host_context(int threads) {
+  cpu ctx = detail::forked() ? cpu(1) : threads > 0 ? cpu(threads) : cpu();
+  if (detail::stop_asked != nullptr) ctx.stop(detail::stop_asked);
+  return ctx;
+}
+void stop_with(bool (*asked)()) { detail::stop_asked = asked; }
 
 }  // namespace craft::runtime

@@ -2,21 +2,19 @@
 // one source of a program or of a library that is loaded into one. Link craft::runtime, or include
 // craft/adapters/runtime_bodies.hpp in that source too.
 //
-// All of it is made of the descriptions of the verbs (craft/describe.hpp): no verb and no option has its name here. A field is an
-// argument, by place or by name; a scalar or a list is two, `s` and `learnable_s`, a tensor instead of it. A field "kernel" is called
-// `family`, since torch's compiler has an argument of that name itself. There are three kinds of verbs:
+// They are made of the verbs' descriptions (craft/describe.hpp); no verb and no option is named here. Every field is an argument, by
+// position or by name; a scalar `s` and a list are two, the second a tensor `learnable_s` instead of the first. A verb is
 //
-//     a loss L    craft::L_gradients(..., *, bool[k] wanted) -> (value, d_x, ...) computes value and gradients in one sweep over the
-//                 pairs; what is not wanted is an empty tensor. craft::L(...) is the value; where gradients are needed it calls the
-//                 other once in forward, and its backward only multiplies. Of a result of several numbers the last is the value, and
-//                 the others are a second one.
-//     a map       craft::relative(...), whose backward calls craft::relative_pullback(..., *, bool[k] wanted)
-//     the others  have results and no derivatives
+//     a loss   craft::L_gradients(..., *, bool[k] wanted) -> (value, d_x, ...) computes value and gradients in one sweep over the
+//              pairs; what is not wanted is an empty tensor. craft::L(...) is the value; where gradients are needed it calls the
+//              other once in forward, and its backward only multiplies. Of several numbers the last is the value, and the others
+//              are a second result.
+//     a map    craft::M(...) -> out, whose backward calls craft::PULLBACK(..., *, bool[k] wanted) -> (d_x, ...)
+//     neither  craft::V(...) -> its results, without derivatives
 //
-// All have kernels for Meta tensors, so that torch.compile and torch.export trace them without a graph break.
-//
-// Autocast: matrices of different types are cast to the widest of them. Since everything is computed in float32 or wider, the
-// numbers are those of torch's own losses, which autocast runs in float32, without the memory for casting all inputs.
+// All have kernels for Meta tensors, so that torch.compile and torch.export trace them without a graph break. Autocast: matrices of
+// different types are cast to the widest of them. Since everything is computed in float32 or wider, the numbers are those of torch's
+// own losses, which autocast runs in float32, without the memory for casting all inputs.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -29,6 +27,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -52,119 +52,86 @@ using arguments = c10::ArrayRef<c10::IValue>;
 
 constexpr std::size_t none = std::size_t(-1);
 
-/// Where a field stands among the arguments of an operator: as a number, name or list, and as a tensor.
-struct slot {
-  std::size_t value = none, tensor = none;
-};
+/// A field as an argument that is no tensor; empty: it is nothing else.
+inline std::string argument_of(const runtime::field& f, const std::string& name) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.17g", f.number);  // read back to the same bits; without a point it were an integer
+  switch (f.kind) {
+    case kind::number:
+      if (std::isinf(f.number)) return "float? " + name + "=None";
+      [[fallthrough]];
+    case kind::scalar: return "float " + name + "=" + digits + (std::strpbrk(digits, ".e") ? "" : ".");
+    case kind::list: return "float[]? " + name + "=None";
+    case kind::whole: return "int " + name + (f.required ? "" : "=" + std::to_string(f.whole));
+    case kind::wholes: return "int[]? " + name + "=None";
+    case kind::flag: return "bool " + name + (f.whole != 0 ? "=True" : "=False");
+    case kind::choice: return "str " + name + (f.required ? "" : "='" + std::string(f.choices[std::size_t(f.whole)]) + "'");
+    default: return "";
+  }
+}
 
-/// A verb as an operator.
+/// A verb as an operator, and a loss as two.
 struct signature {
   const runtime::verb& verb;
-  std::string name, text;           // craft::NAME; its arguments as schemas are written
-  std::vector<slot> slots;          // of the fields
-  std::vector<std::size_t> wanted;  // the fields that have a gradient, in the order of the verb's gradients
-  std::size_t count = 0;            // arguments
+  std::string name, text;                  // craft::NAME, and its arguments
+  std::size_t count = 0;                   // of these
+  std::vector<std::size_t> value, tensor;  // of each field the argument that is a number or text, and that which is a tensor, or none
+  std::vector<std::size_t> wanted;         // the fields that may be tensors and have a gradient
 
   explicit signature(const runtime::verb& v) : verb(v), name(std::string("craft::") + v.name) {
-    for (const runtime::field& f : v.fields) slots.push_back(add(f));
+    const auto add = [&](const std::string& argument) { return text += (count > 0 ? ", " : "") + argument, count++; };
+    for (const runtime::field& f : v.fields) {
+      // Not "kernel": torch's compiler has an argument of that name itself.
+      const std::string field = std::strcmp(f.name, "kernel") == 0 ? "family" : f.name, other = argument_of(f, field);
+      value.push_back(other.empty() ? none : add(other));
+      const bool learnable = f.kind == kind::scalar || f.kind == kind::list;
+      tensor.push_back(learnable ? add("Tensor? learnable_" + field + "=None") : !other.empty() ? none
+                                 : f.required ? add("Tensor " + field) : add("Tensor? " + field + "=None"));
+    }
     for (const int g : v.gradients)
-      if (slots[std::size_t(g)].tensor != none) wanted.push_back(std::size_t(g));
+      if (tensor[std::size_t(g)] != none) wanted.push_back(std::size_t(g));
   }
-  bool is_loss() const { return !verb.results.empty() && !verb.gradients.empty(); }
-  std::size_t values() const {
-    std::size_t all = verb.results.size();
-    for (const runtime::result& r : verb.results) all += !r.names.empty();
-    return all;
-  }
-  /// f(argument), for all that may be tensors.
-  template <class F>
-  void for_each_tensor(const F& f) const {
-    for (const slot& s : slots)
-      if (s.tensor != none) f(s.tensor);
-  }
-  std::string results(bool with_values, bool with_gradients) const {
-    std::string all;
-    const auto result = [&](const std::string& of) { all += (all.empty() ? "Tensor " : ", Tensor ") + of; };
+  bool is_loss() const { return !verb.results.empty() && !wanted.empty(); }
+  /// The operator that gives gradients, if any does.
+  std::string with_gradients() const { return name + (is_loss() ? "_gradients" : ""); }
+  std::string schema(bool gradients) const {
+    std::string results;
+    const auto add = [&](const std::string& result) { results += (results.empty() ? "Tensor " : ", Tensor ") + result; };
     for (const runtime::result& r : verb.results) {
-      if (with_values) result(r.names.empty() ? r.name : r.names.back());
-      if (with_values && !r.names.empty()) result("terms");
+      add(r.names.empty() ? r.name : r.names.back());
+      if (!r.names.empty()) add("terms");
     }
-    for (const std::size_t f : wanted)
-      if (with_gradients) result(std::string("d_") + verb.fields[f].name);
-    return " -> (" + all + ")";
+    for (std::size_t g = 0; gradients && g < wanted.size(); ++g) add(std::string("d_") + verb.fields[wanted[g]].name);
+    const std::string flags = gradients && !wanted.empty() ? ", *, bool[" + std::to_string(wanted.size()) + "] wanted" : "";
+    return (gradients ? with_gradients() : name) + "(" + text + flags + ") -> (" + results + ")";
   }
-  std::string with_wanted() const { return "(" + text + ", *, bool[" + std::to_string(wanted.size()) + "] wanted)"; }
-
- private:
-  slot add(const runtime::field& f) {
-    const std::string name = f.name == std::string("kernel") ? "family" : f.name;
-    const auto argument = [&](const std::string& type, const std::string& standard, const char* prefix = "") {
-      text += (count > 0 ? ", " : "") + type + " " + prefix + name + (standard.empty() ? "" : "=" + standard);
-      return count++;
-    };
-    const auto real = [](double number) {  // to the same bits; a schema takes "1" for an integer
-      char digits[32];
-      std::snprintf(digits, sizeof digits, "%.17g", number);
-      return std::string(digits) + (std::string(digits).find_first_of(".e") == std::string::npos ? "." : "");
-    };
-    switch (f.kind) {
-      case kind::scalar: {
-        const std::size_t value = argument("float", real(f.number));
-        return {value, argument("Tensor?", "None", "learnable_")};
-      }
-      case kind::list: {
-        const std::size_t value = argument("float[]?", "None");
-        return {value, argument("Tensor?", "None", "learnable_")};
-      }
-      case kind::number: return {std::isinf(f.number) ? argument("float?", "None") : argument("float", real(f.number))};
-      case kind::whole: return {argument("int", f.required ? "" : std::to_string(f.whole))};
-      case kind::wholes: return {argument("int[]?", "None")};
-      case kind::flag: return {argument("bool", f.whole ? "True" : "False")};
-      case kind::choice:
-        return {argument("str", f.required ? "" : "'" + std::string(f.choices[std::size_t(f.whole)]) + "'")};
-      default: return {none, f.required ? argument("Tensor", "") : argument("Tensor?", "None")};
-    }
+  /// What is given for a field as a tensor; null: nothing.
+  const Tensor* given(std::size_t field, arguments all) const {
+    const c10::IValue* v = tensor[field] != none ? &all[tensor[field]] : nullptr;
+    return v && v->isTensor() && v->toTensor().defined() ? &v->toTensor() : nullptr;
+  }
+  /// Whether a gradient is two, of the value and of its negative, as that of a scale with a bound, which is the field after it: which
+  /// one counts is known when another gradient comes from above.
+  bool in_pair(std::size_t field, arguments all) const {
+    return verb.fields[field].two_sided && !all[value[field + 1]].isNone();
   }
 };
 
-/// Those of all verbs that take tensors.
+/// Those of all verbs that take tensors: the first argument is one.
 inline const std::vector<signature>& signatures() {
   static const std::vector<signature> all = [] {
     std::vector<signature> made;
-    for (const runtime::verb& v : runtime::verbs()) {
-      made.emplace_back(v);
-      if (made.back().slots.empty() || made.back().slots[0].tensor != 0) made.pop_back();
-    }
+    for (const runtime::verb& v : runtime::verbs())
+      if (signature s(v); s.tensor[0] == 0) made.push_back(std::move(s));
     return made;
   }();
   return all;
 }
 
-/// The tensor in v; null: none.
-inline const Tensor* tensor_in(const c10::IValue& v) {
-  return v.isTensor() && v.toTensor().defined() ? &v.toTensor() : nullptr;
-}
-
 // ---------------------------------------------------------------------------------------------------------
 // Kernels: CPU, CUDA, and Meta, where results have their shapes and types only
 
-/// f(), with craft's errors thrown as torch's: TypeError, IndexError, ValueError, and c10::Error for those of devices.
-template <class F>
-auto torch_errors(const F& f) {
-  try {
-    return f();
-  } catch (const type_error& e) {
-    TORCH_CHECK_TYPE(false, "craft::", e.what());
-  } catch (const label_error& e) {
-    TORCH_CHECK_INDEX(false, "craft::", e.what());
-  } catch (const device_error& e) {
-    TORCH_CHECK(false, "craft::", e.what());
-  } catch (const error& e) {
-    TORCH_CHECK_VALUE(false, "craft::", e.what());
-  }
-}
-
-/// Where tensors of that device are computed: by torch's threads, or in its current stream.
+/// The device as craft computes on it: in torch's threads, or its current stream.
 inline any_device device_of(const c10::Device& on) {
 #ifdef CRAFT_TORCH_CUDA
   if (on.is_cuda()) {
@@ -183,191 +150,181 @@ inline any_device device_of(const c10::Device& on) {
   return any_device(std::move(context));
 }
 
-inline runtime::dtype dtype_of(at::ScalarType type) {
-  switch (type) {
-    case at::kDouble: return runtime::dtype::float64;
-    case at::kFloat: return runtime::dtype::float32;
-    case at::kHalf: return runtime::dtype::float16;
-    case at::kBFloat16: return runtime::dtype::bfloat16;
-    case at::kLong: return runtime::dtype::int64;
-    case at::kInt: return runtime::dtype::int32;
-    default: return runtime::dtype::other;
-  }
+constexpr at::ScalarType types[] = {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt};  // by runtime::dtype
+inline runtime::dtype dtype_of(const Tensor& t) {
+  return runtime::dtype(std::find(std::begin(types), std::end(types), t.scalar_type()) - std::begin(types));
 }
 
-/// One call of a verb on an operator's arguments.
-class invocation {
- public:
-  invocation(const signature& s, arguments given)
-      : s_(s), given_(given), like_(given[0].toTensor()), meta_(like_.is_meta()),
-        on_(s.verb.matrices > 0 || meta_ ? like_.device() : c10::Device(at::kCPU)),
-        computing_(like_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), guard_(on_), call_(s.verb) {
-    for (std::size_t f = 0; f < s.slots.size(); ++f) {
-      const slot at = s.slots[f];
-      const Tensor* t = at.tensor == none ? nullptr : tensor_in(given[at.tensor]);
-      if (t) give(f, *t);
-      if (at.value == none || given[at.value].isNone() || (t && kind_of(f) == kind::scalar)) continue;
-      TORCH_CHECK_VALUE(!t, s.name, ": expected ", s.verb.fields[f].name, " as numbers or as a tensor, got both");
-      give(int(f), given[at.value]);
-    }
-    if (!symbolic_) call_.check();
-  }
+/// One call of a verb with the arguments of an operator.
+struct invocation {
+  const signature& s;
+  const arguments given;
+  const Tensor& like;  // results go where it is
+  const bool meta = like.is_meta();
+  const c10::Device on = s.verb.matrices > 0 || meta ? like.device() : c10::Device(at::kCPU);
+  const c10::DeviceGuard guard{on};
+  const runtime::dtype computing = runtime::computing(dtype_of(like));
+  runtime::call call{s.verb};
+  bool symbolic = false;  // whether torch traces with symbols for sizes
+  tensors held{};         // copies that had to be made
 
-  /// Results and gradients, of which those that are wanted.
-  tensors run(const c10::List<bool>* wanted) {
-    tensors results, gradients;
-    for (std::size_t r = 0; r < s_.verb.results.size(); ++r) {
-      results.push_back(empty(s_.verb.results[r]));
-      call_.result(int(r), place(results.back()));
+  invocation(const signature& of, arguments all) : s(of), given(all), like(all[0].toTensor()) {
+    for (std::size_t f = 0; f < s.value.size(); ++f) {
+      const Tensor* t = s.given(f, given);
+      if (t) give(f, *t);
+      if (s.value[f] == none || given[s.value[f]].isNone() || (t && s.verb.fields[f].kind == kind::scalar)) continue;
+      TORCH_CHECK_VALUE(!t, s.name, ": expected ", s.verb.fields[f].name, " as numbers or as a tensor, got both");
+      give(int(f), given[s.value[f]]);
     }
-    for (std::size_t g = 0; wanted && g < s_.wanted.size(); ++g) gradients.push_back(gradient(s_.wanted[g], wanted->get(g)));
-    if (!meta_) call_.run(device_of(on_));
+    if (!symbolic) call.check();
+  }
+  void give(int f, const c10::IValue& v) {
+    switch (s.verb.fields[std::size_t(f)].kind) {
+      case kind::list: return call.give(f, v.toDoubleVector());
+      case kind::whole: return call.give(f, index_t(v.toInt()));
+      case kind::flag: return call.give(f, v.toBool());
+      case kind::choice: return call.give(f, std::string_view(v.toStringRef()));
+      case kind::wholes: return call.give(f, std::vector<index_t>(v.toIntVector()));
+      default: call.give(f, v.toDouble());
+    }
+  }
+  void give(std::size_t f, const Tensor& from) {
+    const auto [is, name] = std::pair(s.verb.fields[f].kind, s.verb.fields[f].name);
+    const bool two = from.dim() == 2, soft = is == kind::computed || (is == kind::targets && two), rows = soft || is == kind::matrix;
+    Tensor t = (is == kind::list || s.verb.matrices == 0) && !meta ? from.cpu() : from;
+    TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.name, ": expected all tensors to be on ", on, ", but ", name, " is on ",
+                t.device());
+    if (soft && t.is_floating_point()) t = t.to(types[int(computing)]);
+    if (!rows && (t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16)) t = t.to(at::kFloat);
+    if (meta && std::any_of(t.sym_sizes().begin(), t.sym_sizes().end(), [](const auto& n) { return n.is_symbolic(); })) {
+      TORCH_CHECK_VALUE(two || !rows, s.name, ": ", name, " has ", t.dim(), " dimensions, expected a matrix with one sample per row");
+      symbolic = true;
+      return;
+    }
+    if (two && rows && !((t.size(1) < 2 || t.stride(1) == 1) && (t.size(0) < 2 || t.stride(0) >= t.size(1)))) t = t.contiguous();
+    call.give(int(f), runtime::array{meta ? nullptr : t.data_ptr(), dtype_of(t), where(t), int(t.dim()), t.sizes().data(),
+                                     t.strides().data(), c10::toString(t.scalar_type())});
+    if (!t.is_same(from)) held.push_back(std::move(t));
+  }
+  memory where(const Tensor& t) const { return t.is_cpu() || meta ? memory::host : memory::device; }
+
+  /// Results, and as many gradients as there are flags, empty where those say so.
+  tensors run(const std::vector<bool>& wanted) {
     tensors all;
-    for (std::size_t r = 0; r < results.size(); ++r) {
-      const Tensor t = !meta_ && results[r].device() != like_.device() ? results[r].to(like_.device()) : results[r];
-      const std::int64_t last = std::int64_t(s_.verb.results[r].names.size()) - 1;
-      if (last < 0) {
-        all.push_back(t);
-      } else {
-        all.push_back(t.select(0, last).clone());
-        all.push_back(t.narrow(0, 0, last).clone());
-      }
+    for (const runtime::result& r : s.verb.results)
+      call.result(int(all.size()), place(all, sizes_of(r), r.type == runtime::dtype::float32 ? computing : r.type));
+    for (std::size_t g = 0; g < wanted.size(); ++g) {
+      const std::size_t f = s.wanted[g];
+      const Tensor* of = s.given(f, given);
+      TORCH_CHECK_VALUE(of || !wanted[g], s.name, ": a gradient is wanted of a tensor that is not given");
+      std::vector<c10::SymInt> sizes = wanted[g] ? of->sym_sizes().vec() : std::vector<c10::SymInt>{0};
+      if (wanted[g] && s.in_pair(f, given)) sizes.insert(sizes.begin(), 2);
+      const runtime::place to = place(all, sizes, computing);
+      if (wanted[g]) call.gradient(s.verb.fields[f].gradient, to);
     }
-    for (std::size_t g = 0; g < gradients.size(); ++g) {
-      const Tensor* of = tensor_in(given_[s_.slots[s_.wanted[g]].tensor]);
-      all.push_back(of && of->device() != gradients[g].device() && gradients[g].numel() > 0 ? gradients[g].to(of->device())
-                                                                                            : gradients[g]);
+    if (!meta) call.run(device_of(on));
+    for (std::size_t r = s.verb.results.size(); r-- > 0;) {
+      if (on != like.device()) all[r] = all[r].to(like.device());
+      const auto names = std::int64_t(s.verb.results[r].names.size());
+      if (names == 0) continue;
+      all.insert(all.begin() + std::ptrdiff_t(r) + 1, all[r].narrow(0, 0, names - 1).clone());
+      all[r] = all[r].select(0, names - 1).clone();
     }
     return all;
   }
-
- private:
-  kind kind_of(std::size_t field) const { return s_.verb.fields[field].kind; }
-  memory where(const Tensor& t) const { return t.is_cpu() || meta_ ? memory::host : memory::device; }
-
-  void give(int field, const c10::IValue& v) {
-    switch (kind_of(std::size_t(field))) {
-      case kind::scalar:
-      case kind::number: return call_.give(field, v.toDouble());
-      case kind::list: return call_.give(field, v.toDoubleVector());
-      case kind::whole: return call_.give(field, index_t(v.toInt()));
-      case kind::flag: return call_.give(field, v.toBool());
-      case kind::choice: return call_.give(field, std::string_view(v.toStringRef()));
-      default: break;
-    }
-    const auto wholes = v.toIntVector();
-    call_.give(field, std::vector<index_t>(wholes.begin(), wholes.end()));
+  /// A new tensor at the end of `all`, as a place.
+  runtime::place place(tensors& all, const std::vector<c10::SymInt>& sizes, runtime::dtype type) const {
+    all.push_back(at::empty_symint(sizes, like.options().device(on).dtype(types[int(type)])));
+    const Tensor& t = all.back();
+    if (meta) return {};
+    const index_t rows = t.dim() == 2 ? t.size(0) : 1, cols = t.dim() == 2 ? t.size(1) : t.numel();
+    return {t.data_ptr(), rows, cols, cols, type, where(t)};
   }
-  void give(std::size_t field, const Tensor& given) {
-    const runtime::field& f = s_.verb.fields[field];
-    const bool two = given.dim() == 2, soft = f.kind == kind::computed || (f.kind == kind::targets && two);
-    const bool rows = f.kind == kind::matrix || soft, to_host = (f.kind == kind::list || s_.verb.matrices == 0) && !meta_;
-    Tensor t = to_host ? given.to(at::kCPU) : given;
-    TORCH_CHECK(t.device() == on_ || (t.is_cpu() && !rows), s_.name, ": expected all tensors to be on ", on_, ", but ", f.name,
-                " is on ", t.device());
-    const bool half = t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16;
-    if (soft ? t.is_floating_point() : half && !rows) t = t.to(soft ? computing_ : at::kFloat);
-    if (meta_ && std::any_of(t.sym_sizes().begin(), t.sym_sizes().end(), [](const auto& n) { return n.is_symbolic(); })) {
-      TORCH_CHECK_VALUE(two || !(f.kind == kind::matrix || f.kind == kind::computed), s_.name, ": ", f.name, " has ", t.dim(),
-                        " dimensions, expected a matrix with one sample per row");
-      symbolic_ = true;
-      return;
+  std::vector<c10::SymInt> sizes_of(const runtime::result& r) const {
+    const runtime::extent known = symbolic ? runtime::extent() : call.sizes(r.shape);
+    std::vector<c10::SymInt> sizes(known.sizes, known.sizes + known.dimensions);
+    for (std::size_t k = 0; symbolic && k < r.shape.size(); ++k) {
+      sizes.emplace_back(1);
+      for (const std::string& factor : r.shape[k]) sizes[k] = sizes[k] * size_named(factor);
     }
-    const bool dense = !two || t.size(1) < 2 || t.stride(1) == 1, apart = !two || t.size(0) < 2 || t.stride(0) >= t.size(1);
-    if (rows && !(dense && apart)) t = t.contiguous();
-    call_.give(int(field), runtime::array{meta_ ? nullptr : t.data_ptr(), dtype_of(t.scalar_type()), where(t), int(t.dim()),
-                                          t.sizes().data(), t.strides().data(), c10::toString(t.scalar_type())});
-    if (!t.is_same(given)) held_.push_back(std::move(t));
+    return sizes;
   }
-
-  /// A size by its name, where torch traces with symbols for numbers.
   c10::SymInt size_named(const std::string& name) const {
-    for (std::size_t f = 0; f < s_.slots.size(); ++f) {
-      const runtime::field& of = s_.verb.fields[f];
-      if (name == of.name) return given_[s_.slots[f].value].toInt();
-      const Tensor* t = s_.slots[f].tensor == none ? nullptr : tensor_in(given_[s_.slots[f].tensor]);
-      for (std::size_t k = 0; t && k < of.shape.size() && std::int64_t(k) < t->dim(); ++k)
-        if (of.shape[k][0] == name) return t->sym_size(std::int64_t(k));
+    for (std::size_t f = 0; f < s.value.size(); ++f) {
+      if (name == s.verb.fields[f].name) return given[s.value[f]].toInt();
+      const auto& shape = s.verb.fields[f].shape;
+      const Tensor* t = s.given(f, given);
+      for (std::size_t k = 0; t && k < shape.size() && std::int64_t(k) < t->dim(); ++k)
+        if (shape[k][0] == name) return t->sym_size(std::int64_t(k));
     }
     return std::stoll(name);  // a number
   }
-  Tensor empty(const runtime::result& r) const {
-    const at::ScalarType type = r.type == runtime::dtype::float64 ? at::kDouble : r.type == runtime::dtype::int64 ? at::kLong : computing_;
-    const at::TensorOptions options = like_.options().dtype(type).device(on_);
-    if (!symbolic_) {
-      const runtime::extent e = call_.sizes(r.shape);
-      return at::empty(at::IntArrayRef(e.sizes, std::size_t(e.dimensions)), options);
-    }
-    std::vector<c10::SymInt> sizes;
-    for (const auto& factors : r.shape) {
-      sizes.emplace_back(1);
-      for (const std::string& factor : factors) sizes.back() = sizes.back() * size_named(factor);
-    }
-    return at::empty_symint(sizes, options);
-  }
-  /// A place for the gradient of a field. Of a scale that may be clamped there are two, of the loss and of its negative: which one
-  /// counts is known when another gradient comes from above.
-  Tensor gradient(std::size_t field, bool wanted) {
-    at::TensorOptions options = like_.options().dtype(computing_);
-    if (!wanted) return at::empty({0}, options);
-    const Tensor* t = tensor_in(given_[s_.slots[field].tensor]);
-    TORCH_CHECK_VALUE(t, s_.name, ": a gradient is wanted of a tensor that is not given");
-    const runtime::field& f = s_.verb.fields[field];
-    if (f.kind != kind::list) options = options.device(t->device());  // the host has read a list: then it may also wait
-    Tensor to;
-    if (f.two_sided && !given_[s_.slots[field + 1].value].isNone()) {
-      std::vector<c10::SymInt> shape = t->sym_sizes().vec();
-      shape.insert(shape.begin(), 2);
-      to = at::empty_symint(shape, options);
-    } else {
-      to = at::empty_symint(t->sym_sizes(), options);
-    }
-    call_.gradient(f.gradient, place(to));
-    return to;
-  }
-  runtime::place place(const Tensor& t) const {
-    if (meta_) return {};
-    const bool two = t.dim() == 2;
-    const index_t cols = two ? t.size(1) : t.numel();
-    return {t.data_ptr(), two ? t.size(0) : 1, cols, cols, dtype_of(t.scalar_type()), where(t)};
-  }
-
-  const signature& s_;
-  arguments given_;
-  const Tensor& like_;
-  bool meta_, symbolic_ = false;
-  c10::Device on_;
-  at::ScalarType computing_;
-  c10::DeviceGuard guard_;
-  runtime::call call_;
-  tensors held_;  // copies that had to be made
 };
 
-/// A verb on a device: its results, and gradients if the operator has the argument `wanted`.
-struct kernel : c10::OperatorKernel {
+/// Results, with gradients where the operator has the argument `wanted`. Throws craft's errors as torch's.
+struct computes : c10::OperatorKernel {
   const signature& s;
-  bool gradients;
+  const bool gradients;
 
-  kernel(const signature& of, bool with_gradients) : s(of), gradients(with_gradients) {}
-  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet, Stack* stack) {
-    const std::size_t count = s.count + gradients;
-    tensors results = torch_errors([&] {
-      const arguments given = torch::jit::last(*stack, count);
-      invocation call(s, given);
-      if (!gradients) return call.run(nullptr);
-      const c10::List<bool> wanted = given.back().toBoolList();
-      return call.run(&wanted);
-    });
-    torch::jit::drop(*stack, count);
+  computes(const signature& of, bool with_gradients) : s(of), gradients(with_gradients && !of.wanted.empty()) {}
+  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet, Stack* stack) try {
+    const arguments given = torch::jit::last(*stack, s.count + gradients);
+    tensors results = invocation(s, given).run(gradients ? given.back().toBoolList().vec() : std::vector<bool>());
+    torch::jit::drop(*stack, given.size());
     for (Tensor& t : results) stack->emplace_back(std::move(t));
+  } catch (const error& e) {
+    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), "craft::", e.what());
+    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), "craft::", e.what());
+    TORCH_CHECK(!dynamic_cast<const device_error*>(&e), "craft::", e.what());
+    TORCH_CHECK_VALUE(false, "craft::", e.what());
   }
 };
 
 // ---------------------------------------------------------------------------------------------------------
 // Derivatives
 
-inline bool wants_gradient(const Tensor* t) { return t && at::GradMode::is_enabled() && t->requires_grad(); }
-inline bool has_tangent(const Tensor* t) { return t && t->_fw_grad(0).defined(); }
+/// A node of the graph: what to do with gradients from above. Not a torch::autograd::Function, which takes microseconds.
+struct node : torch::autograd::Node {
+  using backward = std::function<tensors(const node&, const Tensor& upstream)>;
+  const std::string of;
+  const backward f;
+  std::vector<torch::autograd::SavedVariable> saved;
+
+  node(std::string name, const tensors& inputs, const tensors& kept, backward by)
+      : Node(torch::autograd::collect_next_edges(inputs)), of(std::move(name)), f(std::move(by)) {
+    for (const Tensor& t : kept) saved.emplace_back(t, false);
+  }
+  std::string name() const override { return of; }
+  tensors apply(tensors&& upstream) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // Losses and maps have one value; of results without derivatives any may have a gradient.
+    return upstream.size() > 1 || upstream[0].defined() ? f(*this, upstream[0]) : tensors(num_outputs());
+  }
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (torch::autograd::SavedVariable& t : saved) t.reset_data();
+  }
+};
+/// Makes results those of a node, which torch counts by shared or, lately, intrusive pointers.
+template <class N>
+void set_history(N* made, const tensors& results) {
+  const auto counted = [&] {
+    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, N>)
+      return c10::intrusive_ptr<N>::unsafe_steal_from_new(made);
+    else
+      return std::shared_ptr<N>(made, [](auto* n) { deleteNode(n); });
+  }();
+  for (Tensor t : results)
+    if (t.defined() && t.is_floating_point()) torch::autograd::set_history(t, counted);
+}
+/// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
+inline void set_underivable(const std::string& name, const tensors& inputs, const tensors& results) {
+  const auto fails = [](const node& n, const Tensor&) -> tensors {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, n.of, " has no derivative: losses and relative representations have first derivatives only, and "
+                                             "anchors are constants, to be made of x.detach()");
+  };
+  set_history(new node(name, inputs, {}, fails), results);
+}
 inline void call_below(const c10::OperatorHandle& op, Stack* stack) {
   at::AutoDispatchBelowADInplaceOrView below;
   op.callBoxed(stack);
@@ -375,125 +332,178 @@ inline void call_below(const c10::OperatorHandle& op, Stack* stack) {
 inline c10::OperatorHandle operator_named(const std::string& name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "");
 }
-/// Makes results those of a new node of the graph, which torch counts by shared or, lately, intrusive pointers.
-template <class N>
-void set_history(N* made, const tensors& results) {
-  const auto node = [&] {
-    if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, N>)
-      return c10::intrusive_ptr<N>::unsafe_steal_from_new(made);
-    else
-      return std::shared_ptr<N>(made, [](auto* n) { deleteNode(n); });
-  }();
-  for (Tensor t : results)
-    if (t.defined() && t.is_floating_point()) torch::autograd::set_history(t, node);
-}
 
-/// What depends on the inputs in a way whose derivative is an error, never zero in silence.
-struct underivable : torch::autograd::Node {
-  std::string of;
-
-  underivable(torch::autograd::edge_list inputs, const std::string& name) : Node(std::move(inputs)), of(name) {}
-  tensors apply(tensors&&) override {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, of,
-                                " has no derivative: losses and relative representations have first derivatives only, and "
-                                "anchors are constants, to be made of x.detach()");
-  }
-};
-
-/// An operator that has derivatives, or none.
-struct differentiable : c10::OperatorKernel {
+/// An operator to autograd; by itself one with results that have no derivatives.
+struct derivable : c10::OperatorKernel {
   const signature& s;
   std::vector<std::size_t> to;  // the arguments that have gradients
 
-  explicit differentiable(const signature& of) : s(of) {}
-  /// Whether anybody asks for a derivative now. Throws where there is none.
-  bool asked(const c10::OperatorHandle& op, const Stack* stack, bool forward, bool backward_by_all = false) const {
-    const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
-    bool any = false;
-    s.for_each_tensor([&](std::size_t i) {
-      const Tensor* t = tensor_in(given[i]);
-      const bool tangent = has_tangent(t);
-      if (!tangent && !wants_gradient(t)) return;
-      any = true;
-      TORCH_CHECK_NOT_IMPLEMENTED(forward || !tangent, op.schema().name(), ": derivatives in forward mode are not available");
-      const std::string& name = op.schema().arguments()[i].name();
-      TORCH_CHECK_NOT_IMPLEMENTED(backward_by_all || std::find(to.begin(), to.end(), i) != to.end(), op.schema().name(),
-                                  ": there is no gradient by ", name, "; pass ", name, ".detach()");
-    });
-    return any;
-  }
-};
-
-/// Gradients and all that has none: results whose derivatives are errors.
-struct without_derivative : differentiable {
-  using differentiable::differentiable;
-  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    tensors inputs;
-    if (asked(op, stack, false, true)) {
-      const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
-      s.for_each_tensor([&](std::size_t i) {
-        if (const Tensor* t = tensor_in(given[i])) inputs.push_back(*t);
-      });
+  explicit derivable(const signature& of) : s(of), to(of.tensor) {}
+  /// Those that a gradient is asked of, and tangents of the others, in their places; empty: no derivative is asked.
+  tensors inputs(arguments given, tensors* tangents = nullptr) const {
+    tensors found;
+    for (std::size_t f = 0; f < s.tensor.size(); ++f) {
+      const Tensor* t = s.given(f, given);
+      const bool gradient = t && t->requires_grad() && at::GradMode::is_enabled(), tangent = t && t->_fw_grad(0).defined();
+      if (!gradient && !tangent) continue;
+      const char* name = s.verb.fields[f].name;
+      const std::size_t g = std::size_t(std::find(to.begin(), to.end(), s.tensor[f]) - to.begin());
+      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || tangents, s.name, ": derivatives in forward mode are not available");
+      TORCH_CHECK_NOT_IMPLEMENTED(g < to.size(), s.name, ": there is no gradient by ", name, "; pass ", name, ".detach()");
+      found.resize(to.size());
+      if (gradient) found[g] = *t;
+      if (tangents) tangents->resize(to.size());
+      if (tangent) (*tangents)[g] = t->_fw_grad(0);
     }
+    return found;
+  }
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+    const tensors of = inputs(torch::jit::last(*stack, op.schema().arguments().size()));
     call_below(op, stack);
-    if (inputs.empty()) return;
     tensors results;
     for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
-    set_history(new underivable(torch::autograd::collect_next_edges(inputs), op.schema().name()), results);
+    if (!of.empty()) set_underivable(op.schema().name(), of, results);
   }
 };
 
-/// The backward of a value whose gradients are there already. Not a torch::autograd::Function, which takes microseconds.
-struct times_gradients : torch::autograd::Node {
-  std::vector<torch::autograd::SavedVariable> gradients;
-  std::vector<bool> in_pairs;  // of the loss and of its negative
+/// A loss, from the values and gradients of craft::L_gradients; of several values, the first has derivatives.
+struct derivable_loss : derivable {
+  const c10::OperatorHandle gradients;
 
-  times_gradients(torch::autograd::edge_list edges, const tensors& computed, std::vector<bool> pairs)
-      : Node(std::move(edges)), in_pairs(std::move(pairs)) {
-    for (const Tensor& g : computed) gradients.emplace_back(g, false);
-  }
-  tensors apply(tensors&& upstream) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    tensors results(gradients.size());
-    for (std::size_t i = 0; i < results.size(); ++i) {
-      if (!upstream[0].defined() || !task_should_compute_output(i)) continue;
-      const Tensor g = gradients[i].unpack();
-      if (!in_pairs[i])
-        results[i] = upstream[0] * g;
-      else
-        results[i] = upstream[0].abs() * at::where(upstream[0] < 0, g.select(0, 1), g.select(0, 0));
-    }
-    return results;
-  }
-  void release_variables() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (torch::autograd::SavedVariable& g : gradients) g.reset_data();
-  }
-};
-
-/// craft::L, from the values and gradients of craft::L_gradients; of several values, the first is differentiable.
-struct loss_with_gradients : differentiable {
-  c10::OperatorHandle gradients;
-
-  explicit loss_with_gradients(const signature& of) : differentiable(of), gradients(operator_named(of.name + "_gradients")) {
-    for (const std::size_t f : of.wanted) to.push_back(of.slots[f].tensor);
+  explicit derivable_loss(const signature& of) : derivable(of), gradients(operator_named(of.with_gradients())) {
+    to.clear();
+    for (const std::size_t f : s.wanted) to.push_back(s.tensor[f]);
   }
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    if (!asked(op, stack, true)) return call_below(op, stack);
     const arguments given = torch::jit::last(*stack, s.count);
-    const std::size_t count = to.size();
-    tensors inputs(count), tangents(count), computed(count);
-    std::vector<bool> in_pairs(count);
+    tensors tangents, of = inputs(given, &tangents), computed;
+    if (of.empty()) return call_below(op, stack);
+    std::vector<bool> pairs;
     c10::List<bool> wanted;
-    bool backward = false;
-    for (std::size_t g = 0; g < count; ++g) {
-      const Tensor* t = tensor_in(given[to[g]]);
-      if (wants_gradient(t)) inputs[g] = *t, backward = true;
-      if (has_tangent(t)) tangents[g] = t->_fw_grad(0);
-      in_pairs[g] = t;  // to be compared below
-      wanted.push_back(inputs[g].defined() || tangents[g].defined());
+    for (std::size_t g = 0; g < to.size(); ++g) {
+      pairs.push_back(s.in_pair(s.wanted[g], given));
+      wanted.push_back(of[g].defined() || tangents[g].defined());
     }
     stack->emplace_back(wanted);
     call_below(gradients, stack);
+    for (std::size_t g = 0; g < to.size(); ++g) {
+      const Tensor t = torch::jit::peek(*stack, g, to.size()).toTensor();
+      computed.push_back(!wanted.get(g) ? Tensor() : !of[g].defined() || of[g].device() == t.device() ? t : t.to(of[g].device()));
+    }
+    torch::jit::drop(*stack, to.size());
+    const Tensor value = torch::jit::peek(*stack, 0, op.schema().returns().size()).toTensor();
+    if (std::any_of(of.begin(), of.end(), [](const Tensor& t) { return t.defined(); })) {
+      set_underivable(gradients.schema().name(), of, computed);
+      const auto times = [pairs](const node& n, const Tensor& by) {
+        tensors results(pairs.size());
+        for (std::size_t g = 0; g < pairs.size(); ++g) {
+          if (!n.task_should_compute_output(g)) continue;
+          const Tensor d = n.saved[g].unpack();
+          results[g] = !pairs[g] ? by * d : by.abs() * at::where(by < 0, d.select(0, 1), d.select(0, 0));
+        }
+        return results;
+      };
+      set_history(new node(s.name, of, computed, times), {value});
+    }
+    Tensor tangent;
+    for (std::size_t g = 0; g < to.size(); ++g) {
+      if (!tangents[g].defined()) continue;
+      const Tensor part = ((pairs[g] ? computed[g].select(0, 0) : computed[g]) * tangents[g]).sum();
+      tangent = tangent.defined() ? tangent + part : part;
+    }
+    if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);
   }
 };
+
+/// A map, whose backward is an operator of its own.
+struct derivable_map : derivable {
+  const c10::OperatorHandle pullback;
+  std::vector<std::size_t> from;  // of each argument of the pullback that of the map; none: what comes from above
+
+  derivable_map(const signature& of, const signature& p) : derivable(of), pullback(operator_named(p.name)), from(p.count, none) {
+    to.clear();
+    for (std::size_t f = 0; f < s.value.size(); ++f) {
+      const auto same = std::size_t(p.verb.field_named(s.verb.fields[f].name));
+      if (s.value[f] != none) from[p.value[same]] = s.value[f];
+      if (s.tensor[f] != none) from[p.tensor[same]] = s.tensor[f];
+    }
+    for (const std::size_t f : p.wanted) to.push_back(from[p.tensor[f]]);
+  }
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+    Stack given = torch::jit::last(*stack, s.count).vec();
+    const tensors of = inputs(given);
+    call_below(op, stack);
+    if (of.empty()) return;
+    tensors kept(given.size());
+    for (std::size_t i = 0; i < given.size(); ++i)
+      if (given[i].isTensor()) kept[i] = std::exchange(given[i], {}).toTensor();
+    const auto pull = [this, given](const node& n, const Tensor& dout) {
+      Stack all;
+      for (const std::size_t i : from) {
+        const Tensor t = i == none ? dout : n.saved[i].unpack();
+        all.push_back(t.defined() ? c10::IValue(t) : given[i]);
+      }
+      c10::List<bool> wanted;
+      for (std::size_t g = 0; g < to.size(); ++g) wanted.push_back(n.task_should_compute_output(g));
+      all.emplace_back(wanted);
+      pullback.callBoxed(&all);
+      tensors results(to.size());
+      for (std::size_t g = 0; g < to.size(); ++g)
+        if (wanted.get(g)) results[g] = all[g].toTensor();
+      return results;
+    };
+    set_history(new node(s.name, of, kept, pull), {stack->back().toTensor()});
+  }
+};
+
+/// Autocast: matrices of samples are cast to the widest of their types.
+struct cast_to_widest : c10::OperatorKernel {
+  const signature& s;
+
+  explicit cast_to_widest(const signature& of) : s(of) {}
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+    c10::impl::ExcludeDispatchKeyGuard below(c10::autocast_dispatch_keyset);
+    at::ScalarType widest = at::ScalarType::Undefined;
+    for (const bool cast : {false, true})
+      for (std::size_t f = 0; f < s.value.size(); ++f) {
+        const Tensor* t = s.given(f, torch::jit::last(*stack, s.count));
+        if (s.verb.fields[f].kind != kind::matrix || !t || !t->is_floating_point()) continue;
+        widest = widest == at::ScalarType::Undefined ? t->scalar_type() : c10::promoteTypes(widest, t->scalar_type());
+        if (cast) torch::jit::peek(*stack, s.tensor[f], s.count) = t->to(widest);
+      }
+    op.callBoxed(stack);
+  }
+};
+
+}  // namespace craft::aten::operators
+
+TORCH_LIBRARY(craft, m) {
+  using namespace craft::aten::operators;
+  using key = c10::DispatchKey;
+  const auto define = [&](const std::string& name, key on, auto kernel) {
+    m.impl(name.c_str(), on, torch::CppFunction::makeFromBoxedFunctor(std::make_unique<decltype(kernel)>(std::move(kernel))));
+  };
+  for (const signature& s : signatures()) {
+    m.def(s.schema(true).c_str());
+    if (s.is_loss()) m.def(s.schema(false).c_str());
+  }
+  for (const signature& s : signatures()) {
+#ifdef CRAFT_TORCH_CUDA
+    for (const key device : {key::CPU, key::CUDA, key::Meta}) {
+#else
+    for (const key device : {key::CPU, key::Meta}) {
+#endif
+      define(s.with_gradients(), device, computes(s, true));
+      if (s.is_loss()) define(s.name, device, computes(s, false));
+    }
+    for (const key autocast : {key::AutocastCPU, key::Autocast})
+      if (s.verb.matrices > 1) define(s.name, autocast, cast_to_widest(s));
+    if (s.is_loss()) define(s.name, key::Autograd, derivable_loss(s));
+    const auto p = std::find_if(signatures().begin(), signatures().end(),
+                                [&](const signature& o) { return s.verb.pullback && o.name == std::string("craft::") + s.verb.pullback; });
+    if (p != signatures().end())
+      define(s.name, key::Autograd, derivable_map(s, *p));
+    else
+      define(s.with_gradients(), key::Autograd, derivable(s));
+  }
+}

@@ -99,6 +99,7 @@ class cpu_threads : public scratch {
     const auto work = [&](index_t slot) {
       for (index_t t = next++; t < tasks; t = next++) f(slot, t);
     };
+    if (ctx_.stop()) return stoppable(tasks, slots, f);
     ctx_.run_slots(slots, work);
   }
   /// f(begin, end) over pieces of [0, n), each item costing about `cost` operations, which wait for memory. Pieces do not
@@ -117,6 +118,21 @@ class cpu_threads : public scratch {
   const cpu& ctx_;
 
  private:
+  /// The same, asking the context between tasks of this thread whether to go on.
+  [[gnu::noinline]] void stoppable(index_t tasks, index_t slots, function_ref<void(index_t, index_t)> f) const {
+    std::atomic<index_t> next{0};
+    bool stopped = ctx_.stop()();
+    const auto work = [&](index_t slot) {
+      for (index_t t = next++; t < tasks; t = next++) {
+        f(slot, t);
+        if (slot != 0 || !ctx_.slot_0_is_here() || !ctx_.stop()()) continue;
+        stopped = true;
+        next = tasks;  // the others finish what they have begun
+      }
+    };
+    if (!stopped) ctx_.run_slots(slots, work);
+    if (stopped) fail<stopped_error>("stopped, as the context's function said");
+  }
   // A step over a piece: a copy of it, since what it writes is none of its numbers.
   template <class Step>
   static void run(const void* step, index_t begin, index_t end) {

@@ -17,8 +17,9 @@
 #include <vector>
 
 #include "../../catch.hpp"
-#include "craft/mmd.hpp"
 #include "../../rejects.hpp"
+#include "craft/adapters/runtime.hpp"
+#include "craft/mmd.hpp"
 
 namespace dlpack = craft::dlpack;
 using craft::index_t;
@@ -107,6 +108,12 @@ void check_matrix(const craft::runtime::matrix& m, const void* data, index_t row
   CHECK(m.where == where);
 }
 
+/// The tensor as an argument of two dimensions.
+template <class Tensor>
+craft::runtime::matrix viewed(const Tensor& t) {
+  return craft::runtime::checked(dlpack::array(t), craft::runtime::kind::matrix, "dlpack: the tensor");
+}
+
 template <class Error, class F>
 void refuses(const F& call, const std::vector<std::string>& parts) {
   craft_test::rejects<Error>(craft_test::watched(), call, parts);
@@ -115,15 +122,23 @@ void refuses(const F& call, const std::vector<std::string>& parts) {
 }  // namespace
 
 TEMPLATE_LIST_TEST_CASE("a tensor is viewed in place", "[dlpack]", tensors) {
-  made<TestType> compact({4, 3}), padded({4, 3}, {8, 1}), line({5}), strided_line({5}, {3});
-  check_matrix(dlpack::matrix(compact.t), compact.bytes.data(), 4, 3, 3);
-  check_matrix(dlpack::matrix(padded.t), padded.bytes.data(), 4, 3, 8);
-  // One dimension: n samples of one number.
-  check_matrix(dlpack::matrix(line.t), line.bytes.data(), 5, 1, 1);
-  check_matrix(dlpack::matrix(strided_line.t), strided_line.bytes.data(), 5, 1, 3);
-
+  made<TestType> compact({4, 3}), padded({4, 3}, {8, 1});
+  check_matrix(viewed(compact.t), compact.bytes.data(), 4, 3, 3);
+  check_matrix(viewed(padded.t), padded.bytes.data(), 4, 3, 8);
   padded.t.byte_offset = 40;
-  check_matrix(dlpack::matrix(padded.t), padded.bytes.data() + 40, 4, 3, 8);
+  check_matrix(viewed(padded.t), padded.bytes.data() + 40, 4, 3, 8);
+  const auto a = dlpack::array(padded.t);
+  CHECK(a.data == padded.bytes.data() + 40);
+  CHECK(a.dimensions == 2);
+  CHECK(a.sizes == padded.shape.data());
+  CHECK(a.strides == padded.strides.data());
+  CHECK(a.type == dtype::float32);
+  CHECK(a.where == memory::host);
+}
+
+TEMPLATE_LIST_TEST_CASE("a place has two, one or no dimensions", "[dlpack]", tensors) {
+  made<TestType> padded({4, 3}, {8, 1}), line({5}), number({}), cube({2, 3, 4}), broken({4, 3}, {1, 4});
+  padded.t.byte_offset = 40;
   const auto to = dlpack::place(padded.t, craft::write::accumulate);
   CHECK(to.data == padded.bytes.data() + 40);
   CHECK(to.rows == 4);
@@ -131,27 +146,40 @@ TEMPLATE_LIST_TEST_CASE("a tensor is viewed in place", "[dlpack]", tensors) {
   CHECK(to.stride == 8);
   CHECK(to.mode == craft::write::accumulate);
   CHECK(dlpack::place(padded.t).mode == craft::write::overwrite);
+  line.type(0, 64);
+  CHECK(dlpack::place(line.t).rows == 5);
+  CHECK(dlpack::place(line.t).cols == 1);
+  CHECK(dlpack::place(line.t).type == dtype::int64);
+  CHECK(dlpack::place(number.t).rows == 1);
+  CHECK(dlpack::place(number.t).cols == 1);
+  refuses<craft::shape_error>([&] { dlpack::place(cube.t); }, {"has 3 dimensions (2, 3, 4)"});
+  refuses<craft::shape_error>([&] { dlpack::place(broken.t); }, {"side by side"});
+  line.t.data = nullptr;
+  refuses<craft::shape_error>([&] { dlpack::place(line.t); }, {"null data for 5 x 1"});
 }
 
 TEMPLATE_LIST_TEST_CASE("strides of dimensions of one are not looked at", "[dlpack]", tensors) {
   made<TestType> one_row({1, 3}, {-7, 1}), one_column({4, 1}, {6, 99}), one({1, 1}, {0, 0});
-  check_matrix(dlpack::matrix(one_row.t), one_row.bytes.data(), 1, 3, 3);
-  check_matrix(dlpack::matrix(one_column.t), one_column.bytes.data(), 4, 1, 6);
-  check_matrix(dlpack::matrix(one.t), one.bytes.data(), 1, 1, 1);
+  check_matrix(viewed(one_row.t), one_row.bytes.data(), 1, 3, 3);
+  check_matrix(viewed(one_column.t), one_column.bytes.data(), 4, 1, 6);
+  check_matrix(viewed(one.t), one.bytes.data(), 1, 1, 1);
 }
 
 TEMPLATE_LIST_TEST_CASE("a tensor without elements may have no data", "[dlpack]", tensors) {
-  for (const auto& shape : {std::vector<std::int64_t>{0, 3}, {4, 0}, {0, 0}, {0}}) {
+  for (const auto& shape : {std::vector<std::int64_t>{0, 3}, {4, 0}, {0, 0}}) {
     made<TestType> empty(shape), strided(shape, std::vector<std::int64_t>(shape.size(), -1));
     empty.t.data = nullptr;
     empty.t.byte_offset = 12;
-    const auto m = dlpack::matrix(empty.t);
-    CHECK(m.empty());
+    const auto m = viewed(empty.t);
     CHECK(m.data == nullptr);
     CHECK(m.rows == shape[0]);
-    CHECK(dlpack::matrix(strided.t).empty());
+    CHECK(m.cols == shape[1]);
+    CHECK(dlpack::view<float>(strided.t).empty());
     CHECK(dlpack::view<float>(empty.t).empty());
   }
+  made<TestType> none({0});
+  none.t.data = nullptr;
+  CHECK(dlpack::numbers(none.t).empty());
 }
 
 TEMPLATE_LIST_TEST_CASE("element types and devices", "[dlpack]", tensors) {
@@ -160,14 +188,18 @@ TEMPLATE_LIST_TEST_CASE("element types and devices", "[dlpack]", tensors) {
       {2, 64, dtype::float64}, {2, 32, dtype::float32}, {2, 16, dtype::float16}, {4, 16, dtype::bfloat16}};
   for (const auto& [code, bits, type] : types) {
     x.type(code, bits);
-    CHECK(dlpack::matrix(x.t).type == type);
+    CHECK(viewed(x.t).type == type);
   }
+  x.type(0, 64);
+  CHECK(dlpack::array(x.t).type == dtype::int64);
+  x.type(0, 32);
+  CHECK(dlpack::array(x.t).type == dtype::int32);
   x.type(2, 32);
   const std::tuple<int, memory> devices[] = {
       {1, memory::host}, {3, memory::host}, {2, memory::device}, {13, memory::device}};
   for (const auto& [device, where] : devices) {
     x.device(device);
-    CHECK(dlpack::matrix(x.t).where == where);
+    CHECK(viewed(x.t).where == where);
   }
 }
 
@@ -195,9 +227,9 @@ TEMPLATE_LIST_TEST_CASE("views for the verbs themselves", "[dlpack]", tensors) {
   x.type(2, 32);
   x.device(2);
   CHECK(dlpack::view<float, memory::device>(x.t).rows() == 4);
-  refuses<craft::device_error>([&] { dlpack::view<float>(x.t); }, {"expected host memory", "device type 2"});
+  refuses<craft::device_error>([&] { dlpack::view<float>(x.t); }, {"lies in device memory, expected host memory"});
   x.device(1);
-  refuses<craft::device_error>([&] { dlpack::view<float, memory::device>(x.t); }, {"expected device memory"});
+  refuses<craft::device_error>([&] { dlpack::view<float, memory::device>(x.t); }, {"lies in host memory, expected device memory"});
 }
 
 TEMPLATE_LIST_TEST_CASE("labels, weights and single numbers", "[dlpack]", tensors) {
@@ -228,7 +260,7 @@ TEMPLATE_LIST_TEST_CASE("labels, weights and single numbers", "[dlpack]", tensor
   CHECK(dlpack::numbers(y.t).where() == memory::device);
   CHECK(dlpack::labels((y.type(0, 32), y.t)).where() == memory::device);
 
-  for (const auto& shape : {std::vector<std::int64_t>{}, {1}, {1, 1}}) {
+  for (const auto& shape : {std::vector<std::int64_t>{}, {1}, {1, 1}, {1, 1, 1}}) {
     made<TestType> s(shape);
     const float number = 2.5f;
     std::memcpy(s.bytes.data(), &number, sizeof number);
@@ -264,22 +296,32 @@ TEMPLATE_LIST_TEST_CASE("labels, weights and single numbers", "[dlpack]", tensor
   refuses<craft::shape_error>([&] { dlpack::numbers(square.t); }, {"dlpack: the tensor has 2 dimensions (3, 3)"});
   behind.type(0, 64);
   behind.t.data = reinterpret_cast<void*>(std::uintptr_t(64));  // the last one would lie before address 0
-  refuses<craft::shape_error>([&] { dlpack::labels(behind.t); }, {"leaves the address space"});
-  refuses<craft::shape_error>([&] { dlpack::scalar(pair.t); }, {"expected one number", "2 x 1"});
-  refuses<craft::shape_error>([&] { dlpack::scalar(none.t); }, {"expected one number"});
-  refuses<craft::type_error>([&] { dlpack::labels(pair.t); }, {"labels of int32 or int64"});
+  refuses<craft::shape_error>([&] { dlpack::labels(behind.t); }, {"3 rows at a stride of -5 leave the address space"});
+  refuses<craft::shape_error>([&] { dlpack::scalar(pair.t, "log_scale"); }, {"log_scale must be one number, got (2,)"});
+  refuses<craft::shape_error>([&] { dlpack::scalar(none.t); }, {"must be one number, got (0,)"});
+  refuses<craft::type_error>([&] { dlpack::labels(pair.t); }, {"holds float32, expected labels of int64 or int32: convert"});
   pair.type(1, 64);  // unsigned
-  refuses<craft::type_error>([&] { dlpack::labels(pair.t, "y"); }, {"y holds uint64, expected labels of int32 or int64: convert"});
-  refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"float64 or float32"});
+  refuses<craft::type_error>([&] { dlpack::labels(pair.t, "y"); }, {"y holds uint64, expected labels of int64 or int32: convert"});
+  refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"holds uint64, expected float64 or float32"});
   pair.type(2, 16);
-  refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"float64 or float32"});
-  refuses<craft::type_error>([&] { dlpack::scalar(pair.t); }, {"float64 or float32"});
+  refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"holds float16, expected float64 or float32"});
+  made<TestType> one({1});
+  one.type(2, 16);
+  refuses<craft::type_error>([&] { dlpack::scalar(one.t); }, {"float64 or float32"});
+  one.type(2, 64);
+  one.t.byte_offset = 4;
+  refuses<craft::shape_error>([&] { dlpack::scalar(one.t); }, {"misaligned", "4 past"});
+  for (auto* t : {&one.t, &pair.t}) t->data = nullptr, t->byte_offset = 0;
+  refuses<craft::shape_error>([&] { dlpack::scalar(one.t, "bias"); }, {"bias has null data"});
+  pair.type(2, 32);
+  refuses<craft::shape_error>([&] { dlpack::numbers(pair.t, "weights"); }, {"weights has null data for 2 x 1"});
+  pair.type(0, 32);
+  refuses<craft::shape_error>([&] { dlpack::labels(pair.t, "y"); }, {"y has null data for 2 x 1"});
 }
 
 TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors) {
   const auto shape_refused = [](made<TestType>&& x, const std::vector<std::string>& parts) {
-    refuses<craft::shape_error>([&] { dlpack::matrix(x.t); }, parts);
-    refuses<craft::shape_error>([&] { dlpack::place(x.t); }, parts);
+    refuses<craft::shape_error>([&] { viewed(x.t); }, parts);
     refuses<craft::shape_error>([&] { dlpack::view<float>(x.t); }, parts);
   };
   shape_refused(made<TestType>({}), {"has 0 dimensions (), expected a matrix with one sample per row"});
@@ -292,8 +334,7 @@ TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors)
   shape_refused(made<TestType>({4, 3}, {-3, 1}), {"backwards", "stride of -3", "numpy.ascontiguousarray"});
   shape_refused(made<TestType>({4, 3}, {2, 1}), {"rows of 3", "stride of 2"});
   shape_refused(made<TestType>({4, 3}, {0, 1}), {"stride of 0 (all rows are one, as broadcasting makes): copy it"});
-  shape_refused(made<TestType>({5}, {-1}), {"backwards"});
-  shape_refused(made<TestType>({5}, {0}), {"stride of 0"});
+  shape_refused(made<TestType>({5}), {"has 1 dimension (5,)", "reshape it to (-1, 1), or to (1, -1) if it is one sample"});
   const std::int64_t huge = std::int64_t(1) << 62, most = std::numeric_limits<std::int64_t>::max();
   shape_refused(made<TestType>({huge, 3}), {"do not fit in memory"});
   shape_refused(made<TestType>({3, huge}), {"do not fit in memory"});
@@ -303,28 +344,31 @@ TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors)
   const auto changed = [&](const auto& change, const std::vector<std::string>& parts) {
     made<TestType> x({4, 3});
     change(x);
-    refuses<craft::shape_error>([&] { dlpack::matrix(x.t); }, parts);
+    refuses<craft::shape_error>([&] { dlpack::view<float>(x.t); }, parts);
   };
-  changed([](auto& x) { x.t.data = nullptr; }, {"null data"});
-  changed([](auto& x) { x.t.shape = nullptr; }, {"shape is null"});
+  changed([](auto& x) { x.t.data = nullptr; }, {"null data for 4 x 3"});
+  changed([](auto& x) { x.t.shape = nullptr; }, {"has 2 dimensions, but no sizes"});
+  changed([](auto& x) { x.t.ndim = -1; }, {"has -1 dimensions"});
   changed([](auto& x) { x.t.byte_offset = 2; }, {"misaligned", "2 past"});
   changed([](auto& x) { x.t.data = x.bytes.data() + 1; }, {"misaligned", "numbers of 4 bytes"});
   changed([](auto& x) { x.t.byte_offset = ~std::uint64_t(0); }, {"leaves the address space"});
   changed([](auto& x) { x.t.byte_offset = ~std::uint64_t(0) - 4000; }, {"leaves the address space"});
+  changed([](auto& x) { x.t.data = reinterpret_cast<void*>(~std::uintptr_t(0) - 15); }, {"leave the address space"});
 
   made<TestType> x({4, 3});
   for (const auto& [code, bits, lanes, named] :
-       {std::tuple(2, 32, 2, "type code 2 of 32 bits in 2 lanes"), {2, 32, 0, "type code 2 of 32 bits in 0 lanes"},
-        {2, 8, 1, "float8"}, {2, 128, 1, "float128"}, {0, 32, 1, "int32"}, {1, 32, 1, "uint32"}, {4, 32, 1, "bfloat32"},
-        {5, 64, 1, "complex64"}, {6, 8, 1, "bool"}, {3, 64, 1, "type code 3 of 64 bits"}, {10, 8, 1, "type code 10 of 8 bits"}}) {
+       {std::tuple(2, 32, 2, "another type"), {2, 32, 0, "another type"}, {2, 8, 1, "another type"}, {0, 32, 1, "int32"},
+        {0, 8, 1, "int8"}, {1, 64, 1, "uint64"}, {4, 32, 1, "another type"}, {5, 64, 1, "complex64"}, {6, 8, 1, "bool"},
+        {3, 64, 1, "another type"}, {10, 8, 1, "another type"}}) {
     x.type(code, bits, lanes);
-    refuses<craft::type_error>([&] { dlpack::matrix(x.t); },
-                               {"dlpack: the tensor holds ", named, ", expected float64, float32, float16 or bfloat16"});
+    refuses<craft::type_error>([&] { dlpack::view<float>(x.t, "y"); },
+                               {"y holds ", named, ", expected float64, float32, float16 or bfloat16"});
   }
   x.type(2, 32);
   for (const int device : {0, 4, 7, 8, 10, 11, 12, 14, -1}) {
     x.device(device);
-    refuses<craft::device_error>([&] { dlpack::matrix(x.t); }, {"got device type " + std::to_string(device)});
+    refuses<craft::device_error>([&] { dlpack::array(x.t); }, {"dlpack: the tensor lies in memory of device type " + std::to_string(device)});
+    refuses<craft::device_error>([&] { dlpack::view<float>(x.t, "y"); }, {"y lies in", "expected a CPU (1), CUDA (2)"});
   }
 }
 
@@ -351,17 +395,17 @@ TEST_CASE("random fields are refused or describe memory that is there", "[dlpack
     x.t.byte_offset = std::uint64_t(one_of(0, 0, 0, 0, 2, 4, 8, 24, 1, -8, most));
     craft::runtime::matrix m;
     try {
-      m = dlpack::matrix(x.t);
+      m = viewed(x.t);
       ++accepted;
     } catch (const craft::error&) {
       ++refused;
       continue;
     }
     const index_t bytes = x.t.dtype.bits / 8;
-    bool right = x.t.dtype.lanes == 1 && m.rows == x.shape[0] && m.cols == (x.t.ndim == 2 ? x.shape[1] : 1);
+    bool right = x.t.dtype.lanes == 1 && x.t.ndim == 2 && m.rows == x.shape[0] && m.cols == x.shape[1];
     for (index_t i = 0; right && i < m.rows && m.cols > 0; ++i)
       for (index_t j = 0; right && j < m.cols; ++j) {
-        const index_t by_row = x.t.strides ? x.strides[0] : m.cols, by_column = x.t.strides && x.t.ndim == 2 ? x.strides[1] : 1;
+        const index_t by_row = x.t.strides ? x.strides[0] : m.cols, by_column = x.t.strides ? x.strides[1] : 1;
         const auto* described = static_cast<const unsigned char*>(x.t.data) + x.t.byte_offset + (i * by_row + j * by_column) * bytes;
         const auto* viewed = static_cast<const unsigned char*>(m.data) + (i * m.stride + j) * bytes;
         right = viewed == described && viewed >= begin && viewed + bytes <= begin + x.bytes.size() &&
@@ -400,16 +444,15 @@ TEMPLATE_LIST_TEST_CASE("a managed tensor is deleted once", "[dlpack]", managed_
   counted<TestType> one, other;
   {
     owned x(&one.managed);
-    CHECK(dlpack::matrix(*x).data == one.x.bytes.data());
+    CHECK(dlpack::array(*x).data == one.x.bytes.data());
     CHECK(x->ndim == 2);
     CHECK_FALSE(x.read_only());
     CHECK(dlpack::place(x).data == one.x.bytes.data());
     CHECK(one.deleted == 0);
-    owned moved(std::move(x));
+    const owned moved(std::move(x));
     CHECK(moved->ndim == 2);
-    owned second(&other.managed);
-    second = std::move(moved);
-    CHECK(dlpack::matrix(*second).data == one.x.bytes.data());
+    const owned second(&other.managed);
+    CHECK(dlpack::array(*second).data == other.x.bytes.data());
   }
   CHECK(one.deleted == 1);
   CHECK(other.deleted == 1);
@@ -429,7 +472,7 @@ TEMPLATE_LIST_TEST_CASE("versioned tensors say their version and whether they ma
   {
     const owned read(&x.managed);
     CHECK(read.read_only());
-    CHECK(dlpack::matrix(*read).rows == 4);
+    CHECK(dlpack::view<const float>(*read).rows() == 4);
     refuses<craft::option_error>([&] { dlpack::place(read); }, {"read-only"});
   }
   CHECK(x.deleted == 1);
@@ -449,7 +492,7 @@ TEMPLATE_LIST_TEST_CASE("views as tensors", "[dlpack]", tensors) {
   const craft::matrix_view<double> v(x.data() + 2, 4, 3, 6);
   dlpack::extents sizes;
   TestType t;
-  dlpack::describe(v, sizes, t);
+  dlpack::describe(dlpack::matrix(v), sizes, t);
   CHECK(t.data == x.data() + 2);
   CHECK(int(t.device.device_type) == 1);
   CHECK(t.ndim == 2);
@@ -461,23 +504,34 @@ TEMPLATE_LIST_TEST_CASE("views as tensors", "[dlpack]", tensors) {
   CHECK(t.strides[0] == 6);
   CHECK(t.strides[1] == 1);
   CHECK(t.byte_offset == 0);
-  check_matrix(dlpack::matrix(t), x.data() + 2, 4, 3, 6, dtype::float64);
+  check_matrix(viewed(t), x.data() + 2, 4, 3, 6, dtype::float64);
 
   float number = 0;
-  dlpack::describe(craft::matrix_view<const float, memory::device>(&number, 1, 1), sizes, t, 3);
+  dlpack::describe(dlpack::matrix(craft::matrix_view<const float, memory::device>(&number, 1, 1)), sizes, t, 3);
   CHECK(int(t.device.device_type) == 2);
   CHECK(t.device.device_id == 3);
   for (const auto type : {dtype::float64, dtype::float32, dtype::float16, dtype::bfloat16}) {
     const craft::runtime::matrix m{x.data(), 4, 3, 6, type, memory::host};
     dlpack::describe(m, sizes, t);
-    check_matrix(dlpack::matrix(t), m.data, 4, 3, 6, type);
+    check_matrix(viewed(t), m.data, 4, 3, 6, type);
   }
+  // A list and a number; without a stride numbers lie side by side.
+  dlpack::describe({x.data(), 5, 1, 2, dtype::int64, memory::host, 1}, sizes, t);
+  CHECK((t.ndim == 1 && t.shape[0] == 5 && t.strides[0] == 2));
+  CHECK(dlpack::labels(t).stride() == 2);
+  dlpack::describe({x.data(), 5, 0, 0, dtype::int32, memory::host, 1}, sizes, t);
+  CHECK(dlpack::labels(t).stride() == 1);
+  CHECK_FALSE(dlpack::labels(t).wide());
+  dlpack::describe({x.data(), 4, 3}, sizes, t);
+  CHECK(dlpack::view<float>(t).stride() == 3);
+  dlpack::describe({x.data(), 1, 1, 1, dtype::float64, memory::host, 0}, sizes, t);
+  CHECK(t.ndim == 0);
+  CHECK(dlpack::scalar(t).pointer() == x.data());
+  refuses<craft::type_error>([&] { dlpack::describe({x.data(), 1, 1, 1, dtype::other}, sizes, t); }, {"another type"});
   Eigen::Matrix<Eigen::half, 1, 2> half;
-  dlpack::describe(craft::view(half.data(), 1, 2), sizes, t);
-  CHECK(dlpack::matrix(t).type == dtype::float16);
+  CHECK(dlpack::matrix(craft::view(half.data(), 1, 2)).type == dtype::float16);
   Eigen::Matrix<Eigen::bfloat16, 1, 2> brain;
-  dlpack::describe(craft::view(brain.data(), 1, 2), sizes, t);
-  CHECK(dlpack::matrix(t).type == dtype::bfloat16);
+  CHECK(dlpack::matrix(craft::view(brain.data(), 1, 2)).type == dtype::bfloat16);
 }
 
 TEMPLATE_LIST_TEST_CASE("memory that is handed over is kept until the deleter is called", "[dlpack]", managed_tensors) {
@@ -485,46 +539,43 @@ TEMPLATE_LIST_TEST_CASE("memory that is handed over is kept until the deleter is
   const auto numbers = std::make_shared<std::vector<float>>(24, 1.5f);
   const std::weak_ptr<void> alive = numbers;
   TestType* handed = nullptr;
-  {
-    made<DLTensor> x({2, 3, 4});
-    x.t.data = numbers->data();
-    handed = dlpack::share<TestType>(x.t, numbers, true);
-  }
+  const craft::runtime::matrix padded{numbers->data(), 4, 5, 6};
+  handed = dlpack::share<TestType>(padded, numbers, true);
   CHECK(alive.use_count() == 2);
   const auto& t = handed->dl_tensor;
   CHECK(t.data == numbers->data());
-  REQUIRE(t.ndim == 3);
-  CHECK((t.shape[0] == 2 && t.shape[1] == 3 && t.shape[2] == 4));
+  REQUIRE(t.ndim == 2);
+  CHECK((t.shape[0] == 4 && t.shape[1] == 5));
   REQUIRE(t.strides != nullptr);
-  CHECK((t.strides[0] == 12 && t.strides[1] == 4 && t.strides[2] == 1));
+  CHECK((t.strides[0] == 6 && t.strides[1] == 1));
   if constexpr (has_version) {
     CHECK(handed->version.major == 1);
+    CHECK(handed->version.minor == 0);
     CHECK(handed->flags == 0);
   }
   handed->deleter(handed);
   CHECK(alive.use_count() == 1);
 
-  made<DLTensor> single({}), padded({2, 3}, {5, 1});
   {
-    const dlpack::owned<TestType> a(dlpack::share<TestType>(single.t, nullptr, true));
+    const craft::runtime::matrix single{numbers->data(), 1, 1, 1, dtype::float32, memory::device, 0};
+    const dlpack::owned<TestType> a(dlpack::share<TestType>(single, nullptr, true, 7));
     CHECK(a->ndim == 0);
-    const dlpack::owned<TestType> b(dlpack::share<TestType>(padded.t, numbers, true));
-    CHECK(dlpack::matrix(*b).stride == 5);
+    CHECK(a->device.device_id == 7);
+    const dlpack::owned<TestType> b(dlpack::share<TestType>(padded, numbers, true));
+    CHECK(dlpack::view<float>(*b).stride() == 6);
     CHECK(alive.use_count() == 2);
   }
   CHECK(alive.use_count() == 1);
   if constexpr (has_version) {
-    const dlpack::owned<TestType> kept(dlpack::share<TestType>(padded.t, numbers, false));
+    const dlpack::owned<TestType> kept(dlpack::share<TestType>(padded, numbers, false));
     CHECK(kept.read_only());
   } else {
-    refuses<craft::option_error>([&] { dlpack::share<TestType>(padded.t, numbers, false); }, {"read-only"});
+    refuses<craft::option_error>([&] { dlpack::share<TestType>(padded, numbers, false); }, {"read-only"});
   }
-  made<DLTensor> wrong({2, 3});
-  wrong.t.ndim = -1;
-  refuses<craft::shape_error>([&] { dlpack::share<TestType>(wrong.t, numbers, true); }, {"-1 dimensions"});
-  wrong.t.ndim = 2;
-  wrong.t.shape = nullptr;
-  refuses<craft::shape_error>([&] { dlpack::share<TestType>(wrong.t, numbers, true); }, {"null"});
+  craft::runtime::matrix wrong = padded;
+  wrong.type = dtype::other;
+  refuses<craft::type_error>([&] { dlpack::share<TestType>(wrong, numbers, true); }, {"another type"});
+  CHECK(alive.use_count() == 1);
 }
 
 TEST_CASE("a verb through tensors is the verb itself", "[dlpack]") {
@@ -558,5 +609,25 @@ TEST_CASE("a verb through tensors is the verb itself", "[dlpack]") {
     for (index_t k = 0; k < 5; ++k) same = same && *number(dx, i, k) == expected(i, k);
   CHECK(same);
   CHECK(*(number(dx, 0, 0) - 1) == 0);  // in front of the offset
+
+  // And by its name.
+  dx.bytes.fill(0);
+  made<DLTensor> sigma({1}), result({});
+  sigma.type(2, 64);
+  const double one = 1;
+  std::memcpy(sigma.bytes.data(), &one, sizeof one);
+  craft::runtime::call call("mmd");
+  call.give("x", dlpack::array(xs.t));
+  call.give("y", dlpack::array(ys.t));
+  call.give("bandwidths", dlpack::array(sigma.t));
+  call.check();
+  call.result("value", dlpack::place(result.t));
+  call.gradient("x", dlpack::place(dx.t));
+  call.run(craft::any_device(craft::cpu(1)));
+  std::memcpy(&value, result.bytes.data(), sizeof value);
+  CHECK(value == expected_value);
+  for (index_t i = 0; i < 7; ++i)
+    for (index_t k = 0; k < 5; ++k) same = same && *number(dx, i, k) == expected(i, k);
+  CHECK(same);
   CHECK(*(number(dx, 0, 4) + 1) == 0);  // between the rows
 }
