@@ -154,18 +154,17 @@ int main(int argc, char** argv) {
     at::set_num_threads(1);
     const at::Tensor x = at::from_blob(p.x.data(), {n, d}, at::kDouble), y = at::from_blob(p.y.data(), {n, d}, at::kDouble);
     const at::Tensor learnt = x.clone().set_requires_grad(true);
-    craft::aten::mmd_options o;
-    o.bandwidths = std::vector<double>{4};
+    const craft::aten::named_arguments options = {{"bandwidths", std::vector<double>{4}}};
     const auto bare_value = [&] {
       double value;
       craft::mmd(p.ctx, p.x, p.y, craft::gaussian<>(4), {}, value);
       sink = value;
     };
     const auto read = [&](const at::Tensor& loss) { sink = *static_cast<const double*>(loss.data_ptr()); };
-    compare("torch: value", t, bare_value, [&] { read(craft::aten::mmd(x, y, o)); });
-    compare("torch: forward", t, bare, [&] { read(craft::aten::mmd(learnt, y, o)); });
+    compare("torch: value", t, bare_value, [&] { read(craft::aten::loss("mmd", {x, y}, options)); });
+    compare("torch: forward", t, bare, [&] { read(craft::aten::loss("mmd", {learnt, y}, options)); });
     const auto step = [&](const at::Tensor& loss) { torch::autograd::grad({loss}, {learnt}); };
-    compare("torch: forward and backward", t, bare, [&] { step(craft::aten::mmd(learnt, y, o)); });
+    compare("torch: forward and backward", t, bare, [&] { step(craft::aten::loss("mmd", {learnt, y}, options)); });
     // Of that, what torch itself adds to a loss of its own.
     compare("mse_loss: value, then both", t, [&] { read(at::mse_loss(x, y)); }, [&] { step(at::mse_loss(learnt, y)); });
   }

@@ -109,7 +109,7 @@ def result_texts(v):
 def returned(v, verbs, array="A"):
     if result_class(v, verbs):
         return result_class(v, verbs)
-    return array if any(f["kind"] in ARRAYS[:4] for f in v["fields"]) and v["results"] and not found_number(v) else "Any"
+    return array if any(f["kind"] in ("matrix", "computed") for f in v["fields"]) and not found_number(v) else "Any"
 
 
 def found_number(v):
@@ -199,7 +199,9 @@ def function(index, v, verbs, names):
     if wants and v["results"]:
         more = ["upstream: Number = ..."]
         yield "@overload"
-        yield f"def {name}({', '.join([*plain, *more, 'gradients: Tuple[()] = ...'])}) -> {out}: ..."
+        yield f"def {name}(" + ("  # type: ignore[overload-overlap]" if v["results"][0]["names"] == [] else "")
+        yield f"    {', '.join([*plain, *more, 'gradients: Tuple[()] = ...'])}"
+        yield f") -> {out}: ..."
         yield "@overload"
         yield f"def {name}({', '.join([*plain, *more, 'gradients: Union[str, Sequence[str]]'])}) -> Tuple[{out}, dict[str, A]]: ..."
     signature = parameters(v, names, array="Any" if wants and v["results"] else "A")
@@ -220,10 +222,11 @@ def function(index, v, verbs, names):
     first = v["fields"][0]["name"]
     gradients = "gradients" if wants else "()"
     upstream = "upstream" if wants and v["results"] else "1.0"
+    ignored = "" if out == "Any" else "  # type: ignore[no-any-return]"
     if any(f["kind"] in ARRAYS for f in v["fields"]):
         yield f"    if _dispatch.is_torch({first}):"
-        yield f"        return _dispatch.torch.{name}({given}, {upstream}, {gradients})  # type: ignore[no-any-return]"
-    yield f"    return _dispatch.call({index}, ({given},), {upstream}, {gradients})  # type: ignore[no-any-return]"
+        yield f"        return _dispatch.torch.{name}({given}, {upstream}, {gradients}){ignored}"
+    yield f"    return _dispatch.call({index}, ({given},), {upstream}, {gradients}){ignored}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -242,7 +245,7 @@ def modules(verbs, names):
     public = [v["module"] for v in verbs if v["module"]]
     yield '"""The verbs on tensors of PyTorch, and modules of them. Made by generate.py from their descriptions."""'
     yield ""
-    yield "from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union"
+    yield "from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Sequence, Union"
     yield ""
     yield "import torch"
     yield "from torch import Tensor, nn"
@@ -278,9 +281,13 @@ def modules(verbs, names):
             yield from module(index, v, verbs, names)
 
 
+def as_given(f):
+    name = f["name"]
+    return f"{name} if learnable_{name} is None else learnable_{name}" if f["kind"] in ("scalar", "list") else name
+
+
 def tensor_function(index, v, verbs):
     name, given = v["name"], ", ".join(f["name"] for f in v["fields"])
-    arrays = ", ".join(f["name"] for f in v["fields"] if f["kind"] in ARRAYS)
     yield f"def {name}({', '.join(f['name'] + ': Any' for f in v['fields'])}, upstream: Any, gradients: Any) -> Any:"
     if not v["results"]:
         yield f"    return _torch.with_gradients({index}, ({given},), upstream, gradients)"
@@ -303,13 +310,13 @@ def tensor_function(index, v, verbs):
     values = f"_ops.{name}({', '.join(flat)})"
     if v["results"][0]["names"]:
         yield f"        total, terms = {values}"
-        yield f"        return {result_class(v, verbs)}(*terms.unbind(), total)"
+        yield f"        return {result_class(v, verbs)}(*terms.unbind(), total)  # type: ignore[call-arg]"
     elif len(v["results"]) > 1:
         yield f"        return {result_class(v, verbs)}(*{values})"
     else:
         yield f"        return {values}"
     yield "    except RuntimeError:"
-    yield f"        _torch.explain({index}, ({arrays},))"
+    yield f"        _torch.explain({index}, ({', '.join(map(as_given, v['fields']))},))"
     yield "        raise"
 
 
@@ -368,6 +375,7 @@ def module(index, v, verbs, names):
     for f in inputs:
         yield f"        {f['name']}: {'Tensor' if f['required'] else 'Optional[Tensor] = None'},"
     yield f"    ) -> {result or 'Tensor'}:"
+    yield '        """See the class."""'
     given = []
     for f in v["fields"]:
         given.append(f["name"] if f["kind"] in ARRAYS else f"self._{f['name']}")
@@ -379,7 +387,13 @@ def module(index, v, verbs, names):
         each = ", ".join(f"terms[{k}]" for k in range(len(result_names(v)) - 1))
         yield f"        return {result}({each}, total)"
     else:
-        yield f"        return {call}"
+        yield f"        out: Tensor = {call}"
+        yield "        return out"
+    yield ""
+    yield "    if TYPE_CHECKING:"
+    yield ""
+    inside = ", ".join(f"{f['name']}: {'Tensor' if f['required'] else 'Optional[Tensor] = None'}" for f in inputs)
+    yield f"        def __call__(self, {inside}) -> {result or 'Tensor'}: ..."
 
 
 def script_type(f):

@@ -234,7 +234,8 @@ class arguments {
   bool sizes_only(int field, nb::handle value) {
     if (!nb::hasattr(value, "shape") || !nb::hasattr(value, "dtype")) return false;
     const auto sizes = nb::cast<std::vector<std::int64_t>>(value.attr("shape"));
-    const std::string name = nb::cast<std::string>(value.attr("dtype").attr("name"));
+    std::string name = nb::cast<std::string>(nb::str(value.attr("dtype")));
+    name.erase(0, name.find('.') + 1);  // torch.float32
     call_.give(field, runtime::array{nullptr, type_named(name), memory::host, int(sizes.size()), sizes.data(), nullptr, name.c_str()});
     return true;
   }
@@ -446,7 +447,7 @@ nb::tuple check(int verb, const nb::tuple& given, bool options_only) {
       all.give(int(i), given[i]);
     }
   }
-  c.check();
+  c.rehearse();
   nb::list results;
   for (int r = 0; r < int(c.verb().results.size()); ++r)
     results.append(nb::make_tuple(sizes_of(c.result_sizes(r)), runtime::name(c.result_type(r))));

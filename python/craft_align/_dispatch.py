@@ -29,6 +29,12 @@ def _library(kind: type) -> str:
     return found
 
 
+def class_of(x: Any) -> str:
+    """What messages call it: "list", "numpy.ndarray"."""
+    module = type(x).__module__.partition(".")[0]
+    return type(x).__name__ if module == "builtins" else f"{module}.{type(x).__name__}"
+
+
 def is_torch(x: Any) -> bool:
     """Whether it is a tensor of PyTorch, and the package was built for that."""
     kind = type(x)
@@ -48,8 +54,11 @@ def by_core(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Un
     try:
         values, found = core.call(index, arguments, upstream, gradients)
     except TypeError:
+        libraries = [_libraries.get(type(a)) or _library(type(a)) for a in arguments]
+        if "jax" in libraries:  # for which arrays of NumPy are constants
+            return jax.call(index, arguments, upstream, gradients)
         for library, error in _not_built.items():  # what its library differentiates or traces it does not export
-            if any(library in type(a).__module__.split(".")[0] for a in arguments):
+            if any(library in class_of(a) for a in arguments):
                 raise error from None
         raise
     return finished(index, values, found if gradients else None)

@@ -20,7 +20,7 @@ def _load_operators() -> None:
             "craft_align was built without PyTorch; install it with `pip install --no-build-isolation` where torch is installed"
         )
     try:
-        torch.ops.load_library(library)
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         ctypes.CDLL(library).craft_stop_with(ctypes.c_void_p(_load.core.stop))  # Ctrl-C ends long calls
     except OSError as error:
         raise ImportError(
@@ -44,16 +44,19 @@ def listed(given: Any) -> Any:
     return torch.as_tensor(given) if isinstance(given, (list, tuple)) else given
 
 
-def explain(index: int, arrays: Tuple[Any, ...]) -> None:
-    """Raises TypeError, if what torch says of an operator's arguments is that one is no tensor."""
-    name, fields = verbs[index]["name"], [f for f in verbs[index]["fields"] if f["kind"] in ("matrix", "computed", "labels", "targets", "numbers")]
+def explain(index: int, arguments: Tuple[Any, ...]) -> None:
+    """Raises what the other libraries' functions say of wrong arguments, where torch speaks of its schema. Returns if it is nothing."""
+    name, fields = verbs[index]["name"], verbs[index]["fields"]
     faults = [
-        f"{f['name']} is a {type(a).__module__.partition('.')[0]}.{type(a).__name__}"
-        for f, a in zip(fields, arrays)
-        if not isinstance(a, Tensor) and (a is not None or f["required"])
+        f"{f['name']} is a {_dispatch.class_of(a)}"
+        for f, a in zip(fields, arguments)
+        if f["kind"] in ("matrix", "computed", "labels", "targets", "numbers")
+        and not isinstance(a, Tensor)
+        and (a is not None or f["required"])
     ]
     if faults:
         raise TypeError(f"{name}: {'; '.join(faults)}: expected a torch.Tensor, as {fields[0]['name']} is")
+    _load.core.check(index, arguments, False)
 
 
 def with_gradients(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Union[str, Sequence[str]]) -> Any:

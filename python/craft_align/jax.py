@@ -29,13 +29,14 @@ import ctypes
 import functools
 from typing import Any, Dict, NamedTuple, Sequence, Tuple, Union
 
-import jax
+import jax as _jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import _dispatch, _load
 from ._verbs import *  # noqa: F403
 
+jax: Any = _jax  # whose types leave out what is used here
 verbs = _dispatch.descriptions
 by_name = {v["name"]: index for index, v in enumerate(verbs)}
 
@@ -58,7 +59,7 @@ _register()
 class _Call(NamedTuple):
     """What is static about a call: hashable."""
 
-    index: int
+    verb: int  # its number
     options: Tuple[Tuple[str, Any], ...]  # names and values
     results: Tuple[Tuple[str, Tuple[int, ...], str], ...]  # names, shapes and types
     dtype: str  # that values are computed in
@@ -66,7 +67,7 @@ class _Call(NamedTuple):
     def run(self, inputs: Dict[str, Any], outputs: Dict[str, Any]) -> Any:
         attributes = {name: np.array(value) if type(value) is tuple else value for name, value in self.options}
         call = jax.ffi.ffi_call("craft_align", list(outputs.values()), vmap_method="sequential")
-        named = {"verb": verbs[self.index]["name"], "inputs": ",".join(inputs), "outputs": ",".join(outputs)}
+        named = {"verb": verbs[self.verb]["name"], "inputs": ",".join(inputs), "outputs": ",".join(outputs)}
         return call(*inputs.values(), **named, **attributes)
 
     def values(self) -> Dict[str, Any]:
@@ -97,7 +98,7 @@ def _two_sided(index: int) -> Sequence[str]:
 
 def _value_and_gradients(call: _Call, inputs: Dict[str, Any], wanted: Sequence[str]) -> Tuple[Any, Dict[str, Any]]:
     outputs = call.values() | call.gradients({name: inputs[name] for name in wanted})
-    for name in _two_sided(call.index):
+    for name in _two_sided(call.verb):
         if name in outputs:
             outputs[name] = jax.ShapeDtypeStruct((2,), call.dtype)
     value, *gradients = call.run(inputs, outputs)
@@ -132,7 +133,7 @@ def _loss_backward(call: _Call, residuals: Any, cotangent: Any) -> Any:
         return None, None
     if cotangent.ndim:  # of several values the last one has gradients
         cotangent = cotangent[-1]
-    return _cotangents(_times(call.index, gradients, cotangent), types), None
+    return _cotangents(_times(call.verb, gradients, cotangent), types), None
 
 
 _loss.defvjp(_loss_forward, _loss_backward, symbolic_zeros=True)
@@ -153,8 +154,8 @@ def _map_backward(call: _Call, residuals: Any, cotangent: Any) -> Any:
     values, wanted = residuals
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return (None,)
-    pullback = call._replace(index=by_name[verbs[call.index]["pullback"]])
-    given = next(f["name"] for f in verbs[pullback.index]["fields"] if f["kind"] == "computed")
+    pullback = call._replace(verb=by_name[verbs[call.verb]["pullback"]])
+    given = next(f["name"] for f in verbs[pullback.verb]["fields"] if f["kind"] == "computed")
     outputs = call.gradients({name: values[name] for name in wanted})
     gradients = pullback.run(values | {given: cotangent}, outputs)
     return (_cotangents(dict(zip(outputs, gradients)), values),)
@@ -178,17 +179,17 @@ def _labels(verb: str, name: str, given: Any) -> Any:
 def _array(verb: str, field: Dict[str, Any], given: Any) -> Any:
     """An argument as an array of JAX, or None if it is a number or a name."""
     name, kind = field["name"], field["kind"]
-    if kind in ("labels", "targets"):
+    if kind == "labels" or (kind == "targets" and jnp.ndim(given) < 2):
         return _labels(verb, name, given)
-    if kind == "numbers":
-        return jnp.asarray(given)
+    if kind in ("numbers", "targets"):
+        return jnp.asarray(given, float if isinstance(given, (list, tuple)) else None)
     if isinstance(given, jax.Array):
         return given
     if kind not in ("matrix", "computed"):
         return None
     if isinstance(given, np.ndarray):
         return jnp.asarray(given)
-    raise TypeError(f"{verb}: {name} is a {type(given).__module__.partition('.')[0]}.{type(given).__name__}, expected an array of JAX")
+    raise TypeError(f"{verb}: {name} is a {_dispatch.class_of(given)}, expected an array of JAX")
 
 
 def _of_this_jax(dtype: str) -> str:
@@ -199,9 +200,14 @@ def _of_this_jax(dtype: str) -> str:
 def call(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Union[str, Sequence[str]]) -> Any:
     """The verb of that number (craft_align._verbs), differentiable."""
     verb, inputs, options, given = verbs[index], {}, [], []
+    computing = None
     for field, value in zip(verb["fields"], arguments):
         array = None if value is None else _array(verb["name"], field, value)
         if array is not None:
+            if computing is None:
+                computing = "float64" if array.dtype == "float64" else "float32"
+            elif field["kind"] != "matrix" and jnp.issubdtype(array.dtype, jnp.floating):
+                array = array.astype(computing)
             inputs[field["name"]] = array
         elif value is not None:
             static = value
@@ -216,10 +222,6 @@ def call(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Union
             options.append((field["name"], static))
         given.append(value if array is None else jax.ShapeDtypeStruct(array.shape, array.dtype))
     dtype, results = _load.core.check(index, tuple(given), False)
-    for field in verb["fields"]:  # numbers of half precision, and one number of any shape
-        x = inputs.get(field["name"])
-        if x is not None and field["kind"] in ("numbers", "scalar", "list") and x.dtype.name not in ("float32", "float64"):
-            inputs[field["name"]] = x.astype(dtype)
     named = tuple((r["name"], shape, _of_this_jax(t)) for r, (shape, t) in zip(verb["results"], results))
     made = _Call(index, tuple(options), named, dtype)
     floating = {name: x for name, x in inputs.items() if jnp.issubdtype(x.dtype, jnp.floating)}
@@ -240,7 +242,7 @@ def call(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Union
 
 def _with_gradients(made: _Call, inputs: Dict[str, Any], upstream: Any, wanted: Sequence[str]) -> Any:
     """The value and the gradients that were asked for by name: constants."""
-    verb = verbs[made.index]
+    verb = verbs[made.verb]
     for name in wanted:
         if name not in verb["gradients"]:
             raise ValueError(f"{verb['name']}: gradients: expected {', '.join(verb['gradients'])}, got {name}")
@@ -251,4 +253,4 @@ def _with_gradients(made: _Call, inputs: Dict[str, Any], upstream: Any, wanted: 
         outputs = made.gradients({name: inputs[name] for name in wanted})
         return dict(zip(wanted, made.run(inputs, outputs)))
     value, gradients = _value_and_gradients(made, inputs, wanted)
-    return _dispatch.finished(made.index, [value], _times(made.index, gradients, jnp.asarray(upstream)))
+    return _dispatch.finished(made.verb, [value], _times(made.verb, gradients, jnp.asarray(upstream)))

@@ -129,7 +129,8 @@ inline std::string type_fault(const std::string& name, kind k, const array& a) {
   const std::string holds = name + " holds " + (a.type_name ? a.type_name : runtime::name(a.type));
   constexpr const char* convert = ": convert it (astype, to)";
   if (k == kind::targets) {
-    if (is_matrix(k, a.dimensions) ? is_real(a.type) : is_integer(a.type)) return "";
+    const bool labels = a.dimensions != 2 && is_integer(a.type), shares = a.dimensions != 1 && is_real(a.type);
+    if (labels || shares) return "";
     return holds + " in " + std::to_string(a.dimensions) + (a.dimensions == 1 ? " dimension" : " dimensions") +
            ": labels are int64 or int32 in one, shares of the classes floating-point numbers in two";
   }
@@ -137,6 +138,13 @@ inline std::string type_fault(const std::string& name, kind k, const array& a) {
     return is_real(a.type) ? "" : holds + ", expected float64, float32, float16 or bfloat16" + convert;
   if (k == kind::labels) return is_integer(a.type) ? "" : holds + ", expected labels of int64 or int32" + convert;
   return is_wide_real(a.type) ? "" : holds + ", expected float64 or float32" + convert;
+}
+
+inline std::string alignment_fault(const std::string& name, const void* data, dtype type) {
+  const auto past = reinterpret_cast<std::uintptr_t>(data) % std::uintptr_t(bytes_of(type));
+  if (past == 0) return "";
+  return craft::detail::message({name, " is misaligned: numbers of ", bytes_of(type), " bytes at an address that is ", past,
+                                 " past a multiple of that; copy it first"});
 }
 
 /// What is wrong with sizes and strides; empty: nothing, and m describes the same numbers as a. Of memory only the address is
@@ -149,6 +157,7 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
   const std::string sizes = sizes_text(a.sizes, count);
   const std::string has = name + " has " + std::to_string(count) + (count == 1 ? " dimension " : " dimensions ") + sizes;
   const bool two = is_matrix(k, count);
+  if (k == kind::targets && count != 1 && count != 2) return has + ", expected one for labels, or two for shares of the classes";
   if (two && count != 2) {
     const std::string text = has + ", expected a matrix with one sample per row";
     if (count < 1) return text;
@@ -166,7 +175,7 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
       return has + ", expected one, with a number per row: reshape it to (-1)";
     m.rows = count > 0 ? a.sizes[0] : 1;
     m.cols = two ? a.sizes[1] : 1;
-    m.stride = a.strides && count > 0 && m.rows > 1 ? a.strides[0] : m.cols;
+    m.stride = a.strides && count > 0 && m.rows > 1 && m.cols > 0 ? a.strides[0] : m.cols;
   }
   if (m.rows == 0 || m.cols == 0) return "";
   constexpr const char* copy = ": copy it first (numpy.ascontiguousarray, or contiguous() of PyTorch)";
@@ -187,10 +196,7 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
   const auto behind = std::uintptr_t((last > 0 ? last : 0) + m.cols) * std::uintptr_t(bytes);
   if (before > begin || behind > std::numeric_limits<std::uintptr_t>::max() - begin)
     return name + ": " + std::to_string(m.rows) + " rows at a stride of " + std::to_string(m.stride) + " leave the address space";
-  if (const auto past = begin % std::uintptr_t(bytes); past != 0)
-    return name + " is misaligned: numbers of " + std::to_string(bytes) + " bytes at an address that is " + std::to_string(past) +
-           " past a multiple of that; copy it first";
-  return "";
+  return alignment_fault(name, a.data, a.type);
 }
 
 /// What is wrong with an array that is about to be read or written; empty: nothing.

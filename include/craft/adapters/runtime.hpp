@@ -71,6 +71,7 @@ struct verb {
   std::vector<int> gradients;                    ///< the fields that have one
   int matrices = 0;                              ///< how many fields are arrays of samples: without any, a verb runs on the host
   void (*run)(call&, const any_device&);         ///< what call::run calls
+  void (*rehearse)(call&);                       ///< what call::rehearse calls; null: nothing
 
   /// The number of a field. Throws option_error for another name, with those there are.
   int field_named(std::string_view name) const;
@@ -156,6 +157,8 @@ class call {
   /// Throws type_error, else shape_error, else option_error, with all that is wrong. Arrays without memory are good here: what a
   /// host that traces knows are sizes.
   void check();
+  /// check(), and all that the verb itself says of sizes and options, for hosts that trace; of losses and their modules. Computes nothing.
+  void rehearse();
 
   dtype type() const { return computing(type_); }  ///< what is computed in; after check()
   dtype stored_type() const { return type_; }      ///< that of the samples; after check()

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #endif
 
+#include "craft/adapters/rehearsal.hpp"
 #include "craft/adapters/runtime.hpp"
 #include "craft/verbs.hpp"
 #if __has_include("craft/cuda.hpp")
@@ -100,6 +101,11 @@ void visit(const kernel& k, const F& f) {
     weights.push_back(m.weight);
   }
   f(gaussians<>(sigmas, weights));  // one exponential for all of a series
+}
+
+/// Whether the verb's gradients by bandwidths are two for each: by the length, and by the shape that hosts have a name for.
+inline bool is_paired(const kernel& k) {
+  return !k.members().empty() && k.bandwidths() == 2 * index_t(k.members().size());
 }
 
 // Kernels of presets, as members.
@@ -404,15 +410,11 @@ class typed_call {
     gradient("weights", weights);
     gradient("bandwidths", by_bandwidth_);
     gradient("shape", by_shape_);
-    const index_t count = index_t(k.members().size());
-    const bool paired = count > 0 && k.bandwidths() == 2 * count;
-    require<option_error>(paired || !by_shape_.wanted(), call_.verb().name, ": only rational_quadratic has a gradient by shape");
-    if (!paired || (!by_bandwidth_.wanted() && !by_shape_.wanted())) {
+    if (!detail::is_paired(k) || (!by_bandwidth_.wanted() && !by_shape_.wanted())) {
       bandwidths = by_bandwidth_;
       return;
     }
-    holds("bandwidths", by_bandwidth_, count);
-    holds("shape", by_shape_, 1);
+    const index_t count = index_t(k.members().size());
     after_.emplace(ctx_);
     paired_ = {after_->template take<T>(2 * count), 1, 2 * count};
     bandwidths = overwrite(paired_);
@@ -474,11 +476,6 @@ class typed_call {
   static output<T, space> destination(const place& p) {
     if (p.mode == write::none) return {};
     return {matrix_view<T, space>(static_cast<T*>(p.data), p.rows, p.cols, p.stride), p.mode};
-  }
-  void holds(const char* name, const output<T, space>& to, index_t count) const {
-    require<shape_error>(!to.wanted() || (to.to.rows() * to.to.cols() == count && std::min(to.to.rows(), to.to.cols()) == 1),
-                         call_.verb().name, ": gradient of ", name, " must hold ", count, " numbers, got ",
-                         craft::detail::shape(to.to.rows(), to.to.cols()));
   }
   /// The first of each pair to bandwidths, the sum of the second ones to shape.
   void finish() {
@@ -542,6 +539,19 @@ void run(call& c, const any_device& device) {
   });
 }
 
+/// The verb on a device that computes nothing.
+template <class V>
+void rehearse(call& c) {
+  const engine::rehearsal ctx;
+  if (c.type() == dtype::float64) {
+    typed_call<engine::rehearsal, double> t(ctx, c);
+    V::call(t);
+  } else {
+    typed_call<engine::rehearsal, float> t(ctx, c);
+    V::call(t);
+  }
+}
+
 template <class V, class = void>
 constexpr const char* pullback_of = nullptr;
 template <class V>
@@ -552,7 +562,8 @@ std::vector<verb> described(verb_list<V...>) {
   std::vector<verb> all;
   const auto add = [&](auto v) {
     using W = decltype(v);
-    verb one{W::name, W::module, W::text, pullback_of<W>, {}, {}, {}, 0, &run<W>};
+    verb one{W::name, W::module, W::text, pullback_of<W>, {}, {}, {}, 0, &run<W>, nullptr};
+    if constexpr (*W::module != '\0') one.rehearse = &rehearse<W>;  // of what is differentiated, and so traced
     recorder r(one);
     W::call(r);
     for (field& f : one.fields) f.two_sided &= !one.results.empty();  // who pulls a map back is given what comes from above
@@ -791,13 +802,15 @@ extent call::sizes(const shape& of) const {
   }
   return e;
 }
-/// Throws option_error for what is not there.
+/// Throws option_error for what is not there, or has no gradient.
 void call::has_gradient(int gradient) const {
   const int field = verb_.gradients.at(std::size_t(gradient));
   const runtime::field& f = verb_.fields[std::size_t(field)];
   require<option_error>(f.kind != kind::matrix || given(field), verb_.name, ": no gradient of ", f.name, ", which is not there");
   require<option_error>(f.kind != kind::targets || arguments_[std::size_t(field)].array.dimensions == 2, verb_.name,
                         ": no gradient of ", f.name, ": labels have none, only shares have");
+  require<option_error>(kernel_field_ < 0 || field != kernel_field_ + 3 || detail::is_paired(kernel_), verb_.name,
+                        ": no gradient of ", f.name, ": only rational_quadratic has one");
 }
 extent call::gradient_sizes(int gradient) const {
   has_gradient(gradient);
@@ -820,11 +833,20 @@ void call::gradient(int gradient, const place& to) { gradients_.at(std::size_t(g
 
 namespace detail {
 
+/// A place of these sizes: of a list a row or a column, with numbers apart if that is allowed.
+inline void fits(const std::string& what, const place& p, const extent& e, bool apart) {
+  const bool in_a_row = p.rows == 1 && p.cols == e.sizes[0];
+  const bool in_a_column = p.rows == e.sizes[0] && p.cols == 1 && (apart || p.rows < 2 || p.stride == 1);
+  const bool sized = e.dimensions == 2 ? p.rows == e.sizes[0] && p.cols == e.sizes[1] : in_a_row || in_a_column;
+  require<shape_error>(sized && (p.rows < 2 || p.stride >= p.cols), what, ": expected a place of ",
+                       sizes_text(e.sizes, e.dimensions), ", got ", craft::detail::shape(p.rows, p.cols), " at a stride of ",
+                       p.stride);
+}
 /// Memory that the call can get at, if there is any.
 template <class Described>
 void reachable(const std::string& what, const Described& d, memory space) {
-  const std::string null = null_fault(what, d);
-  require<shape_error>(null.empty(), null);
+  const std::string fault = null_fault(what, d) + alignment_fault(what, d.data, d.type);
+  require<shape_error>(fault.empty(), fault);
   require<device_error>(d.where == space, what, " lies in ", name(d.where), " memory, but the call runs in ", name(space),
                         " memory");
 }
@@ -836,8 +858,10 @@ void call::check_memory(memory space) const {
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
     const argument& a = arguments_[i];
     if (a.is != argument::form::array) continue;
-    const bool anywhere = !detail::is_matrix(verb_.fields[i].kind, a.array.dimensions);  // the verb says where these may lie
-    detail::reachable(std::string(verb_.name) + ": " + verb_.fields[i].name, a.array, anywhere ? a.array.where : space);
+    const kind k = verb_.fields[i].kind;
+    const bool also_on_host = k != kind::scalar && !detail::is_matrix(k, a.array.dimensions);
+    detail::reachable(std::string(verb_.name) + ": " + verb_.fields[i].name, a.array,
+                      also_on_host && a.array.where == memory::host ? memory::host : space);
   }
 }
 /// Of what is written.
@@ -855,21 +879,43 @@ void call::check_results(memory space) const {
     require<shape_error>(p.mode != write::none || found, what, " has no place");
     if (p.mode == write::none) continue;
     typed(what, p, type, !found ? type : type == dtype::int64 ? dtype::int32 : dtype::float32);
-    const extent e = result_sizes(int(r));
-    const bool two = e.dimensions == 2, in_a_row = p.rows == 1 && p.cols == e.sizes[0];
-    const bool in_a_column = p.rows == e.sizes[0] && p.cols == 1 && (p.rows < 2 || p.stride == 1);
-    const bool fits = two ? p.rows == e.sizes[0] && p.cols == e.sizes[1] : in_a_row || in_a_column;
-    require<shape_error>(fits, what, ": expected a place of ", detail::sizes_text(e.sizes, e.dimensions), ", side by side, got ",
-                         craft::detail::shape(p.rows, p.cols), " at a stride of ", p.stride);
+    detail::fits(what, p, result_sizes(int(r)), false);
     detail::reachable(what, p, found && p.where == memory::host ? memory::host : space);
   }
   for (std::size_t g = 0; g < gradients_.size(); ++g) {
-    if (gradients_[g].mode == write::none) continue;
-    const std::string what = verb + ": gradient of " + verb_.fields[std::size_t(verb_.gradients[g])].name;
-    has_gradient(int(g));
-    typed(what, gradients_[g], type(), type());
-    detail::reachable(what, gradients_[g], space);
+    const place& p = gradients_[g];
+    const field& f = verb_.fields[std::size_t(verb_.gradients[g])];
+    if (p.mode == write::none) continue;
+    const std::string what = verb + ": gradient of " + f.name;
+    const extent e = gradient_sizes(int(g));
+    typed(what, p, type(), type());
+    detail::fits(what, p, f.two_sided && p.rows * p.cols == 2 ? extent{1, {2, 1}} : e, true);
+    detail::reachable(what, p, space);
   }
+}
+
+void call::rehearse() {
+  check();
+  if (verb_.rehearse == nullptr) return;
+  call other = *this;
+  std::uintptr_t next = std::uintptr_t(1) << 40;
+  const auto somewhere = [&](index_t rows, index_t stride, dtype type) {
+    const std::uintptr_t here = next;
+    next += std::uintptr_t(std::max<index_t>(rows, 1) * stride * bytes_of(type) + 64) / 64 * 64;
+    return reinterpret_cast<void*>(here);
+  };
+  for (argument& a : other.arguments_)
+    if (a.is == argument::form::array) {
+      a.array.type = detail::is_real(a.array.type) ? type() : a.array.type;  // as what is computed with
+      a.array.data = somewhere(a.array.rows, a.array.stride, a.array.type), a.array.where = memory::device;
+    }
+  for (std::size_t r = 0; r < results_.size(); ++r) {
+    const extent e = result_sizes(int(r));
+    const index_t rows = e.dimensions == 2 ? e.sizes[0] : 1, cols = e.sizes[e.dimensions == 2 ? 1 : 0];
+    other.results_[r] = {somewhere(rows, cols, type()), rows, cols, cols, type(), memory::device, write::overwrite};
+  }
+  other.type_ = type();
+  verb_.rehearse(other);
 }
 
 void call::run(const any_device& device) {

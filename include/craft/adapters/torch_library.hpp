@@ -145,7 +145,7 @@ inline any_device device_of(const c10::Device& on) {
   }
 #endif
   TORCH_CHECK(on.is_cpu(), "craft: tensors on ", on, " are not supported by this build");
-  cpu context(at::get_num_threads());
+  cpu context = runtime::host_context(at::get_num_threads());
   context.scratch().reserve(1 << 16);  // in one piece what a small batch needs
   return any_device(std::move(context));
 }
@@ -211,8 +211,11 @@ struct invocation {
   /// Results, and as many gradients as there are flags, empty where those say so.
   tensors run(const std::vector<bool>& wanted) {
     tensors all;
-    for (const runtime::result& r : s.verb.results)
-      call.result(int(all.size()), place(all, sizes_of(r), r.type == runtime::dtype::float32 ? computing : r.type));
+    all.reserve(s.verb.results.size() + wanted.size() + 1);
+    for (std::size_t r = 0; r < s.verb.results.size(); ++r) {
+      const auto type = s.verb.results[r].type;
+      call.result(int(r), place(all, sizes_of(s.verb.results[r].shape), type == runtime::dtype::float32 ? computing : type));
+    }
     for (std::size_t g = 0; g < wanted.size(); ++g) {
       const std::size_t f = s.wanted[g];
       const Tensor* of = s.given(f, given);
@@ -240,18 +243,18 @@ struct invocation {
     const index_t rows = t.dim() == 2 ? t.size(0) : 1, cols = t.dim() == 2 ? t.size(1) : t.numel();
     return {t.data_ptr(), rows, cols, cols, type, where(t)};
   }
-  std::vector<c10::SymInt> sizes_of(const runtime::result& r) const {
-    const runtime::extent known = symbolic ? runtime::extent() : call.sizes(r.shape);
-    std::vector<c10::SymInt> sizes(known.sizes, known.sizes + known.dimensions);
-    for (std::size_t k = 0; symbolic && k < r.shape.size(); ++k) {
-      sizes.emplace_back(1);
-      for (const std::string& factor : r.shape[k]) sizes[k] = sizes[k] * size_named(factor);
-    }
+  std::vector<c10::SymInt> sizes_of(const runtime::shape& shape) const {
+    std::vector<c10::SymInt> sizes(shape.size(), 1);
+    for (std::size_t k = 0; k < shape.size(); ++k)
+      for (const std::string& factor : shape[k]) sizes[k] = sizes[k] * size_named(factor);
     return sizes;
   }
   c10::SymInt size_named(const std::string& name) const {
     for (std::size_t f = 0; f < s.value.size(); ++f) {
-      if (name == s.verb.fields[f].name) return given[s.value[f]].toInt();
+      if (name == s.verb.fields[f].name) {
+        TORCH_CHECK_VALUE(given[s.value[f]].toInt() >= 0, s.name, ": ", name, " must not be negative, got ", given[s.value[f]].toInt());
+        return given[s.value[f]].toInt();
+      }
       const auto& shape = s.verb.fields[f].shape;
       const Tensor* t = s.given(f, given);
       for (std::size_t k = 0; t && k < shape.size() && std::int64_t(k) < t->dim(); ++k)
@@ -283,15 +286,26 @@ struct computes : c10::OperatorKernel {
 // ---------------------------------------------------------------------------------------------------------
 // Derivatives
 
-/// A node of the graph: what to do with gradients from above. Not a torch::autograd::Function, which takes microseconds.
+/// What is asked of an argument that has a gradient: that, or what a tangent of it makes of the others' results.
+struct asked {
+  std::size_t gradient;  // its number
+  Tensor input, tangent;
+};
+
+/// A node of the graph. Not a torch::autograd::Function, which takes microseconds.
 struct node : torch::autograd::Node {
   using backward = std::function<tensors(const node&, const Tensor& upstream)>;
-  const std::string of;
+  const std::string& of;
   const backward f;
+  std::vector<std::size_t> gradients;  // that go to next edges
   std::vector<torch::autograd::SavedVariable> saved;
 
-  node(std::string name, const tensors& inputs, const tensors& kept, backward by)
-      : Node(torch::autograd::collect_next_edges(inputs)), of(std::move(name)), f(std::move(by)) {
+  node(const std::string& op, const std::vector<asked>& inputs, const tensors& kept, backward by) : of(op), f(std::move(by)) {
+    for (const asked& a : inputs) {
+      add_next_edge(a.input.defined() ? torch::autograd::impl::gradient_edge(a.input) : torch::autograd::Edge());
+      gradients.push_back(a.gradient);
+    }
+    saved.reserve(kept.size());
     for (const Tensor& t : kept) saved.emplace_back(t, false);
   }
   std::string name() const override { return of; }
@@ -315,15 +329,14 @@ void set_history(N* made, const tensors& results) {
       return std::shared_ptr<N>(made, [](auto* n) { deleteNode(n); });
   }();
   for (Tensor t : results)
-    if (t.defined() && t.is_floating_point()) torch::autograd::set_history(t, counted);
+    if (t.is_floating_point()) torch::autograd::set_history(t, counted);
 }
 /// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
-inline void set_underivable(const std::string& name, const tensors& inputs, const tensors& results) {
-  const auto fails = [](const node& n, const Tensor&) -> tensors {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, n.of, " has no derivative: losses and relative representations have first derivatives only, and "
-                                             "anchors are constants, to be made of x.detach()");
-  };
-  set_history(new node(name, inputs, {}, fails), results);
+inline void set_underivable(const c10::OperatorHandle& op, const std::vector<asked>& inputs, const tensors& results) {
+  set_history(new node(op.schema().name(), inputs, {}, [](const node& n, const Tensor&) -> tensors {
+                TORCH_CHECK_NOT_IMPLEMENTED(false, n.of, " has no derivative: losses and relative representations have first ",
+                                            "derivatives only, and anchors are constants, to be made of x.detach()");
+              }), results);
 }
 inline void call_below(const c10::OperatorHandle& op, Stack* stack) {
   at::AutoDispatchBelowADInplaceOrView below;
@@ -339,30 +352,27 @@ struct derivable : c10::OperatorKernel {
   std::vector<std::size_t> to;  // the arguments that have gradients
 
   explicit derivable(const signature& of) : s(of), to(of.tensor) {}
-  /// Those that a gradient is asked of, and tangents of the others, in their places; empty: no derivative is asked.
-  tensors inputs(arguments given, tensors* tangents = nullptr) const {
-    tensors found;
+  std::vector<asked> inputs(arguments given, bool forward_mode = false) const {
+    std::vector<asked> found;
     for (std::size_t f = 0; f < s.tensor.size(); ++f) {
       const Tensor* t = s.given(f, given);
       const bool gradient = t && t->requires_grad() && at::GradMode::is_enabled(), tangent = t && t->_fw_grad(0).defined();
       if (!gradient && !tangent) continue;
       const char* name = s.verb.fields[f].name;
       const std::size_t g = std::size_t(std::find(to.begin(), to.end(), s.tensor[f]) - to.begin());
-      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || tangents, s.name, ": derivatives in forward mode are not available");
+      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || forward_mode, s.name, ": derivatives in forward mode are not available");
       TORCH_CHECK_NOT_IMPLEMENTED(g < to.size(), s.name, ": there is no gradient by ", name, "; pass ", name, ".detach()");
-      found.resize(to.size());
-      if (gradient) found[g] = *t;
-      if (tangents) tangents->resize(to.size());
-      if (tangent) (*tangents)[g] = t->_fw_grad(0);
+      found.push_back({g, gradient ? *t : Tensor(), t->_fw_grad(0)});
     }
     return found;
   }
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    const tensors of = inputs(torch::jit::last(*stack, op.schema().arguments().size()));
+    const auto of = inputs(torch::jit::last(*stack, op.schema().arguments().size()));
     call_below(op, stack);
+    if (of.empty()) return;
     tensors results;
     for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
-    if (!of.empty()) set_underivable(op.schema().name(), of, results);
+    set_underivable(op, of, results);
   }
 };
 
@@ -376,39 +386,41 @@ struct derivable_loss : derivable {
   }
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     const arguments given = torch::jit::last(*stack, s.count);
-    tensors tangents, of = inputs(given, &tangents), computed;
+    const auto of = inputs(given, true);
     if (of.empty()) return call_below(op, stack);
-    std::vector<bool> pairs;
     c10::List<bool> wanted;
-    for (std::size_t g = 0; g < to.size(); ++g) {
-      pairs.push_back(s.in_pair(s.wanted[g], given));
-      wanted.push_back(of[g].defined() || tangents[g].defined());
+    wanted.resize(to.size(), false);
+    std::vector<bool> pairs;
+    for (const asked& a : of) {
+      wanted.set(a.gradient, true);
+      pairs.push_back(s.in_pair(s.wanted[a.gradient], given));
     }
-    stack->emplace_back(wanted);
+    stack->emplace_back(std::move(wanted));
     call_below(gradients, stack);
-    for (std::size_t g = 0; g < to.size(); ++g) {
-      const Tensor t = torch::jit::peek(*stack, g, to.size()).toTensor();
-      computed.push_back(!wanted.get(g) ? Tensor() : !of[g].defined() || of[g].device() == t.device() ? t : t.to(of[g].device()));
+    tensors computed;
+    for (const asked& a : of) {
+      const Tensor& d = torch::jit::peek(*stack, a.gradient, to.size()).toTensor();
+      computed.push_back(a.input.defined() && a.input.device() != d.device() ? d.to(a.input.device()) : d);
     }
     torch::jit::drop(*stack, to.size());
     const Tensor value = torch::jit::peek(*stack, 0, op.schema().returns().size()).toTensor();
-    if (std::any_of(of.begin(), of.end(), [](const Tensor& t) { return t.defined(); })) {
-      set_underivable(gradients.schema().name(), of, computed);
+    if (std::any_of(of.begin(), of.end(), [](const asked& a) { return a.input.defined(); })) {
+      set_underivable(gradients, of, computed);
       const auto times = [pairs](const node& n, const Tensor& by) {
         tensors results(pairs.size());
-        for (std::size_t g = 0; g < pairs.size(); ++g) {
-          if (!n.task_should_compute_output(g)) continue;
-          const Tensor d = n.saved[g].unpack();
-          results[g] = !pairs[g] ? by * d : by.abs() * at::where(by < 0, d.select(0, 1), d.select(0, 0));
+        for (std::size_t i = 0; i < pairs.size(); ++i) {
+          if (!n.task_should_compute_output(i)) continue;
+          const Tensor d = n.saved[i].unpack();
+          results[i] = !pairs[i] ? by * d : by.abs() * at::where(by < 0, d.select(0, 1), d.select(0, 0));
         }
         return results;
       };
-      set_history(new node(s.name, of, computed, times), {value});
+      set_history(new node(op.schema().name(), of, computed, times), {value});
     }
     Tensor tangent;
-    for (std::size_t g = 0; g < to.size(); ++g) {
-      if (!tangents[g].defined()) continue;
-      const Tensor part = ((pairs[g] ? computed[g].select(0, 0) : computed[g]) * tangents[g]).sum();
+    for (std::size_t i = 0; i < of.size(); ++i) {
+      if (!of[i].tangent.defined()) continue;
+      const Tensor part = ((pairs[i] ? computed[i].select(0, 0) : computed[i]) * of[i].tangent).sum();
       tangent = tangent.defined() ? tangent + part : part;
     }
     if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);
@@ -431,7 +443,7 @@ struct derivable_map : derivable {
   }
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
     Stack given = torch::jit::last(*stack, s.count).vec();
-    const tensors of = inputs(given);
+    const auto of = inputs(given);
     call_below(op, stack);
     if (of.empty()) return;
     tensors kept(given.size());
@@ -444,15 +456,16 @@ struct derivable_map : derivable {
         all.push_back(t.defined() ? c10::IValue(t) : given[i]);
       }
       c10::List<bool> wanted;
-      for (std::size_t g = 0; g < to.size(); ++g) wanted.push_back(n.task_should_compute_output(g));
+      wanted.resize(to.size(), false);
+      for (std::size_t i = 0; i < n.gradients.size(); ++i) wanted.set(n.gradients[i], n.task_should_compute_output(i));
       all.emplace_back(wanted);
       pullback.callBoxed(&all);
-      tensors results(to.size());
-      for (std::size_t g = 0; g < to.size(); ++g)
-        if (wanted.get(g)) results[g] = all[g].toTensor();
+      tensors results(n.gradients.size());
+      for (std::size_t i = 0; i < results.size(); ++i)
+        if (wanted.get(n.gradients[i])) results[i] = all[n.gradients[i]].toTensor();
       return results;
     };
-    set_history(new node(s.name, of, kept, pull), {stack->back().toTensor()});
+    set_history(new node(op.schema().name(), of, kept, pull), {stack->back().toTensor()});
   }
 };
 

@@ -229,7 +229,7 @@ TEMPLATE_LIST_TEST_CASE("views for the verbs themselves", "[dlpack]", tensors) {
   CHECK(dlpack::view<float, memory::device>(x.t).rows() == 4);
   refuses<craft::device_error>([&] { dlpack::view<float>(x.t); }, {"lies in device memory, expected host memory"});
   x.device(1);
-  refuses<craft::device_error>([&] { dlpack::view<float, memory::device>(x.t); }, {"lies in host memory, expected device memory"});
+  refuses<craft::device_error>([&] { dlpack::view<float, memory::device>(x.t); }, {"in host memory, expected device memory"});
 }
 
 TEMPLATE_LIST_TEST_CASE("labels, weights and single numbers", "[dlpack]", tensors) {
@@ -301,7 +301,7 @@ TEMPLATE_LIST_TEST_CASE("labels, weights and single numbers", "[dlpack]", tensor
   refuses<craft::shape_error>([&] { dlpack::scalar(none.t); }, {"must be one number, got (0,)"});
   refuses<craft::type_error>([&] { dlpack::labels(pair.t); }, {"holds float32, expected labels of int64 or int32: convert"});
   pair.type(1, 64);  // unsigned
-  refuses<craft::type_error>([&] { dlpack::labels(pair.t, "y"); }, {"y holds uint64, expected labels of int64 or int32: convert"});
+  refuses<craft::type_error>([&] { dlpack::labels(pair.t, "y"); }, {"y holds uint64, expected labels of int64 or int32"});
   refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"holds uint64, expected float64 or float32"});
   pair.type(2, 16);
   refuses<craft::type_error>([&] { dlpack::numbers(pair.t); }, {"holds float16, expected float64 or float32"});
@@ -367,7 +367,8 @@ TEMPLATE_LIST_TEST_CASE("what cannot be viewed is refused", "[dlpack]", tensors)
   x.type(2, 32);
   for (const int device : {0, 4, 7, 8, 10, 11, 12, 14, -1}) {
     x.device(device);
-    refuses<craft::device_error>([&] { dlpack::array(x.t); }, {"dlpack: the tensor lies in memory of device type " + std::to_string(device)});
+    const std::string lies = "dlpack: the tensor lies in memory of device type " + std::to_string(device);
+    refuses<craft::device_error>([&] { dlpack::array(x.t); }, {lies});
     refuses<craft::device_error>([&] { dlpack::view<float>(x.t, "y"); }, {"y lies in", "expected a CPU (1), CUDA (2)"});
   }
 }
@@ -388,7 +389,8 @@ TEST_CASE("random fields are refused or describe memory that is there", "[dlpack
     x.t.data = random() % 16 ? x.bytes.data() + one_of(0, 0, 0, 0, 1, 2, 4, 8, 64) : nullptr;
     x.t.ndim = int(one_of(1, 2, 2, 2, 2, 2, 2, 0, 3, -1));
     x.device(int(one_of(1, 1, 1, 1, 1, 2, 3, 13, 0, 10, 99)));
-    x.type(int(one_of(2, 2, 2, 2, 4, 0, 1, 6, 255)), int(one_of(16, 32, 32, 64, 64, 8, 1, 0)), int(one_of(1, 1, 1, 1, 1, 1, 0, 2)));
+    const int code = int(one_of(2, 2, 2, 2, 4, 0, 1, 6, 255)), bits = int(one_of(16, 32, 32, 64, 64, 8, 1, 0));
+    x.type(code, bits, int(one_of(1, 1, 1, 1, 1, 1, 0, 2)));
     for (auto& size : x.shape) size = one_of(1, 2, 3, 4, 5, 5, 0, -1, huge, most);
     for (auto& stride : x.strides) stride = one_of(1, 1, 1, 2, 3, 4, 5, 6, 7, 0, -1, -5, huge, most, -most);
     x.t.strides = random() % 3 ? x.strides.data() : nullptr;
@@ -406,7 +408,8 @@ TEST_CASE("random fields are refused or describe memory that is there", "[dlpack
     for (index_t i = 0; right && i < m.rows && m.cols > 0; ++i)
       for (index_t j = 0; right && j < m.cols; ++j) {
         const index_t by_row = x.t.strides ? x.strides[0] : m.cols, by_column = x.t.strides ? x.strides[1] : 1;
-        const auto* described = static_cast<const unsigned char*>(x.t.data) + x.t.byte_offset + (i * by_row + j * by_column) * bytes;
+        const auto* first = static_cast<const unsigned char*>(x.t.data) + x.t.byte_offset;
+        const auto* described = first + (i * by_row + j * by_column) * bytes;
         const auto* viewed = static_cast<const unsigned char*>(m.data) + (i * m.stride + j) * bytes;
         right = viewed == described && viewed >= begin && viewed + bytes <= begin + x.bytes.size() &&
                 reinterpret_cast<std::uintptr_t>(viewed) % std::uintptr_t(bytes) == 0;
