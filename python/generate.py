@@ -199,11 +199,9 @@ def function(index, v, verbs, names):
     if wants and v["results"]:
         more = ["upstream: Number = ..."]
         yield "@overload"
-        yield f"def {name}(" + ("  # type: ignore[overload-overlap]" if v["results"][0]["names"] == [] else "")
-        yield f"    {', '.join([*plain, *more, 'gradients: Tuple[()] = ...'])}"
-        yield f") -> {out}: ..."
-        yield "@overload"
         yield f"def {name}({', '.join([*plain, *more, 'gradients: Union[str, Sequence[str]]'])}) -> Tuple[{out}, dict[str, A]]: ..."
+        yield "@overload"
+        yield f"def {name}({', '.join([*plain, *more, 'gradients: Tuple[()] = ...'])}) -> {out}: ..."
     signature = parameters(v, names, array="Any" if wants and v["results"] else "A")
     if wants and v["results"]:
         signature += ["upstream: Number = 1.0", "gradients: Union[str, Sequence[str]] = ()"]
@@ -315,15 +313,16 @@ def tensor_function(index, v, verbs):
         yield f"        return {result_class(v, verbs)}(*{values})"
     else:
         yield f"        return {values}"
-    yield "    except RuntimeError:"
-    yield f"        _torch.explain({index}, ({', '.join(map(as_given, v['fields']))},))"
+    yield "    except RuntimeError as error:"
+    yield f"        _torch.explain({index}, error, ({', '.join(map(as_given, v['fields']))},))"
     yield "        raise"
 
 
 def module(index, v, verbs, names):
     inputs = [f for f in v["fields"] if f["kind"] in ARRAYS]
     options = [f for f in v["fields"] if f["kind"] not in ARRAYS]
-    learnt = [f for f in options if f["kind"] in ("scalar", "list") and f["name"] in v["gradients"]]
+    back = next((w for w in verbs if w["name"] == v["pullback"]), v)  # whose gradients those of a map are
+    learnt = [f for f in options if f["kind"] in ("scalar", "list") and f["name"] in back["gradients"]]
     flag = {f["name"]: "learn_" + f["name"].replace("log_", "") for f in learnt}
     yield f"class {v['module']}(_torch.Module):"
     lines = [v["text"].partition("\n")[0], "", f"Options are those of `{v['name']}`."]

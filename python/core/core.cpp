@@ -234,7 +234,7 @@ class arguments {
   bool sizes_only(int field, nb::handle value) {
     if (!nb::hasattr(value, "shape") || !nb::hasattr(value, "dtype")) return false;
     const auto sizes = nb::cast<std::vector<std::int64_t>>(value.attr("shape"));
-    std::string name = nb::cast<std::string>(nb::str(value.attr("dtype")));
+    std::string name = nb::cast<std::string>(nb::steal<nb::str>(PyObject_Str(nb::object(value.attr("dtype")).ptr())));
     name.erase(0, name.find('.') + 1);  // torch.float32
     call_.give(field, runtime::array{nullptr, type_named(name), memory::host, int(sizes.size()), sizes.data(), nullptr, name.c_str()});
     return true;

@@ -44,8 +44,10 @@ def listed(given: Any) -> Any:
     return torch.as_tensor(given) if isinstance(given, (list, tuple)) else given
 
 
-def explain(index: int, arguments: Tuple[Any, ...]) -> None:
+def explain(index: int, error: RuntimeError, arguments: Tuple[Any, ...]) -> None:
     """Raises what the other libraries' functions say of wrong arguments, where torch speaks of its schema. Returns if it is nothing."""
+    if type(error) is not RuntimeError:
+        return
     name, fields = verbs[index]["name"], verbs[index]["fields"]
     faults = [
         f"{f['name']} is a {_dispatch.class_of(a)}"
@@ -114,7 +116,8 @@ class Module(nn.Module):
         """Makes an option a parameter, if that is wanted; else the parameter is None."""
         start = getattr(self, "_" + name)
         if wanted and start is None:  # one for each bandwidth
-            start = [1.0] * len(getattr(self, "_bandwidths", None) or [1.0])
+            bandwidths = getattr(self, "bandwidths", None)
+            start = [1.0] * len(getattr(self, "_bandwidths", None) or (bandwidths if bandwidths is not None else [1.0]))
         self.register_parameter(name, nn.Parameter(torch.tensor(start, dtype=torch.get_default_dtype())) if wanted else None)
         if wanted and isinstance(start, list):
             setattr(self, "_" + name, None)

@@ -208,6 +208,8 @@ def call(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Union
                 computing = "float64" if array.dtype == "float64" else "float32"
             elif field["kind"] != "matrix" and jnp.issubdtype(array.dtype, jnp.floating):
                 array = array.astype(computing)
+            if field["kind"] == "scalar" and array.size == 1:
+                array = array.reshape(())
             inputs[field["name"]] = array
         elif value is not None:
             static = value

@@ -126,18 +126,18 @@ inline const char* expected(kind k) {
 
 /// What is wrong with the element type; empty: nothing.
 inline std::string type_fault(const std::string& name, kind k, const array& a) {
-  const std::string holds = name + " holds " + (a.type_name ? a.type_name : runtime::name(a.type));
+  const auto holds = [&] { return name + " holds " + (a.type_name ? a.type_name : runtime::name(a.type)); };
   constexpr const char* convert = ": convert it (astype, to)";
   if (k == kind::targets) {
     const bool labels = a.dimensions != 2 && is_integer(a.type), shares = a.dimensions != 1 && is_real(a.type);
     if (labels || shares) return "";
-    return holds + " in " + std::to_string(a.dimensions) + (a.dimensions == 1 ? " dimension" : " dimensions") +
+    return holds() + " in " + std::to_string(a.dimensions) + (a.dimensions == 1 ? " dimension" : " dimensions") +
            ": labels are int64 or int32 in one, shares of the classes floating-point numbers in two";
   }
   if (is_matrix(k, a.dimensions))
-    return is_real(a.type) ? "" : holds + ", expected float64, float32, float16 or bfloat16" + convert;
-  if (k == kind::labels) return is_integer(a.type) ? "" : holds + ", expected labels of int64 or int32" + convert;
-  return is_wide_real(a.type) ? "" : holds + ", expected float64 or float32" + convert;
+    return is_real(a.type) ? "" : holds() + ", expected float64, float32, float16 or bfloat16" + convert;
+  if (k == kind::labels) return is_integer(a.type) ? "" : holds() + ", expected labels of int64 or int32" + convert;
+  return is_wide_real(a.type) ? "" : holds() + ", expected float64 or float32" + convert;
 }
 
 inline std::string alignment_fault(const std::string& name, const void* data, dtype type) {
@@ -154,25 +154,25 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
   m = {a.data, 0, 0, 0, a.type, a.where, count};
   if (count < 0 || (count > 0 && a.sizes == nullptr))
     return name + " has " + std::to_string(count) + " dimensions, but no sizes of so many";
-  const std::string sizes = sizes_text(a.sizes, count);
-  const std::string has = name + " has " + std::to_string(count) + (count == 1 ? " dimension " : " dimensions ") + sizes;
+  const auto sizes = [&] { return sizes_text(a.sizes, count); };  // put together only where they are told
+  const auto has = [&] { return name + " has " + std::to_string(count) + (count == 1 ? " dimension " : " dimensions ") + sizes(); };
   const bool two = is_matrix(k, count);
-  if (k == kind::targets && count != 1 && count != 2) return has + ", expected one for labels, or two for shares of the classes";
+  if (k == kind::targets && count != 1 && count != 2) return has() + ", expected one for labels, or two for shares of the classes";
   if (two && count != 2) {
-    const std::string text = has + ", expected a matrix with one sample per row";
+    const std::string text = has() + ", expected a matrix with one sample per row";
     if (count < 1) return text;
     if (count == 1) return text + ": reshape it to (-1, 1), or to (1, -1) if it is one sample";
     return text + ": reshape it to (" + std::to_string(a.sizes[0]) + ", -1)";
   }
   for (int i = 0; i < count; ++i)
-    if (a.sizes[i] < 0) return name + ": sizes must not be negative, got " + sizes;
+    if (a.sizes[i] < 0) return name + ": sizes must not be negative, got " + sizes();
   if (k == kind::scalar) {
     for (int i = 0; i < count; ++i)
-      if (a.sizes[i] != 1) return name + " must be one number, got " + sizes;
+      if (a.sizes[i] != 1) return name + " must be one number, got " + sizes();
     m.rows = m.cols = m.stride = 1;
   } else {
     if (!two && count != 1 && !(k == kind::list && count == 0))
-      return has + ", expected one, with a number per row: reshape it to (-1)";
+      return has() + ", expected one, with a number per row: reshape it to (-1)";
     m.rows = count > 0 ? a.sizes[0] : 1;
     m.cols = two ? a.sizes[1] : 1;
     m.stride = a.strides && count > 0 && m.rows > 1 && m.cols > 0 ? a.strides[0] : m.cols;

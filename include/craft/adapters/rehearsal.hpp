@@ -20,9 +20,16 @@ class rehearsal {
   bool check_labels() const { return false; }
   bool rehearses() const { return true; }
   workspace& scratch() const { return scratch_; }
+  /// So many bytes where nothing else is.
+  void* somewhere(std::size_t bytes) const {
+    const std::uintptr_t here = next_;
+    next_ += (bytes + 64) / 64 * 64;
+    return reinterpret_cast<void*>(here);
+  }
 
  private:
   mutable workspace scratch_;
+  mutable std::uintptr_t next_ = std::uintptr_t(1) << 20;
 };
 
 class rehearsing_engine {
@@ -30,8 +37,8 @@ class rehearsing_engine {
   explicit rehearsing_engine(const rehearsal& ctx) : ctx_(ctx) {}
   const rehearsal& context() const { return ctx_; }
   template <class T>
-  T* take(index_t) const {
-    return reinterpret_cast<T*>(std::uintptr_t(1) << 20);
+  T* take(index_t n) const {
+    return static_cast<T*>(ctx_.somewhere(std::size_t(n) * sizeof(T)));
   }
   template <class T>
   T* zeros(index_t n) const {

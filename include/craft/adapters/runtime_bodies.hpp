@@ -11,7 +11,7 @@
 #include <type_traits>
 
 #ifdef __unix__
-#include <unistd.h>
+#include <pthread.h>
 #endif
 
 #include "craft/adapters/rehearsal.hpp"
@@ -712,19 +712,18 @@ void call::check_arguments() {
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
     const argument& a = arguments_[i];
     const field& f = verb_.fields[i];
-    const std::string field_name = f.name;
     if (a.is == argument::form::missing && f.required)
-      refuse(field_name + " is missing: expected " + detail::expected(f.kind), true);
+      refuse(std::string(f.name) + " is missing: expected " + detail::expected(f.kind), true);
     // Sizes of what is made follow from numbers that have no default: nothing is as large as that.
     constexpr index_t most = std::numeric_limits<index_t>::max() / 8;
     if (f.kind == kind::whole && f.required && (a.whole < 0 || a.whole > most))
-      refuse(field_name + " must not be negative or beyond all memory, got " + std::to_string(a.whole), false);
+      refuse(std::string(f.name) + " must not be negative or beyond all memory, got " + std::to_string(a.whole), false);
     if (a.is != argument::form::array || !detail::is_real(a.array.type)) continue;
     if (f.kind == kind::matrix && first == dtype::other) first = a.array.type;
     const bool soft = f.kind == kind::computed || (f.kind == kind::targets && a.array.dimensions == 2);
     const dtype expected = soft ? computing(first) : first;
     if ((soft || f.kind == kind::matrix) && first != dtype::other && a.array.type != expected)
-      refuse("expected " + field_name + " of type " + name(expected) + ", got " + name(a.array.type), true);
+      refuse("expected " + std::string(f.name) + " of type " + name(expected) + ", got " + name(a.array.type), true);
   }
   if (first != dtype::other) type_ = first;
 }
@@ -733,7 +732,7 @@ void call::check_arguments() {
 void call::check_kernel() {
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
     const field& f = verb_.fields[i];
-    if (f.choices != kernel::families()) continue;
+    if (f.kind != kind::choice || f.choices != kernel::families()) continue;
     const argument* a = &arguments_[i];
     kernel_field_ = int(i);
     if (std::any_of(a, a + 4, [](const argument& one) { return one.is == argument::form::refused; })) return;
@@ -760,6 +759,8 @@ index_t call::size_named(const std::string& name) const {
 void call::check_sizes() {
   std::vector<std::size_t> first;  // by which array a size is known
   sizes_.clear();
+  first.reserve(verb_.fields.size());
+  sizes_.reserve(verb_.fields.size());
   for (std::size_t i = 0; i < arguments_.size(); ++i) {
     const argument& a = arguments_[i];
     const field& f = verb_.fields[i];
@@ -810,7 +811,7 @@ void call::has_gradient(int gradient) const {
   require<option_error>(f.kind != kind::targets || arguments_[std::size_t(field)].array.dimensions == 2, verb_.name,
                         ": no gradient of ", f.name, ": labels have none, only shares have");
   require<option_error>(kernel_field_ < 0 || field != kernel_field_ + 3 || detail::is_paired(kernel_), verb_.name,
-                        ": no gradient of ", f.name, ": only rational_quadratic has one");
+                        ": no gradient of ", f.name, ": this kernel has none");
 }
 extent call::gradient_sizes(int gradient) const {
   has_gradient(gradient);
@@ -834,18 +835,21 @@ void call::gradient(int gradient, const place& to) { gradients_.at(std::size_t(g
 namespace detail {
 
 /// A place of these sizes: of a list a row or a column, with numbers apart if that is allowed.
-inline void fits(const std::string& what, const place& p, const extent& e, bool apart) {
+template <class Name>
+void fits(const Name& what, const place& p, const extent& e, bool apart) {
   const bool in_a_row = p.rows == 1 && p.cols == e.sizes[0];
   const bool in_a_column = p.rows == e.sizes[0] && p.cols == 1 && (apart || p.rows < 2 || p.stride == 1);
   const bool sized = e.dimensions == 2 ? p.rows == e.sizes[0] && p.cols == e.sizes[1] : in_a_row || in_a_column;
-  require<shape_error>(sized && (p.rows < 2 || p.stride >= p.cols), what, ": expected a place of ",
-                       sizes_text(e.sizes, e.dimensions), ", got ", craft::detail::shape(p.rows, p.cols), " at a stride of ",
-                       p.stride);
+  if (sized && (p.rows < 2 || p.stride >= p.cols)) return;
+  fail<shape_error>(what(), ": expected a place of ", sizes_text(e.sizes, e.dimensions), ", got ",
+                    craft::detail::shape(p.rows, p.cols), " at a stride of ", p.stride);
 }
 /// Memory that the call can get at, if there is any.
-template <class Described>
-void reachable(const std::string& what, const Described& d, memory space) {
-  const std::string fault = null_fault(what, d) + alignment_fault(what, d.data, d.type);
+template <class Name, class Described>
+void reachable(const Name& name_of, const Described& d, memory space) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(d.data) % std::uintptr_t(bytes_of(d.type)) == 0;
+  if (d.data != nullptr && aligned && d.where == space) return;
+  const std::string what = name_of(), fault = null_fault(what, d) + alignment_fault(what, d.data, d.type);
   require<shape_error>(fault.empty(), fault);
   require<device_error>(d.where == space, what, " lies in ", name(d.where), " memory, but the call runs in ", name(space),
                         " memory");
@@ -860,23 +864,23 @@ void call::check_memory(memory space) const {
     if (a.is != argument::form::array) continue;
     const kind k = verb_.fields[i].kind;
     const bool also_on_host = k != kind::scalar && !detail::is_matrix(k, a.array.dimensions);
-    detail::reachable(std::string(verb_.name) + ": " + verb_.fields[i].name, a.array,
+    detail::reachable([&] { return std::string(verb_.name) + ": " + verb_.fields[i].name; }, a.array,
                       also_on_host && a.array.where == memory::host ? memory::host : space);
   }
 }
 /// Of what is written.
 void call::check_results(memory space) const {
-  const std::string verb = verb_.name;
-  const auto typed = [&](const std::string& what, const place& p, dtype expected, dtype narrower) {
-    require<type_error>(p.type == expected || p.type == narrower, what, ": expected a place of type ", name(expected), ", got ",
-                        name(p.type));
+  const auto named = [&](const char* is, const char* of) { return std::string(verb_.name) + is + of; };  // where it is told
+  const auto typed = [&](const auto& what, const place& p, dtype expected, dtype narrower) {
+    if (p.type == expected || p.type == narrower) return;
+    fail<type_error>(what(), ": expected a place of type ", name(expected), ", got ", name(p.type));
   };
   for (std::size_t r = 0; r < results_.size(); ++r) {
     const place& p = results_[r];
     const dtype type = result_type(int(r));
     const bool found = verb_.results[r].type != dtype::float32;
-    const std::string what = verb + ": result " + verb_.results[r].name;
-    require<shape_error>(p.mode != write::none || found, what, " has no place");
+    const auto what = [&] { return named(": result ", verb_.results[r].name); };
+    if (p.mode == write::none && !found) fail<shape_error>(what(), " has no place");
     if (p.mode == write::none) continue;
     typed(what, p, type, !found ? type : type == dtype::int64 ? dtype::int32 : dtype::float32);
     detail::fits(what, p, result_sizes(int(r)), false);
@@ -886,7 +890,7 @@ void call::check_results(memory space) const {
     const place& p = gradients_[g];
     const field& f = verb_.fields[std::size_t(verb_.gradients[g])];
     if (p.mode == write::none) continue;
-    const std::string what = verb + ": gradient of " + f.name;
+    const auto what = [&] { return named(": gradient of ", f.name); };
     const extent e = gradient_sizes(int(g));
     typed(what, p, type(), type());
     detail::fits(what, p, f.two_sided && p.rows * p.cols == 2 ? extent{1, {2, 1}} : e, true);
@@ -934,8 +938,9 @@ void call::run(const any_device& device) {
 namespace detail {
 inline bool (*stop_asked)() = nullptr;
 #ifdef __unix__
-inline const auto loaded_by = getpid();
-inline bool forked() { return getpid() != loaded_by; }
+inline bool in_child = false;  // not getpid(), which asks the kernel in every call
+inline const int watched = pthread_atfork(nullptr, nullptr, [] { in_child = true; });
+inline bool forked() { return in_child; }
 #else
 inline bool forked() { return false; }
 #endif

@@ -41,8 +41,8 @@ using named_arguments = std::vector<std::pair<std::string, c10::IValue>>;
 /// Calls the operator craft::VERB as torch would; its results. What is not given, or a tensor that is not defined, is as by default; a
 /// tensor where a number may stand is one that can be learnt (in the operator's schema, its `learnable_` argument). Throws ValueError
 /// for a name that is none, with those there are, and TypeError for an argument of another type.
-inline std::vector<at::Tensor> call(const std::string& verb, std::vector<c10::IValue> positional,
-                                    named_arguments named = {}) {
+inline std::vector<at::Tensor> call(const std::string& verb, const std::vector<c10::IValue>& positional,
+                                    const named_arguments& named = {}) {
   const auto op = c10::Dispatcher::singleton().findSchema({"craft::" + verb, ""});
   TORCH_CHECK_VALUE(op, "craft: no operator ", verb, ": it must be a verb that takes tensors, and one source of the program must ",
                     "include craft/adapters/torch_library.hpp");
@@ -50,7 +50,7 @@ inline std::vector<at::Tensor> call(const std::string& verb, std::vector<c10::IV
   const std::size_t count = arguments.size();
   torch::jit::Stack stack(count);
   std::vector<bool> given(count);
-  const auto put = [&](std::size_t at, c10::IValue& value) {
+  const auto put = [&](std::size_t at, c10::IValue value) {
     if (value.isNone() || (value.isTensor() && !value.toTensor().defined())) return;
     if (value.isTensor() && at + 1 < count && arguments[at + 1].name() == "learnable_" + arguments[at].name()) ++at;
     const std::string& name = arguments[at].name();
@@ -64,7 +64,7 @@ inline std::vector<at::Tensor> call(const std::string& verb, std::vector<c10::IV
   };
   TORCH_CHECK_TYPE(positional.size() <= count, "craft::", verb, ": takes ", count, " arguments, got ", positional.size());
   for (std::size_t i = 0; i < positional.size(); ++i) put(i, positional[i]);
-  for (auto& [name, value] : named) {
+  for (const auto& [name, value] : named) {
     const auto at = op->schema().argumentIndexWithName(name);
     if (!at) {
       std::string names;
@@ -85,8 +85,8 @@ inline std::vector<at::Tensor> call(const std::string& verb, std::vector<c10::IV
 }
 
 /// The first result of the operator craft::VERB: the value of a loss, or a relative representation.
-inline at::Tensor loss(const std::string& verb, std::vector<c10::IValue> positional, named_arguments named = {}) {
-  return call(verb, std::move(positional), std::move(named))[0];
+inline at::Tensor loss(const std::string& verb, const std::vector<c10::IValue>& positional, const named_arguments& named = {}) {
+  return call(verb, positional, named)[0];
 }
 
 }  // namespace craft::aten

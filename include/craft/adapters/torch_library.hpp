@@ -191,7 +191,8 @@ struct invocation {
   void give(std::size_t f, const Tensor& from) {
     const auto [is, name] = std::pair(s.verb.fields[f].kind, s.verb.fields[f].name);
     const bool two = from.dim() == 2, soft = is == kind::computed || (is == kind::targets && two), rows = soft || is == kind::matrix;
-    Tensor t = (is == kind::list || s.verb.matrices == 0) && !meta ? from.cpu() : from;
+    const bool to_host = is == kind::list || s.verb.matrices == 0, to_device = is == kind::scalar && from.is_cpu() && !on.is_cpu();
+    Tensor t = meta ? from : to_host ? from.cpu() : to_device ? from.to(on) : from;
     TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.name, ": expected all tensors to be on ", on, ", but ", name, " is on ",
                 t.device());
     if (soft && t.is_floating_point()) t = t.to(types[int(computing)]);
@@ -276,10 +277,10 @@ struct computes : c10::OperatorKernel {
     torch::jit::drop(*stack, given.size());
     for (Tensor& t : results) stack->emplace_back(std::move(t));
   } catch (const error& e) {
-    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), "craft::", e.what());
-    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), "craft::", e.what());
-    TORCH_CHECK(!dynamic_cast<const device_error*>(&e), "craft::", e.what());
-    TORCH_CHECK_VALUE(false, "craft::", e.what());
+    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), e.what());
+    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), e.what());
+    TORCH_CHECK(!dynamic_cast<const device_error*>(&e), e.what());
+    TORCH_CHECK_VALUE(false, e.what());
   }
 };
 
@@ -291,20 +292,23 @@ struct asked {
   std::size_t gradient;  // its number
   Tensor input, tangent;
 };
+using torch::autograd::edge_list;
+inline edge_list edges_of(const std::vector<asked>& inputs) {
+  edge_list edges;
+  for (const asked& a : inputs)
+    edges.push_back(a.input.defined() ? torch::autograd::impl::gradient_edge(a.input) : torch::autograd::Edge());
+  return edges;
+}
 
 /// A node of the graph. Not a torch::autograd::Function, which takes microseconds.
 struct node : torch::autograd::Node {
   using backward = std::function<tensors(const node&, const Tensor& upstream)>;
   const std::string& of;
   const backward f;
-  std::vector<std::size_t> gradients;  // that go to next edges
   std::vector<torch::autograd::SavedVariable> saved;
 
-  node(const std::string& op, const std::vector<asked>& inputs, const tensors& kept, backward by) : of(op), f(std::move(by)) {
-    for (const asked& a : inputs) {
-      add_next_edge(a.input.defined() ? torch::autograd::impl::gradient_edge(a.input) : torch::autograd::Edge());
-      gradients.push_back(a.gradient);
-    }
+  node(const std::string& op, edge_list edges, const tensors& kept, backward by)
+      : Node(std::move(edges)), of(op), f(std::move(by)) {
     saved.reserve(kept.size());
     for (const Tensor& t : kept) saved.emplace_back(t, false);
   }
@@ -332,8 +336,8 @@ void set_history(N* made, const tensors& results) {
     if (t.is_floating_point()) torch::autograd::set_history(t, counted);
 }
 /// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
-inline void set_underivable(const c10::OperatorHandle& op, const std::vector<asked>& inputs, const tensors& results) {
-  set_history(new node(op.schema().name(), inputs, {}, [](const node& n, const Tensor&) -> tensors {
+inline void set_underivable(const c10::OperatorHandle& op, edge_list inputs, const tensors& results) {
+  set_history(new node(op.schema().name(), std::move(inputs), {}, [](const node& n, const Tensor&) -> tensors {
                 TORCH_CHECK_NOT_IMPLEMENTED(false, n.of, " has no derivative: losses and relative representations have first ",
                                             "derivatives only, and anchors are constants, to be made of x.detach()");
               }), results);
@@ -372,7 +376,7 @@ struct derivable : c10::OperatorKernel {
     if (of.empty()) return;
     tensors results;
     for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
-    set_underivable(op, of, results);
+    set_underivable(op, edges_of(of), results);
   }
 };
 
@@ -404,26 +408,33 @@ struct derivable_loss : derivable {
     }
     torch::jit::drop(*stack, to.size());
     const Tensor value = torch::jit::peek(*stack, 0, op.schema().returns().size()).toTensor();
-    if (std::any_of(of.begin(), of.end(), [](const asked& a) { return a.input.defined(); })) {
-      set_underivable(gradients, of, computed);
-      const auto times = [pairs](const node& n, const Tensor& by) {
+    const bool backward = std::any_of(of.begin(), of.end(), [](const asked& a) { return a.input.defined(); });
+    if (backward) {
+      const auto times = [this, pairs](const node& n, const Tensor& by) {
         tensors results(pairs.size());
         for (std::size_t i = 0; i < pairs.size(); ++i) {
           if (!n.task_should_compute_output(i)) continue;
-          const Tensor d = n.saved[i].unpack();
+          const Tensor d = at::GradMode::is_enabled() ? underivable(n.saved[i].unpack(), n.next_edges()) : n.saved[i].unpack();
           results[i] = !pairs[i] ? by * d : by.abs() * at::where(by < 0, d.select(0, 1), d.select(0, 0));
         }
         return results;
       };
-      set_history(new node(op.schema().name(), of, computed, times), {value});
+      set_history(new node(op.schema().name(), edges_of(of), computed, times), {value});
     }
     Tensor tangent;
     for (std::size_t i = 0; i < of.size(); ++i) {
       if (!of[i].tangent.defined()) continue;
-      const Tensor part = ((pairs[i] ? computed[i].select(0, 0) : computed[i]) * of[i].tangent).sum();
+      const Tensor d = backward && at::GradMode::is_enabled() ? underivable(computed[i], edges_of(of)) : computed[i];
+      const Tensor part = ((pairs[i] ? d.select(0, 0) : d) * of[i].tangent).sum();
       tangent = tangent.defined() ? tangent + part : part;
     }
     if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);
+  }
+  /// A gradient as one that depends on the inputs. Made where it is asked for, which costs less than always.
+  Tensor underivable(const Tensor& gradient, edge_list inputs) const {
+    const Tensor d = gradient.detach();
+    set_underivable(gradients, std::move(inputs), {d});
+    return d;
   }
 };
 
@@ -449,7 +460,9 @@ struct derivable_map : derivable {
     tensors kept(given.size());
     for (std::size_t i = 0; i < given.size(); ++i)
       if (given[i].isTensor()) kept[i] = std::exchange(given[i], {}).toTensor();
-    const auto pull = [this, given](const node& n, const Tensor& dout) {
+    std::vector<std::size_t> which;
+    for (const asked& a : of) which.push_back(a.gradient);
+    const auto pull = [this, given, which](const node& n, const Tensor& dout) {
       Stack all;
       for (const std::size_t i : from) {
         const Tensor t = i == none ? dout : n.saved[i].unpack();
@@ -457,15 +470,15 @@ struct derivable_map : derivable {
       }
       c10::List<bool> wanted;
       wanted.resize(to.size(), false);
-      for (std::size_t i = 0; i < n.gradients.size(); ++i) wanted.set(n.gradients[i], n.task_should_compute_output(i));
+      for (std::size_t i = 0; i < which.size(); ++i) wanted.set(which[i], n.task_should_compute_output(i));
       all.emplace_back(wanted);
       pullback.callBoxed(&all);
-      tensors results(n.gradients.size());
-      for (std::size_t i = 0; i < results.size(); ++i)
-        if (wanted.get(n.gradients[i])) results[i] = all[n.gradients[i]].toTensor();
+      tensors results(which.size());
+      for (std::size_t i = 0; i < which.size(); ++i)
+        if (wanted.get(which[i])) results[i] = all[which[i]].toTensor();
       return results;
     };
-    set_history(new node(op.schema().name(), of, kept, pull), {stack->back().toTensor()});
+    set_history(new node(op.schema().name(), edges_of(of), kept, pull), {stack->back().toTensor()});
   }
 };
 

@@ -1,7 +1,7 @@
 // A program that is compiled without nvcc and has the verbs for hosts that learn types when they run: all that they ask of
 // craft::cuda_library, for every type and every kernel, must be in it to link. Without a GPU it says so and ends with 2.
 #include <cstdio>
-#include <vector>
+#include <string>
 
 #include "craft/adapters/runtime_bodies.hpp"
 
@@ -40,8 +40,16 @@ int main() {
     const memory x, y, dx, value;
     for (const char* name : {"float64", "float32", "float16", "bfloat16"}) {
       const rt::dtype type = rt::dtype_named(name);
-      for (const auto& kernel : {rt::kernel(), rt::kernel("laplacian", {1.0, 2.0}), rt::kernel("cosine", {})})
-        rt::mmd(device, x.in(type), y.in(type), kernel, {}, value.data(), {dx.out(type)});
+      for (const char* kernel : {"gaussian", "laplacian", "rational_quadratic", "cosine"}) {
+        rt::call call("mmd");
+        call.give("x", x.in(type));
+        call.give("y", y.in(type));
+        call.give("kernel", kernel);
+        if (kernel == std::string("rational_quadratic")) call.give("shape", 1.0);
+        call.result("value", {value.data(), 1, 1, 1, rt::computing(type), craft::memory::device});
+        call.gradient("x", dx.out(type));
+        call.run(device);
+      }
     }
     std::puts("every type ran");
     return 0;

@@ -420,6 +420,45 @@ TEMPLATE_LIST_TEST_CASE("sizes and types are known before there is memory", "[ru
   });
 }
 
+// What hosts that trace learn before there is memory: what the verb itself has to say of sizes and options.
+TEMPLATE_LIST_TEST_CASE("a rehearsal needs no memory and finds what the verb finds", "[runtime][sizes]", every_type) {
+  using D = TestType;
+  using change = std::function<void(full_call<D>&)>;
+  const auto rehearse = [](const full_call<D>& call) {
+    rt::call c(call.verb);
+    for (std::size_t i = 0; i < call.arguments.size(); ++i) {
+      given g = call.arguments[i];
+      if (g.is_array()) g.array().data = nullptr;
+      g.to(c, int(i));
+    }
+    c.rehearse();
+    for (int r = 0; r < int(call.verb.results.size()); ++r) CHECK_NOTHROW(c.result_sizes(r));  // as after check
+    CHECK(c.stored_type() == (call.verb.matrices > 0 ? type_of<typename D::scalar> : dtype::float32));
+  };
+  for_each_verb([&](const rt::verb& v, bool soft) {
+    INFO(v.name);
+    CHECK_NOTHROW(rehearse(full_call<D>(v, soft)));
+  });
+  const auto refused = [&](const char* verb, auto error, const change& make, const std::string& part) {
+    INFO(verb << ", " << part);
+    full_call<D> call(rt::verb_named(verb));
+    const watched all(call);
+    make(call);
+    rejects<decltype(error)>(all, [&] { rehearse(call); }, {part});
+  };
+  const auto nothing = [](given& g) { g.value = std::monostate(); };
+  const shape_error size("");
+  const option_error option("");
+  refused("info_nce", size, [&](full_call<D>& c) { nothing(c.at("x_labels")), nothing(c.at("y_labels")); },
+          "info_nce: without labels row i belongs to row i");
+  refused("info_nce", option, [&](full_call<D>& c) { nothing(c.at("y_labels")); }, "labels must be given for both sides");
+  refused("mmd", option, [](full_call<D>& c) { c.at("estimator").value = std::string("linear"); }, "takes no sample weights");
+  refused("mmd", option, [](full_call<D>& c) { c.at("column_eps").value = -1.0; }, "column_eps must be positive, got -1");
+  refused("anchor_cross_entropy", option, [](full_call<D>& c) { c.at("label_smoothing").value = 1.5; }, "[0, 1], got 1.5");
+  refused("cosine_embedding", option, [](full_call<D>& c) { c.at("margin").value = -2.0; }, "margin");
+  refused("objective", option, [](full_call<D>& c) { c.at("image").value = -2.0; }, "weights must be finite and not negative");
+}
+
 TEST_CASE("what is not there has no gradient", "[runtime][sizes]") {
   using D = stored_as<double>;
   for (const rt::verb& v : rt::verbs()) {

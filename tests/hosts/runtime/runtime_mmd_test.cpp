@@ -239,5 +239,5 @@ TEST_CASE("gradients by bandwidths and shape go where there is room for them", "
   refused("cosine", 0, "bandwidths", 1, 1, wrong_size, "gradient of bandwidths: expected a place of (0,)");
   refused("cosine", 0, "weights", 1, 1, wrong_size, "gradient of weights: expected a place of (0,)");
   for (const char* family : {"gaussian", "laplacian", "inverse_multiquadric", "energy", "cosine"})
-    refused(family, 0, "shape", 1, 1, none, "no gradient of shape: only rational_quadratic has one");
+    refused(family, 0, "shape", 1, 1, none, "no gradient of shape: this kernel has none");
 }

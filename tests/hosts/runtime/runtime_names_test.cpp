@@ -20,7 +20,9 @@ bool is_name(const std::string& text) {
   return !text.empty() && std::isdigit(static_cast<unsigned char>(text[0])) == 0 &&
          text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
 }
-bool is_text(const std::string& text) { return !text.empty() && text.front() != ' ' && text.back() != ' ' && text.back() != '\n'; }
+bool is_text(const std::string& text) {
+  return !text.empty() && text.front() != ' ' && text.back() != ' ' && text.back() != '\n';
+}
 
 }  // namespace
 
