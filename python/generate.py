@@ -120,11 +120,16 @@ def sizes(f):
     return " (" + " x ".join(part.replace("*", " * ") for part in map("*".join, f["shape"])) + ")" if f["shape"] else ""
 
 
+def chosen(f):
+    """The choices that the text does not name."""
+    return "" if all(repr_text(c) in f["text"] for c in f["choices"]) else ": " + ", ".join(map(repr_text, f["choices"]))
+
+
 def described(v, wide=100):
     """The docstring."""
     first, _, rest = v["text"].partition("\n")
     lines = [first, *rest.split("\n"), ""]
-    entries = [(f["name"] + sizes(f), f["text"]) for f in v["fields"]]
+    entries = [(f["name"] + sizes(f), f["text"] + chosen(f)) for f in v["fields"]]
     if v["gradients"]:
         if v["results"]:
             entries.append(("upstream", "dL/dvalue: multiplies the gradients, not the value"))
@@ -422,6 +427,11 @@ def reference(verbs):
         yield f"## {v['name']}"
         yield ""
         yield "```text"
+        given = [f["name"] + (f"={default(f)}" if default(f) else "") for f in v["fields"]]
+        given.insert(next((k for k, f in enumerate(v["fields"]) if not f["positional"]), len(given)), "*")
+        given += ["upstream=1.0", "gradients=()"] if v["gradients"] and v["results"] else ["gradients=(...)"] if v["gradients"] else []
+        yield from textwrap.wrap(f"{v['name']}({', '.join(given)})", 120, subsequent_indent="    ")
+        yield ""
         yield from described(v, 120)
         yield "```"
         yield ""

@@ -1,4 +1,4 @@
-"""Prompts and an adapter, trained with JAX through craft_align.jax.
+"""Prompts and an adapter, trained with JAX through craft_align.
 
 Two frozen towers give image features and class texts, here drawn at random: images of a class lie around its text, seen
 through an unknown linear map, and those of a second domain are shifted besides, without labels. A linear adapter of the
@@ -11,7 +11,7 @@ with the labels of both sides), and the two domains towards each other (MMD^2 in
 import jax
 import jax.numpy as jnp
 
-import craft_align.jax as craft
+import craft_align as craft
 
 CLASSES, WIDTH, BATCH, STEPS = 10, 32, 64, 200
 

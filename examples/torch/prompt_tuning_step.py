@@ -204,7 +204,7 @@ class Trainer:
         self.losses, self.recipe = losses, recipe
         self.images, self.labels, self.texts = task.shots.to(dtype), task.shot_labels, task.texts[:base].to(dtype)
         self.target = None if task.target is None else task.target.to(dtype)
-        self.image_anchors = F.normalize(craft_align.torch.class_means(self.images, self.labels, base))
+        self.image_anchors = F.normalize(craft_align.class_means(self.images, self.labels, base))
         self.towers = Towers(self.images.shape[1], base, dtype)
         self.random = torch.Generator().manual_seed(seed)
         self.steps = recipe.epochs * math.ceil(len(self.images) / recipe.batch)

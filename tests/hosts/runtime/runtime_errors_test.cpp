@@ -276,7 +276,7 @@ TEST_CASE("names that there are not", "[runtime][errors]") {
     const auto says = [&](const std::string& what, const auto& call, const auto& names) {
       CHECK_THROWS_AS(call(), option_error);
       CHECK_THROWS_WITH(call(), contains(std::string(v.name) + ": " + what) && contains("got nothing"));
-      for (const std::string name : names) CHECK_THROWS_WITH(call(), contains(name));
+      for (const std::string& name : names) CHECK_THROWS_WITH(call(), contains(name));
     };
     std::vector<std::string> fields, results, gradients;
     for (const rt::field& f : v.fields) fields.push_back(f.name);
