@@ -82,6 +82,8 @@ TEST_CASE("the guide's context: the host's pool, its memory, a look for NaN", "[
     held -= std::ptrdiff_t(bytes);
     std::free(memory);
   };
+  int asked = 0;
+  const auto wants_to_stop = [&] { return ++asked < 0; };
   matrix<double> X = matrix<double>::Random(300, 3), Y = X.array() + 0.25;
   double value = 0;
   {
@@ -89,11 +91,13 @@ TEST_CASE("the guide's context: the host's pool, its memory, a look for NaN", "[
     ctx.parallel_for(my_pool, 8);                // or the host's own pool: my_pool(count, body) calls body(0) ... body(count - 1)
     ctx.scratch().use(allocate, deallocate);     // memory from the host, 64-byte aligned (256 on a GPU)
     ctx.check_finite(true);                      // look for NaN and infinity first, at the cost of one more read
+    ctx.stop(wants_to_stop);                     // asked every few milliseconds: true ends the call by stopped_error
 
     ctx.tile(16);  // several tiles, for several threads
     craft::mmd(ctx, X, Y, craft::gaussian(1.0), {}, value);
     CHECK(pooled > 0);
     CHECK(held > 0);
+    CHECK(asked > 0);
     X(1, 2) = std::numeric_limits<double>::quiet_NaN();
     CHECK_THROWS_AS(craft::mmd(ctx, X, Y, craft::gaussian(1.0), {}, value), craft::data_error);
   }

@@ -155,9 +155,12 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
   if (count < 0 || (count > 0 && a.sizes == nullptr))
     return name + " has " + std::to_string(count) + " dimensions, but no sizes of so many";
   const auto sizes = [&] { return sizes_text(a.sizes, count); };  // put together only where they are told
-  const auto has = [&] { return name + " has " + std::to_string(count) + (count == 1 ? " dimension " : " dimensions ") + sizes(); };
+  const auto has = [&] {
+    return name + " has " + std::to_string(count) + (count == 1 ? " dimension " : " dimensions ") + sizes();
+  };
   const bool two = is_matrix(k, count);
-  if (k == kind::targets && count != 1 && count != 2) return has() + ", expected one for labels, or two for shares of the classes";
+  if (k == kind::targets && count != 1 && count != 2)
+    return has() + ", expected one for labels, or two for shares of the classes";
   if (two && count != 2) {
     const std::string text = has() + ", expected a matrix with one sample per row";
     if (count < 1) return text;

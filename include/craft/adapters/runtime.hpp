@@ -157,7 +157,8 @@ class call {
   /// Throws type_error, else shape_error, else option_error, with all that is wrong. Arrays without memory are good here: what a
   /// host that traces knows are sizes.
   void check();
-  /// check(), and all that the verb itself says of sizes and options, for hosts that trace; of losses and their modules. Computes nothing.
+  /// check(), and all that the verb itself says of sizes and options, for hosts that trace; of losses and their modules. Computes
+  /// nothing.
   void rehearse();
 
   dtype type() const { return computing(type_); }  ///< what is computed in; after check()
@@ -223,8 +224,8 @@ class call {
 /// forked after this library was loaded, where OpenMP's threads may be gone and waiting for them would never end; and with the
 /// function of stop_with.
 cpu host_context(int threads = 0);
-/// What contexts of host_context ask from now on whether to stop (cpu::stop), on any thread; null: nothing. For the whole process, as
-/// far as it has this copy of the library.
+/// What contexts of host_context ask from now on whether to stop (cpu::stop), on any thread; null: nothing. For the whole process,
+/// as far as it has this copy of the library.
 void stop_with(bool (*asked)());
 
 }  // namespace craft::runtime

@@ -592,6 +592,7 @@ call::call(const runtime::verb& verb) : verb_(verb), arguments_(verb.fields.size
 void call::add_fault(const std::string& fault, severity how_bad) {
   faults_ += (faults_.empty() ? "" : "; ") + fault;
   worst_ = std::max(worst_, how_bad);
+  checked_ = false;
 }
 void call::refuse(const std::string& fault, bool type) { add_fault(fault, type ? severity::type : severity::shape); }
 void call::refuse(int field, const std::string& fault, bool type) {

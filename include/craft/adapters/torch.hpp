@@ -48,7 +48,9 @@ inline std::vector<at::Tensor> call(const std::string& verb, const std::vector<c
                     "include craft/adapters/torch_library.hpp");
   const auto& arguments = op->schema().arguments();
   const std::size_t count = arguments.size();
-  torch::jit::Stack stack(count);
+  torch::jit::Stack stack;
+  stack.reserve(count + 1);  // one for what a kernel may add
+  stack.resize(count);
   std::vector<bool> given(count);
   const auto put = [&](std::size_t at, c10::IValue value) {
     if (value.isNone() || (value.isTensor() && !value.toTensor().defined())) return;

@@ -17,6 +17,7 @@
 // own losses, which autocast runs in float32, without the memory for casting all inputs.
 #pragma once
 
+#include <ATen/CPUFunctions.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/DeviceGuard.h>
@@ -25,6 +26,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <bitset>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -46,6 +48,7 @@ using runtime::kind;
 using torch::jit::Stack;
 using tensors = std::vector<Tensor>;
 using arguments = c10::ArrayRef<c10::IValue>;
+using symbols = c10::SymDimVector;
 
 // ---------------------------------------------------------------------------------------------------------
 // Schemas
@@ -221,8 +224,12 @@ struct invocation {
       const std::size_t f = s.wanted[g];
       const Tensor* of = s.given(f, given);
       TORCH_CHECK_VALUE(of || !wanted[g], s.name, ": a gradient is wanted of a tensor that is not given");
-      std::vector<c10::SymInt> sizes = wanted[g] ? of->sym_sizes().vec() : std::vector<c10::SymInt>{0};
-      if (wanted[g] && s.in_pair(f, given)) sizes.insert(sizes.begin(), 2);
+      symbols sizes;
+      if (wanted[g] && s.in_pair(f, given)) sizes.push_back(2);
+      if (wanted[g])
+        sizes.append(of->sym_sizes().begin(), of->sym_sizes().end());
+      else
+        sizes.push_back(0);
       const runtime::place to = place(all, sizes, computing);
       if (wanted[g]) call.gradient(s.verb.fields[f].gradient, to);
     }
@@ -237,15 +244,16 @@ struct invocation {
     return all;
   }
   /// A new tensor at the end of `all`, as a place.
-  runtime::place place(tensors& all, const std::vector<c10::SymInt>& sizes, runtime::dtype type) const {
-    all.push_back(at::empty_symint(sizes, like.options().device(on).dtype(types[int(type)])));
+  runtime::place place(tensors& all, const symbols& sizes, runtime::dtype type) const {
+    const auto options = like.options().device(on).dtype(types[int(type)]);
+    all.push_back(on.is_cpu() ? at::cpu::empty_symint(sizes, options) : at::empty_symint(sizes, options));  // the first is faster
     const Tensor& t = all.back();
     if (meta) return {};
     const index_t rows = t.dim() == 2 ? t.size(0) : 1, cols = t.dim() == 2 ? t.size(1) : t.numel();
     return {t.data_ptr(), rows, cols, cols, type, where(t)};
   }
-  std::vector<c10::SymInt> sizes_of(const runtime::shape& shape) const {
-    std::vector<c10::SymInt> sizes(shape.size(), 1);
+  symbols sizes_of(const runtime::shape& shape) const {
+    symbols sizes(shape.size(), 1);
     for (std::size_t k = 0; k < shape.size(); ++k)
       for (const std::string& factor : shape[k]) sizes[k] = sizes[k] * size_named(factor);
     return sizes;
@@ -394,10 +402,10 @@ struct derivable_loss : derivable {
     if (of.empty()) return call_below(op, stack);
     c10::List<bool> wanted;
     wanted.resize(to.size(), false);
-    std::vector<bool> pairs;
-    for (const asked& a : of) {
-      wanted.set(a.gradient, true);
-      pairs.push_back(s.in_pair(s.wanted[a.gradient], given));
+    std::bitset<64> pairs;
+    for (std::size_t i = 0; i < of.size(); ++i) {
+      wanted.set(of[i].gradient, true);
+      pairs[i] = s.in_pair(s.wanted[of[i].gradient], given);
     }
     stack->emplace_back(std::move(wanted));
     call_below(gradients, stack);
@@ -411,8 +419,8 @@ struct derivable_loss : derivable {
     const bool backward = std::any_of(of.begin(), of.end(), [](const asked& a) { return a.input.defined(); });
     if (backward) {
       const auto times = [this, pairs](const node& n, const Tensor& by) {
-        tensors results(pairs.size());
-        for (std::size_t i = 0; i < pairs.size(); ++i) {
+        tensors results(n.saved.size());
+        for (std::size_t i = 0; i < results.size(); ++i) {
           if (!n.task_should_compute_output(i)) continue;
           const Tensor d = at::GradMode::is_enabled() ? underivable(n.saved[i].unpack(), n.next_edges()) : n.saved[i].unpack();
           results[i] = !pairs[i] ? by * d : by.abs() * at::where(by < 0, d.select(0, 1), d.select(0, 0));

@@ -1,5 +1,5 @@
 // What is wrong with a call is said before anything is written, in a message that names the verb, the argument and what was
-// given: of every verb, for every field, result and gradient. And what is right is right before there is any memory.
+// given: of every verb, for every field, result and gradient.
 #include "runtime_inputs.hpp"
 
 using namespace craft_test;
@@ -318,11 +318,19 @@ TEST_CASE("all that is wrong is said at once, and once more when one asks again"
     CHECK_THAT(first, contains(part));
   CHECK(message() == first);
 
+  // What is refused is not missing, whoever has refused it.
+  rt::call refused("medoids");
+  refused.refuse(0, "x is a list", true);
+  refused.give("centres", 1.5);
+  try {
+    refused.check();
+    FAIL_CHECK("it was not refused");
+  } catch (const type_error& e) {
+    CHECK(e.what() == std::string("medoids: x is a list; centres: expected an array of two dimensions, one sample per row, "
+                                  "got a number"));
+  }
+
   // The class of error is that of the worst fault.
-  rt::call named("kmeans");
-  named.give("x", rt::matrix{numbers, 2, 1, 1, dtype::float64});
-  named.give("k", 1);
-  CHECK_NOTHROW(named.check());
   rt::call sized("mmd_preset");
   sized.give("preset", "no such");
   sized.give("x", rt::matrix{numbers, 1, 2, 2, dtype::float64});
@@ -346,155 +354,4 @@ TEST_CASE("sizes that differ are named with the array that has the other one", "
        "y_weights (3,): expected 2 rows, one per row of y (2, 2)");
   says("anchor_cross_entropy", {{"x", two(2, 3)}, {"anchors", two(4, 3)}, {"targets", two(2, 3)}},
        "targets (2, 3): expected 4 columns, one per row of anchors (4, 3)");
-}
-
-TEST_CASE("counts below none and beyond all memory", "[runtime][errors]") {
-  using D = stored_as<float>;
-  int counts = 0;
-  for (const rt::verb& v : rt::verbs()) {
-    const full_call<D> call(v);
-    for (std::size_t i = 0; i < v.fields.size(); ++i) {
-      if (v.fields[i].kind != kind::whole || !v.fields[i].required) continue;
-      ++counts;
-      for (const index_t wrong : {index_t(-1), huge, std::numeric_limits<index_t>::min(), std::numeric_limits<index_t>::max()}) {
-        INFO(v.name << ", " << v.fields[i].name << " = " << wrong);
-        rt::call c(v);
-        call.give(c);
-        c.give(int(i), wrong);
-        const std::string is = std::string(v.name) + ": " + v.fields[i].name + " must not be negative or beyond all memory, got ";
-        rejects<shape_error>(watched(), [&] { c.check(); }, {is + std::to_string(wrong)});
-      }
-    }
-  }
-  CHECK(counts >= 9);
-  // Each may be, and not their product.
-  rt::call c("kmeans_per_class");
-  full_call<D> per_class(c.verb());
-  per_class.at("classes").value = per_class.at("per_class").value = index_t(1) << 40;
-  per_class.give(c);
-  c.check();
-  CHECK_THROWS_AS(c.result_sizes(0), shape_error);
-  CHECK_THROWS_WITH(c.result_sizes(0), contains("kmeans_per_class: per_class") && contains("beyond all memory"));
-  rt::call wide("kmeans");  // 2^59 rows of 5 numbers
-  const full_call<D> rows(wide.verb());
-  rows.give(wide);
-  wide.give("k", index_t(1) << 59);
-  wide.check();
-  CHECK_THROWS_WITH(wide.result_sizes(0), contains("beyond all memory"));
-  rt::call permuted("two_sample_test");
-  const full_call<D> test(permuted.verb());
-  test.give(permuted);
-  permuted.give("permutations", -1);
-  permuted.check();
-  CHECK_THROWS_WITH(permuted.result_sizes(2), contains("permutations must not be negative") && contains("-1"));
-}
-
-TEMPLATE_LIST_TEST_CASE("sizes and types are known before there is memory", "[runtime][sizes]", every_type) {
-  using D = TestType;
-  for_each_verb([](const rt::verb& v, bool soft) {
-    INFO(v.name);
-    const full_call<D> call(v, soft);
-    rt::call with(v), without(v);
-    call.give(with);
-    with.check();
-    for (std::size_t i = 0; i < call.arguments.size(); ++i) {
-      given g = call.arguments[i];
-      if (g.is_array()) g.array().data = nullptr;
-      g.to(without, int(i));
-    }
-    without.check();
-    CHECK(without.type() == with.type());
-    CHECK(without.stored_type() == with.stored_type());
-    if (v.matrices > 0) CHECK(with.stored_type() == type_of<typename D::scalar>);
-    const auto same = [](const rt::extent& a, const rt::extent& b) {
-      CHECK(a.dimensions == b.dimensions);
-      CHECK(a.sizes[0] == b.sizes[0]);
-      CHECK(a.sizes[1] == b.sizes[1]);
-    };
-    for (int r = 0; r < int(v.results.size()); ++r) {
-      same(without.result_sizes(r), with.result_sizes(r));
-      CHECK(without.result_type(r) == with.result_type(r));
-    }
-    for (int g = 0; g < int(v.gradients.size()); ++g)
-      if (call.gradients[std::size_t(g)].mode != craft::write::none) same(without.gradient_sizes(g), with.gradient_sizes(g));
-  });
-}
-
-// What hosts that trace learn before there is memory: what the verb itself has to say of sizes and options.
-TEMPLATE_LIST_TEST_CASE("a rehearsal needs no memory and finds what the verb finds", "[runtime][sizes]", every_type) {
-  using D = TestType;
-  using change = std::function<void(full_call<D>&)>;
-  const auto rehearse = [](const full_call<D>& call) {
-    rt::call c(call.verb);
-    for (std::size_t i = 0; i < call.arguments.size(); ++i) {
-      given g = call.arguments[i];
-      if (g.is_array()) g.array().data = nullptr;
-      g.to(c, int(i));
-    }
-    c.rehearse();
-    for (int r = 0; r < int(call.verb.results.size()); ++r) CHECK_NOTHROW(c.result_sizes(r));  // as after check
-    CHECK(c.stored_type() == (call.verb.matrices > 0 ? type_of<typename D::scalar> : dtype::float32));
-  };
-  for_each_verb([&](const rt::verb& v, bool soft) {
-    INFO(v.name);
-    CHECK_NOTHROW(rehearse(full_call<D>(v, soft)));
-  });
-  const auto refused = [&](const char* verb, auto error, const change& make, const std::string& part) {
-    INFO(verb << ", " << part);
-    full_call<D> call(rt::verb_named(verb));
-    const watched all(call);
-    make(call);
-    rejects<decltype(error)>(all, [&] { rehearse(call); }, {part});
-  };
-  const auto nothing = [](given& g) { g.value = std::monostate(); };
-  const shape_error size("");
-  const option_error option("");
-  refused("info_nce", size, [&](full_call<D>& c) { nothing(c.at("x_labels")), nothing(c.at("y_labels")); },
-          "info_nce: without labels row i belongs to row i");
-  refused("info_nce", option, [&](full_call<D>& c) { nothing(c.at("y_labels")); }, "labels must be given for both sides");
-  refused("mmd", option, [](full_call<D>& c) { c.at("estimator").value = std::string("linear"); }, "takes no sample weights");
-  refused("mmd", option, [](full_call<D>& c) { c.at("column_eps").value = -1.0; }, "column_eps must be positive, got -1");
-  refused("anchor_cross_entropy", option, [](full_call<D>& c) { c.at("label_smoothing").value = 1.5; }, "[0, 1], got 1.5");
-  refused("cosine_embedding", option, [](full_call<D>& c) { c.at("margin").value = -2.0; }, "margin");
-  refused("objective", option, [](full_call<D>& c) { c.at("image").value = -2.0; }, "weights must be finite and not negative");
-}
-
-TEST_CASE("what is not there has no gradient", "[runtime][sizes]") {
-  using D = stored_as<double>;
-  for (const rt::verb& v : rt::verbs()) {
-    const full_call<D> call(v);
-    for (std::size_t g = 0; g < v.gradients.size(); ++g) {
-      const std::size_t field = std::size_t(v.gradients[g]);
-      if (v.fields[field].required || v.fields[field].kind != kind::matrix) continue;
-      INFO(v.name << ", " << v.fields[field].name);
-      rt::call c(v);
-      for (std::size_t i = 0; i < call.arguments.size(); ++i)
-        if (i != field) call.arguments[i].to(c, int(i));
-      c.check();
-      CHECK_THROWS_AS(c.gradient_sizes(int(g)), option_error);
-      CHECK_THROWS_WITH(c.gradient_sizes(int(g)), contains(std::string(v.name) + ": no gradient of " + v.fields[field].name));
-      call.places(c);
-      CHECK_THROWS_AS(c.run(craft::any_device(D::make())), option_error);
-    }
-  }
-}
-
-TEST_CASE("run checks what nobody has checked", "[runtime][errors]") {
-  using D = stored_as<double>;
-  const craft::any_device device(D::make());
-  const rt::verb& v = rt::verb_named("mmd");
-  const full_call<D> call(v);
-  const watched all(call);
-  rt::call missing(v), late(v), right(v);
-  call.places(missing);
-  rejects<type_error>(all, [&] { missing.run(device); }, {"mmd: x is missing", "y is missing"});
-  call.give(late);
-  late.check();
-  call.places(late);
-  late.give("estimator", "unbaised");  // after check
-  rejects<option_error>(all, [&] { late.run(device); }, {"got unbaised"});
-  call.give(right);
-  call.places(right);
-  CHECK_NOTHROW(right.run(device));
-  CHECK_FALSE(all.untouched());
 }
