@@ -2,8 +2,8 @@
 // one source of a program or of a library that is loaded into one. Link craft::runtime, or include
 // craft/adapters/runtime_bodies.hpp in that source too.
 //
-// They are made of the verbs' descriptions (craft/describe.hpp); no verb and no option is named here. Every field is an argument, by
-// position or by name; a scalar `s` and a list are two, the second a tensor `learnable_s` instead of the first. A verb is
+// They are made of the verbs' descriptions (craft/describe.hpp); no verb and no option is named here. Every field is an argument,
+// by position or by name; a scalar `s` and a list are two, the second a tensor `learnable_s` instead of the first. A verb is
 //
 //     a loss   craft::L_gradients(..., *, bool[k] wanted) -> (value, d_x, ...) computes value and gradients in one sweep over the
 //              pairs; what is not wanted is an empty tensor. craft::L(...) is the value; where gradients are needed it calls the
@@ -12,17 +12,17 @@
 //     a map    craft::M(...) -> out, whose backward calls craft::PULLBACK(..., *, bool[k] wanted) -> (d_x, ...)
 //     neither  craft::V(...) -> its results, without derivatives
 //
-// All have kernels for Meta tensors, so that torch.compile and torch.export trace them without a graph break. Autocast: matrices of
-// different types are cast to the widest of them. Since everything is computed in float32 or wider, the numbers are those of torch's
-// own losses, which autocast runs in float32, without the memory for casting all inputs.
+// All have kernels for Meta tensors, so that torch.compile and torch.export trace them without a graph break. Autocast casts
+// matrices of different types to the widest of them: all is computed in float32 or wider, so the numbers are those of torch's own
+// losses, which autocast runs in float32, without the memory for casting all inputs.
 #pragma once
 
 #include <ATen/CPUFunctions.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/DeviceGuard.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -48,22 +48,20 @@ using runtime::kind;
 using torch::jit::Stack;
 using tensors = std::vector<Tensor>;
 using arguments = c10::ArrayRef<c10::IValue>;
-using symbols = c10::SymDimVector;
+constexpr std::size_t none = std::size_t(-1);
 
 // ---------------------------------------------------------------------------------------------------------
 // Schemas
 
-constexpr std::size_t none = std::size_t(-1);
-
 /// A field as an argument that is no tensor; empty: it is nothing else.
 inline std::string argument_of(const runtime::field& f, const std::string& name) {
-  char digits[32];
-  std::snprintf(digits, sizeof digits, "%.17g", f.number);  // read back to the same bits; without a point it were an integer
+  char number[32];
+  std::snprintf(number, sizeof number, "%.17g", f.number);  // read back to the same bits; without a point it were an integer
   switch (f.kind) {
     case kind::number:
       if (std::isinf(f.number)) return "float? " + name + "=None";
       [[fallthrough]];
-    case kind::scalar: return "float " + name + "=" + digits + (std::strpbrk(digits, ".e") ? "" : ".");
+    case kind::scalar: return "float " + name + "=" + number + (std::strpbrk(number, ".e") ? "" : ".");
     case kind::list: return "float[]? " + name + "=None";
     case kind::whole: return "int " + name + (f.required ? "" : "=" + std::to_string(f.whole));
     case kind::wholes: return "int[]? " + name + "=None";
@@ -76,9 +74,9 @@ inline std::string argument_of(const runtime::field& f, const std::string& name)
 /// A verb as an operator, and a loss as two.
 struct signature {
   const runtime::verb& verb;
-  std::string name, text;                  // craft::NAME, and its arguments
+  std::string name, with_gradients, text;  // craft::NAME, the operator that gives gradients, and the arguments
   std::size_t count = 0;                   // of these
-  std::vector<std::size_t> value, tensor;  // of each field the argument that is a number or text, and that which is a tensor, or none
+  std::vector<std::size_t> value, tensor;  // of each field the argument that is a number or text, and that which is a tensor
   std::vector<std::size_t> wanted;         // the fields that may be tensors and have a gradient
 
   explicit signature(const runtime::verb& v) : verb(v), name(std::string("craft::") + v.name) {
@@ -93,10 +91,9 @@ struct signature {
     }
     for (const int g : v.gradients)
       if (tensor[std::size_t(g)] != none) wanted.push_back(std::size_t(g));
+    with_gradients = name + (is_loss() ? "_gradients" : "");
   }
   bool is_loss() const { return !verb.results.empty() && !wanted.empty(); }
-  /// The operator that gives gradients, if any does.
-  std::string with_gradients() const { return name + (is_loss() ? "_gradients" : ""); }
   std::string schema(bool gradients) const {
     std::string results;
     const auto add = [&](const std::string& result) { results += (results.empty() ? "Tensor " : ", Tensor ") + result; };
@@ -106,20 +103,19 @@ struct signature {
     }
     for (std::size_t g = 0; gradients && g < wanted.size(); ++g) add(std::string("d_") + verb.fields[wanted[g]].name);
     const std::string flags = gradients && !wanted.empty() ? ", *, bool[" + std::to_string(wanted.size()) + "] wanted" : "";
-    return (gradients ? with_gradients() : name) + "(" + text + flags + ") -> (" + results + ")";
+    return (gradients ? with_gradients : name) + "(" + text + flags + ") -> (" + results + ")";
   }
   /// What is given for a field as a tensor; null: nothing.
   const Tensor* given(std::size_t field, arguments all) const {
     const c10::IValue* v = tensor[field] != none ? &all[tensor[field]] : nullptr;
     return v && v->isTensor() && v->toTensor().defined() ? &v->toTensor() : nullptr;
   }
-  /// Whether a gradient is two, of the value and of its negative, as that of a scale with a bound, which is the field after it: which
-  /// one counts is known when another gradient comes from above.
+  /// Whether a gradient is two, of the value and of its negative, as that of a scale with a bound, which is the field after it:
+  /// which one counts is known when another gradient comes from above.
   bool in_pair(std::size_t field, arguments all) const {
     return verb.fields[field].two_sided && !all[value[field + 1]].isNone();
   }
 };
-
 /// Those of all verbs that take tensors: the first argument is one.
 inline const std::vector<signature>& signatures() {
   static const std::vector<signature> all = [] {
@@ -140,9 +136,9 @@ inline any_device device_of(const c10::Device& on) {
   if (on.is_cuda()) {
     const cudaStream_t stream = at::cuda::getCurrentCUDAStream();
     cuda context(stream, at::cuda::getCurrentCUDABlasHandle());
-    context.scratch().use(
-        [stream](std::size_t bytes) { return c10::cuda::CUDACachingAllocator::raw_alloc_with_stream(bytes, stream); },
-        [](void* memory, std::size_t) { c10::cuda::CUDACachingAllocator::raw_delete(memory); });
+    using allocator = c10::cuda::CUDACachingAllocator;
+    context.scratch().use([stream](std::size_t bytes) { return allocator::raw_alloc_with_stream(bytes, stream); },
+                          [](void* memory, std::size_t) { allocator::raw_delete(memory); });
     context.precision(at::globalContext().allowTF32CuBLAS() ? precision::tf32 : precision::strict);
     return any_device(std::move(context));
   }
@@ -179,7 +175,7 @@ struct invocation {
       TORCH_CHECK_VALUE(!t, s.name, ": expected ", s.verb.fields[f].name, " as numbers or as a tensor, got both");
       give(int(f), given[s.value[f]]);
     }
-    if (!symbolic) call.check();
+    if (!symbolic) meta ? call.rehearse() : call.check();
   }
   void give(int f, const c10::IValue& v) {
     switch (s.verb.fields[std::size_t(f)].kind) {
@@ -192,16 +188,17 @@ struct invocation {
     }
   }
   void give(std::size_t f, const Tensor& from) {
-    const auto [is, name] = std::pair(s.verb.fields[f].kind, s.verb.fields[f].name);
+    const runtime::field& field = s.verb.fields[f];
+    const kind is = field.kind;
     const bool two = from.dim() == 2, soft = is == kind::computed || (is == kind::targets && two), rows = soft || is == kind::matrix;
     const bool to_host = is == kind::list || s.verb.matrices == 0, to_device = is == kind::scalar && from.is_cpu() && !on.is_cpu();
     Tensor t = meta ? from : to_host ? from.cpu() : to_device ? from.to(on) : from;
-    TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.name, ": expected all tensors to be on ", on, ", but ", name, " is on ",
-                t.device());
+    TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.name, ": expected all tensors to be on ", on, ", but ", field.name,
+                " is on ", t.device());
     if (soft && t.is_floating_point()) t = t.to(types[int(computing)]);
     if (!rows && (t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16)) t = t.to(at::kFloat);
     if (meta && std::any_of(t.sym_sizes().begin(), t.sym_sizes().end(), [](const auto& n) { return n.is_symbolic(); })) {
-      TORCH_CHECK_VALUE(two || !rows, s.name, ": ", name, " has ", t.dim(), " dimensions, expected a matrix with one sample per row");
+      TORCH_CHECK_VALUE(two || !rows, s.name, ": ", field.name, " has ", t.dim(), " dimensions, expected a matrix with one sample per row");
       symbolic = true;
       return;
     }
@@ -224,12 +221,9 @@ struct invocation {
       const std::size_t f = s.wanted[g];
       const Tensor* of = s.given(f, given);
       TORCH_CHECK_VALUE(of || !wanted[g], s.name, ": a gradient is wanted of a tensor that is not given");
-      symbols sizes;
-      if (wanted[g] && s.in_pair(f, given)) sizes.push_back(2);
-      if (wanted[g])
-        sizes.append(of->sym_sizes().begin(), of->sym_sizes().end());
-      else
-        sizes.push_back(0);
+      c10::SymDimVector sizes(wanted[g] && s.in_pair(f, given) ? 1 : 0, 2);
+      const c10::SymDimVector others = wanted[g] ? c10::SymDimVector(of->sym_sizes()) : c10::SymDimVector{0};
+      sizes.append(others.begin(), others.end());
       const runtime::place to = place(all, sizes, computing);
       if (wanted[g]) call.gradient(s.verb.fields[f].gradient, to);
     }
@@ -244,7 +238,7 @@ struct invocation {
     return all;
   }
   /// A new tensor at the end of `all`, as a place.
-  runtime::place place(tensors& all, const symbols& sizes, runtime::dtype type) const {
+  runtime::place place(tensors& all, const c10::SymDimVector& sizes, runtime::dtype type) const {
     const auto options = like.options().device(on).dtype(types[int(type)]);
     all.push_back(on.is_cpu() ? at::cpu::empty_symint(sizes, options) : at::empty_symint(sizes, options));  // the first is faster
     const Tensor& t = all.back();
@@ -252,22 +246,21 @@ struct invocation {
     const index_t rows = t.dim() == 2 ? t.size(0) : 1, cols = t.dim() == 2 ? t.size(1) : t.numel();
     return {t.data_ptr(), rows, cols, cols, type, where(t)};
   }
-  symbols sizes_of(const runtime::shape& shape) const {
-    symbols sizes(shape.size(), 1);
-    for (std::size_t k = 0; k < shape.size(); ++k)
+  c10::SymDimVector sizes_of(const runtime::shape& shape) const {
+    const runtime::extent e = symbolic ? runtime::extent() : call.sizes(shape);
+    c10::SymDimVector sizes(e.sizes, e.sizes + e.dimensions);
+    for (std::size_t k = 0; symbolic && k < shape.size(); ++k) {
+      sizes.push_back(1);
       for (const std::string& factor : shape[k]) sizes[k] = sizes[k] * size_named(factor);
+    }
     return sizes;
   }
   c10::SymInt size_named(const std::string& name) const {
     for (std::size_t f = 0; f < s.value.size(); ++f) {
-      if (name == s.verb.fields[f].name) {
-        TORCH_CHECK_VALUE(given[s.value[f]].toInt() >= 0, s.name, ": ", name, " must not be negative, got ", given[s.value[f]].toInt());
-        return given[s.value[f]].toInt();
-      }
-      const auto& shape = s.verb.fields[f].shape;
+      if (name == s.verb.fields[f].name) return given[s.value[f]].toInt();
       const Tensor* t = s.given(f, given);
-      for (std::size_t k = 0; t && k < shape.size() && std::int64_t(k) < t->dim(); ++k)
-        if (shape[k][0] == name) return t->sym_size(std::int64_t(k));
+      for (std::int64_t k = 0; t && k < std::min(t->dim(), std::int64_t(s.verb.fields[f].shape.size())); ++k)
+        if (s.verb.fields[f].shape[std::size_t(k)][0] == name) return t->sym_size(k);
     }
     return std::stoll(name);  // a number
   }
@@ -285,28 +278,15 @@ struct computes : c10::OperatorKernel {
     torch::jit::drop(*stack, given.size());
     for (Tensor& t : results) stack->emplace_back(std::move(t));
   } catch (const error& e) {
-    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), e.what());
-    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), e.what());
-    TORCH_CHECK(!dynamic_cast<const device_error*>(&e), e.what());
-    TORCH_CHECK_VALUE(false, e.what());
+    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), "craft::", e.what());
+    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), "craft::", e.what());
+    TORCH_CHECK(!dynamic_cast<const device_error*>(&e) && !dynamic_cast<const stopped_error*>(&e), "craft::", e.what());
+    TORCH_CHECK_VALUE(false, "craft::", e.what());
   }
 };
 
 // ---------------------------------------------------------------------------------------------------------
 // Derivatives
-
-/// What is asked of an argument that has a gradient: that, or what a tangent of it makes of the others' results.
-struct asked {
-  std::size_t gradient;  // its number
-  Tensor input, tangent;
-};
-using torch::autograd::edge_list;
-inline edge_list edges_of(const std::vector<asked>& inputs) {
-  edge_list edges;
-  for (const asked& a : inputs)
-    edges.push_back(a.input.defined() ? torch::autograd::impl::gradient_edge(a.input) : torch::autograd::Edge());
-  return edges;
-}
 
 /// A node of the graph. Not a torch::autograd::Function, which takes microseconds.
 struct node : torch::autograd::Node {
@@ -315,8 +295,8 @@ struct node : torch::autograd::Node {
   const backward f;
   std::vector<torch::autograd::SavedVariable> saved;
 
-  node(const std::string& op, edge_list edges, const tensors& kept, backward by)
-      : Node(std::move(edges)), of(op), f(std::move(by)) {
+  node(const std::string& op, torch::autograd::edge_list inputs, const tensors& kept, backward by)
+      : Node(std::move(inputs)), of(op), f(std::move(by)) {
     saved.reserve(kept.size());
     for (const Tensor& t : kept) saved.emplace_back(t, false);
   }
@@ -343,201 +323,14 @@ void set_history(N* made, const tensors& results) {
   for (Tensor t : results)
     if (t.is_floating_point()) torch::autograd::set_history(t, counted);
 }
-/// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
-inline void set_underivable(const c10::OperatorHandle& op, edge_list inputs, const tensors& results) {
-  set_history(new node(op.schema().name(), std::move(inputs), {}, [](const node& n, const Tensor&) -> tensors {
-                TORCH_CHECK_NOT_IMPLEMENTED(false, n.of, " has no derivative: losses and relative representations have first ",
-                                            "derivatives only, and anchors are constants, to be made of x.detach()");
-              }), results);
-}
-inline void call_below(const c10::OperatorHandle& op, Stack* stack) {
-  at::AutoDispatchBelowADInplaceOrView below;
-  op.callBoxed(stack);
-}
-inline c10::OperatorHandle operator_named(const std::string& name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "");
-}
 
-/// An operator to autograd; by itself one with results that have no derivatives.
+/// An operator to autograd. Losses and maps have first derivatives, and all others none: to ask for one is an error, never zero in silence.
 struct derivable : c10::OperatorKernel {
   const signature& s;
-  std::vector<std::size_t> to;  // the arguments that have gradients
+  const signature* source;           // what gives its gradients: a loss itself, of a map the pullback; null: nothing
+  std::vector<std::size_t> to;       // the arguments that have them, or for which there may be an error later
+  std::vector<std::size_t> from;     // of each argument of `source` that of s; none: what comes from above
+  c10::OperatorHandle derivative;
 
-  explicit derivable(const signature& of) : s(of), to(of.tensor) {}
-  std::vector<asked> inputs(arguments given, bool forward_mode = false) const {
-    std::vector<asked> found;
-    for (std::size_t f = 0; f < s.tensor.size(); ++f) {
-      const Tensor* t = s.given(f, given);
-      const bool gradient = t && t->requires_grad() && at::GradMode::is_enabled(), tangent = t && t->_fw_grad(0).defined();
-      if (!gradient && !tangent) continue;
-      const char* name = s.verb.fields[f].name;
-      const std::size_t g = std::size_t(std::find(to.begin(), to.end(), s.tensor[f]) - to.begin());
-      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || forward_mode, s.name, ": derivatives in forward mode are not available");
-      TORCH_CHECK_NOT_IMPLEMENTED(g < to.size(), s.name, ": there is no gradient by ", name, "; pass ", name, ".detach()");
-      found.push_back({g, gradient ? *t : Tensor(), t->_fw_grad(0)});
-    }
-    return found;
-  }
-  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    const auto of = inputs(torch::jit::last(*stack, op.schema().arguments().size()));
-    call_below(op, stack);
-    if (of.empty()) return;
-    tensors results;
-    for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
-    set_underivable(op, edges_of(of), results);
-  }
+  derivable(const c10::OperatorHandle& op, const signature& of, const signature* by) : ...
 };
-
-/// A loss, from the values and gradients of craft::L_gradients; of several values, the first has derivatives.
-struct derivable_loss : derivable {
-  const c10::OperatorHandle gradients;
-
-  explicit derivable_loss(const signature& of) : derivable(of), gradients(operator_named(of.with_gradients())) {
-    to.clear();
-    for (const std::size_t f : s.wanted) to.push_back(s.tensor[f]);
-  }
-  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    const arguments given = torch::jit::last(*stack, s.count);
-    const auto of = inputs(given, true);
-    if (of.empty()) return call_below(op, stack);
-    c10::List<bool> wanted;
-    wanted.resize(to.size(), false);
-    std::bitset<64> pairs;
-    for (std::size_t i = 0; i < of.size(); ++i) {
-      wanted.set(of[i].gradient, true);
-      pairs[i] = s.in_pair(s.wanted[of[i].gradient], given);
-    }
-    stack->emplace_back(std::move(wanted));
-    call_below(gradients, stack);
-    tensors computed;
-    for (const asked& a : of) {
-      const Tensor& d = torch::jit::peek(*stack, a.gradient, to.size()).toTensor();
-      computed.push_back(a.input.defined() && a.input.device() != d.device() ? d.to(a.input.device()) : d);
-    }
-    torch::jit::drop(*stack, to.size());
-    const Tensor value = torch::jit::peek(*stack, 0, op.schema().returns().size()).toTensor();
-    const bool backward = std::any_of(of.begin(), of.end(), [](const asked& a) { return a.input.defined(); });
-    if (backward) {
-      const auto times = [this, pairs](const node& n, const Tensor& by) {
-        tensors results(n.saved.size());
-        for (std::size_t i = 0; i < results.size(); ++i) {
-          if (!n.task_should_compute_output(i)) continue;
-          const Tensor d = at::GradMode::is_enabled() ? underivable(n.saved[i].unpack(), n.next_edges()) : n.saved[i].unpack();
-          results[i] = !pairs[i] ? by * d : by.abs() * at::where(by < 0, d.select(0, 1), d.select(0, 0));
-        }
-        return results;
-      };
-      set_history(new node(op.schema().name(), edges_of(of), computed, times), {value});
-    }
-    Tensor tangent;
-    for (std::size_t i = 0; i < of.size(); ++i) {
-      if (!of[i].tangent.defined()) continue;
-      const Tensor d = backward && at::GradMode::is_enabled() ? underivable(computed[i], edges_of(of)) : computed[i];
-      const Tensor part = ((pairs[i] ? d.select(0, 0) : d) * of[i].tangent).sum();
-      tangent = tangent.defined() ? tangent + part : part;
-    }
-    if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);
-  }
-  /// A gradient as one that depends on the inputs. Made where it is asked for, which costs less than always.
-  Tensor underivable(const Tensor& gradient, edge_list inputs) const {
-    const Tensor d = gradient.detach();
-    set_underivable(gradients, std::move(inputs), {d});
-    return d;
-  }
-};
-
-/// A map, whose backward is an operator of its own.
-struct derivable_map : derivable {
-  const c10::OperatorHandle pullback;
-  std::vector<std::size_t> from;  // of each argument of the pullback that of the map; none: what comes from above
-
-  derivable_map(const signature& of, const signature& p) : derivable(of), pullback(operator_named(p.name)), from(p.count, none) {
-    to.clear();
-    for (std::size_t f = 0; f < s.value.size(); ++f) {
-      const auto same = std::size_t(p.verb.field_named(s.verb.fields[f].name));
-      if (s.value[f] != none) from[p.value[same]] = s.value[f];
-      if (s.tensor[f] != none) from[p.tensor[same]] = s.tensor[f];
-    }
-    for (const std::size_t f : p.wanted) to.push_back(from[p.tensor[f]]);
-  }
-  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    Stack given = torch::jit::last(*stack, s.count).vec();
-    const auto of = inputs(given);
-    call_below(op, stack);
-    if (of.empty()) return;
-    tensors kept(given.size());
-    for (std::size_t i = 0; i < given.size(); ++i)
-      if (given[i].isTensor()) kept[i] = std::exchange(given[i], {}).toTensor();
-    std::vector<std::size_t> which;
-    for (const asked& a : of) which.push_back(a.gradient);
-    const auto pull = [this, given, which](const node& n, const Tensor& dout) {
-      Stack all;
-      for (const std::size_t i : from) {
-        const Tensor t = i == none ? dout : n.saved[i].unpack();
-        all.push_back(t.defined() ? c10::IValue(t) : given[i]);
-      }
-      c10::List<bool> wanted;
-      wanted.resize(to.size(), false);
-      for (std::size_t i = 0; i < which.size(); ++i) wanted.set(which[i], n.task_should_compute_output(i));
-      all.emplace_back(wanted);
-      pullback.callBoxed(&all);
-      tensors results(which.size());
-      for (std::size_t i = 0; i < which.size(); ++i)
-        if (wanted.get(which[i])) results[i] = all[which[i]].toTensor();
-      return results;
-    };
-    set_history(new node(op.schema().name(), edges_of(of), kept, pull), {stack->back().toTensor()});
-  }
-};
-
-/// Autocast: matrices of samples are cast to the widest of their types.
-struct cast_to_widest : c10::OperatorKernel {
-  const signature& s;
-
-  explicit cast_to_widest(const signature& of) : s(of) {}
-  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-    c10::impl::ExcludeDispatchKeyGuard below(c10::autocast_dispatch_keyset);
-    at::ScalarType widest = at::ScalarType::Undefined;
-    for (const bool cast : {false, true})
-      for (std::size_t f = 0; f < s.value.size(); ++f) {
-        const Tensor* t = s.given(f, torch::jit::last(*stack, s.count));
-        if (s.verb.fields[f].kind != kind::matrix || !t || !t->is_floating_point()) continue;
-        widest = widest == at::ScalarType::Undefined ? t->scalar_type() : c10::promoteTypes(widest, t->scalar_type());
-        if (cast) torch::jit::peek(*stack, s.tensor[f], s.count) = t->to(widest);
-      }
-    op.callBoxed(stack);
-  }
-};
-
-}  // namespace craft::aten::operators
-
-TORCH_LIBRARY(craft, m) {
-  using namespace craft::aten::operators;
-  using key = c10::DispatchKey;
-  const auto define = [&](const std::string& name, key on, auto kernel) {
-    m.impl(name.c_str(), on, torch::CppFunction::makeFromBoxedFunctor(std::make_unique<decltype(kernel)>(std::move(kernel))));
-  };
-  for (const signature& s : signatures()) {
-    m.def(s.schema(true).c_str());
-    if (s.is_loss()) m.def(s.schema(false).c_str());
-  }
-  for (const signature& s : signatures()) {
-#ifdef CRAFT_TORCH_CUDA
-    for (const key device : {key::CPU, key::CUDA, key::Meta}) {
-#else
-    for (const key device : {key::CPU, key::Meta}) {
-#endif
-      define(s.with_gradients(), device, computes(s, true));
-      if (s.is_loss()) define(s.name, device, computes(s, false));
-    }
-    for (const key autocast : {key::AutocastCPU, key::Autocast})
-      if (s.verb.matrices > 1) define(s.name, autocast, cast_to_widest(s));
-    if (s.is_loss()) define(s.name, key::Autograd, derivable_loss(s));
-    const auto p = std::find_if(signatures().begin(), signatures().end(),
-                                [&](const signature& o) { return s.verb.pullback && o.name == std::string("craft::") + s.verb.pullback; });
-    if (p != signatures().end())
-      define(s.name, key::Autograd, derivable_map(s, *p));
-    else
-      define(s.with_gradients(), key::Autograd, derivable(s));
-  }
-}
