@@ -224,8 +224,8 @@ class call {
 /// forked after this library was loaded, where OpenMP's threads may be gone and waiting for them would never end; and with the
 /// function of stop_with.
 cpu host_context(int threads = 0);
-/// What contexts of host_context ask from now on whether to stop (cpu::stop), on any thread; null: nothing. For the whole process,
-/// as far as it has this copy of the library.
+/// What contexts of host_context ask from now on whether to stop (cpu::stop), on any thread; null: nothing. For the whole
+/// process, as far as it has this copy of the library.
 void stop_with(bool (*asked)());
 
 }  // namespace craft::runtime

@@ -14,8 +14,8 @@
 #include <pthread.h>
 #endif
 
-#include "craft/adapters/rehearsal.hpp"
 #include "craft/adapters/runtime.hpp"
+#include "craft/rehearsal.hpp"
 #include "craft/verbs.hpp"
 #if __has_include("craft/cuda.hpp")
 #include <cuda_bf16.h>
@@ -542,12 +542,12 @@ void run(call& c, const any_device& device) {
 /// The verb on a device that computes nothing.
 template <class V>
 void rehearse(call& c) {
-  const engine::rehearsal ctx;
+  const rehearsal ctx;
   if (c.type() == dtype::float64) {
-    typed_call<engine::rehearsal, double> t(ctx, c);
+    typed_call<rehearsal, double> t(ctx, c);
     V::call(t);
   } else {
-    typed_call<engine::rehearsal, float> t(ctx, c);
+    typed_call<rehearsal, float> t(ctx, c);
     V::call(t);
   }
 }
@@ -903,11 +903,9 @@ void call::rehearse() {
   check();
   if (verb_.rehearse == nullptr) return;
   call other = *this;
-  std::uintptr_t next = std::uintptr_t(1) << 40;
+  const rehearsal memory_of;
   const auto somewhere = [&](index_t rows, index_t stride, dtype type) {
-    const std::uintptr_t here = next;
-    next += std::uintptr_t(std::max<index_t>(rows, 1) * stride * bytes_of(type) + 64) / 64 * 64;
-    return reinterpret_cast<void*>(here);
+    return memory_of.somewhere(std::size_t(std::max<index_t>(rows, 1) * stride * bytes_of(type)));
   };
   for (argument& a : other.arguments_)
     if (a.is == argument::form::array) {

@@ -338,20 +338,3 @@ TEST_CASE("all that is wrong is said at once, and once more when one asks again"
   CHECK_THROWS_AS(sized.check(), shape_error);
   CHECK_THROWS_WITH(sized.check(), contains("preset: expected craft_rbf") && contains("x (1, 2) and y (2, 1): their columns"));
 }
-
-TEST_CASE("sizes that differ are named with the array that has the other one", "[runtime][errors]") {
-  const double numbers[12] = {};
-  using named = std::vector<std::pair<const char*, rt::matrix>>;
-  const auto says = [&](const char* verb, const named& arrays, const std::string& text) {
-    rt::call c(verb);
-    for (const auto& [name, m] : arrays) c.give(name, m);
-    rejects<shape_error>(watched(), [&] { c.check(); }, {text});
-  };
-  const auto two = [&](index_t rows, index_t cols) { return rt::matrix{numbers, rows, cols, cols, dtype::float64}; };
-  const auto one = [&](index_t rows) { return rt::matrix{numbers, rows, 1, 1, dtype::float64, memory::host, 1}; };
-  says("mmd", {{"x", two(3, 2)}, {"y", two(3, 1)}}, "mmd: x (3, 2) and y (3, 1): their columns must agree");
-  says("mmd", {{"x", two(3, 2)}, {"y", two(2, 2)}, {"y_weights", one(3)}},
-       "y_weights (3,): expected 2 rows, one per row of y (2, 2)");
-  says("anchor_cross_entropy", {{"x", two(2, 3)}, {"anchors", two(4, 3)}, {"targets", two(2, 3)}},
-       "targets (2, 3): expected 4 columns, one per row of anchors (4, 3)");
-}

@@ -7,19 +7,22 @@
 
 #include "craft/engine/element.hpp"
 
-namespace craft::engine {
+namespace craft {
 
+namespace engine {
 class rehearsing_engine;
+}
 
-/// Its context. Nothing that the host cannot read is looked at, as on a GPU.
+/// The context. Views are of device memory, at any addresses that do not overlap; as on a GPU, nothing that the host cannot read is
+/// looked at. A verb called on it throws what it would throw for these sizes and options, and writes nothing.
 class rehearsal {
  public:
-  static constexpr memory space = memory::device;
-  using engine = rehearsing_engine;
-  bool check_finite() const { return false; }
-  bool check_labels() const { return false; }
-  bool rehearses() const { return true; }
-  workspace& scratch() const { return scratch_; }
+  static constexpr memory space = memory::device;      ///< where inputs and outputs are said to lie
+  using engine = craft::engine::rehearsing_engine;     ///< what the verbs run on
+  bool check_finite() const { return false; }          ///< there are no numbers
+  bool check_labels() const { return false; }          ///< nor labels
+  bool rehearses() const { return true; }              ///< what verbs ask that would look anyway
+  workspace& scratch() const { return scratch_; }      ///< of which nothing is taken
   /// So many bytes where nothing else is.
   void* somewhere(std::size_t bytes) const {
     const std::uintptr_t here = next_;
@@ -31,6 +34,8 @@ class rehearsal {
   mutable workspace scratch_;
   mutable std::uintptr_t next_ = std::uintptr_t(1) << 20;
 };
+
+namespace engine {
 
 class rehearsing_engine {
  public:
@@ -84,4 +89,6 @@ class rehearsing_engine {
   std::vector<std::vector<double>> host_;
 };
 
-}  // namespace craft::engine
+}  // namespace engine
+
+}  // namespace craft
