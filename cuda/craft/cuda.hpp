@@ -146,6 +146,11 @@ class cuda {
   /// Looks for NaN and infinity in every input first, as on the CPU. Waits for the stream; off by default. Verbs that return
   /// numbers to the host, and so wait anyway, look anyway.
   bool check_finite() const { return check_finite_; }
+  cuda& check_finite(bool on) {
+    check_finite_ = on;
+    return *this;
+  }
+
   /// As of cpu: asked before the host waits for numbers of the device (k-means does every iteration, losses do not). What has been
   /// launched by then still runs.
   cuda& stop(std::function<bool()> asked) {
@@ -154,10 +159,6 @@ class cuda {
   }
   /// What `stop` was given; empty: nothing.
   const std::function<bool()>& stop() const { return stop_; }
-  cuda& check_finite(bool on) {
-    check_finite_ = on;
-    return *this;
-  }
 
   /// Looks at labels and sample weights in device memory too, and throws as for those on the host. Waits for the stream; off by
   /// default, and then a label outside its range makes the value NaN.

@@ -77,7 +77,7 @@ struct verb {
   int field_named(std::string_view name) const;
   /// The number of a result, or of a gradient by the name of its field. Throws option_error as above.
   int result_named(std::string_view name) const;
-  int gradient_named(std::string_view name) const;
+  int gradient_named(std::string_view name) const;  ///< the same
 };
 
 /// All verbs, in the order in which they are shown.
@@ -176,6 +176,7 @@ class call {
   void gradient(int gradient, const place& to);  ///< for those that are wanted
   /// By name, as above.
   void result(const char* name, const place& to) { result(verb_.result_named(name), to); }
+  /// By the name of what it belongs to.
   void gradient(const char* name, const place& to) { gradient(verb_.gradient_named(name), to); }
 
   /// Computes, after check() where nobody has called it since the last argument was given. Throws what the verb throws,
