@@ -3,20 +3,11 @@
 //     at::Tensor loss = craft::aten::loss("mmd", {source, target}, {{"bandwidth_rule", "median"}});
 //     loss.backward();
 //
-// They call operators of the library "craft", which one source of the program registers (craft/adapters/torch_library.hpp)
-// and which Python sees as torch.ops.craft: one for every verb of craft/verbs.hpp that takes tensors, with its names and its defaults.
-// Matrices hold one sample per row: n x d, float64, float32, float16 or bfloat16.
-//
-// Copied: nothing, where the numbers of a row lie side by side (stride(1) == 1) and rows do not overlap; else the operator
-// makes the tensor contiguous first. Kept alive between forward and backward: the gradients (of those inputs that require
-// them), and for `relative` the inputs. Work is done on the calling thread and at::get_num_threads() threads, or in the
-// current CUDA stream with torch's cuBLAS handle and caching allocator; nothing waits for the GPU unless said so below.
-//
-// Values and gradients are computed in float64 for float64, else in float32; values and relative representations are
-// returned so, gradients are converted to the type of their input at last, so that those of half precision do not
-// underflow on the way. Derivatives are of first order, for losses also in forward mode; a second one is an error. Numbers and
-// soft targets have a gradient where they require one, which those on the CPU cannot where x is on a GPU, but for bandwidths and weights
-// of a kernel: the host reads these, and waits for a GPU to have them.
+// They call operators of the library "craft", which one source of the program registers (craft/adapters/torch_library.hpp) and
+// Python sees as torch.ops.craft: every verb of craft/verbs.hpp that takes tensors, with its names and defaults. Matrices hold one
+// sample per row: n x d, float64, float32, float16 or bfloat16. Values and gradients are computed in float64 for float64, else in
+// float32, and gradients become the type of their input at last. Losses have first derivatives, in both modes; a second one is an
+// error. docs/embed/torch.md says what is copied, what is kept until backward, and where work is done.
 //
 // Errors: TypeError for a type, ValueError for shapes, options and names, IndexError for a label out of range (on the
 // CPU; in CUDA memory such a label makes the value NaN, since nothing waits to look), c10::Error for devices.
@@ -38,23 +29,22 @@ namespace craft::aten {
 /// Arguments by name: tensors, numbers, std::vector<double>, bool, and enumerators by theirs, as in "unbiased".
 using named_arguments = std::vector<std::pair<std::string, c10::IValue>>;
 
-/// Calls the operator craft::VERB as torch would; its results. What is not given, or a tensor that is not defined, is as by default; a
-/// tensor where a number may stand is one that can be learnt (in the operator's schema, its `learnable_` argument). Throws ValueError
-/// for a name that is none, with those there are, and TypeError for an argument of another type.
+/// Calls the operator craft::VERB as torch would; its results. A tensor where a number may stand is one that can be learnt: the argument
+/// `learnable_NAME`. None and tensors that are not defined are as by default. Throws ValueError for a name that is none, TypeError
+/// for an argument of another type.
 inline std::vector<at::Tensor> call(const std::string& verb, const std::vector<c10::IValue>& positional,
                                     const named_arguments& named = {}) {
   const auto op = c10::Dispatcher::singleton().findSchema({"craft::" + verb, ""});
-  TORCH_CHECK_VALUE(op, "craft: no operator ", verb, ": it must be a verb that takes tensors, and one source of the program must ",
-                    "include craft/adapters/torch_library.hpp");
+  TORCH_CHECK_VALUE(op, "craft: no operator ", verb, ": expected a verb that takes tensors, and craft/adapters/torch_library.hpp ",
+                    "included in one source of the program");
   const auto& arguments = op->schema().arguments();
-  const std::size_t count = arguments.size();
   torch::jit::Stack stack;
-  stack.reserve(count + 1);  // one for what a kernel may add
-  stack.resize(count);
-  std::vector<bool> given(count);
+  stack.reserve(arguments.size() + 1);  // one for what a kernel may add
+  for (const c10::Argument& argument : arguments) stack.push_back(argument.default_value().value_or(c10::IValue()));
+  std::vector<bool> given(stack.size());
   const auto put = [&](std::size_t at, c10::IValue value) {
     if (value.isNone() || (value.isTensor() && !value.toTensor().defined())) return;
-    if (value.isTensor() && at + 1 < count && arguments[at + 1].name() == "learnable_" + arguments[at].name()) ++at;
+    at += value.isTensor() && at + 1 < stack.size() && arguments[at + 1].name() == "learnable_" + arguments[at].name();
     const std::string& name = arguments[at].name();
     const c10::Type& type = *arguments[at].type();
     if (value.isInt() && c10::FloatType::get()->isSubtypeOf(type)) value = double(value.toInt());
@@ -64,22 +54,15 @@ inline std::vector<at::Tensor> call(const std::string& verb, const std::vector<c
     given[at] = true;
     stack[at] = std::move(value);
   };
-  TORCH_CHECK_TYPE(positional.size() <= count, "craft::", verb, ": takes ", count, " arguments, got ", positional.size());
+  TORCH_CHECK_TYPE(positional.size() <= stack.size(), "craft::", verb, ": takes ", stack.size(), " arguments, got ", positional.size());
   for (std::size_t i = 0; i < positional.size(); ++i) put(i, positional[i]);
   for (const auto& [name, value] : named) {
     const auto at = op->schema().argumentIndexWithName(name);
-    if (!at) {
-      std::string names;
-      for (const auto& argument : arguments) names += (names.empty() ? "" : ", ") + argument.name();
-      TORCH_CHECK_VALUE(false, "craft::", verb, ": no argument ", name, "; there are ", names);
-    }
+    TORCH_CHECK_VALUE(at, "craft::", verb, ": no argument ", name, "; there are those of ", op->schema());
     put(std::size_t(*at), value);
   }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (given[i]) continue;
-    TORCH_CHECK_TYPE(arguments[i].default_value(), "craft::", verb, ": ", arguments[i].name(), " is missing");
-    stack[i] = *arguments[i].default_value();
-  }
+  for (std::size_t i = 0; i < stack.size(); ++i)
+    TORCH_CHECK_TYPE(given[i] || arguments[i].default_value(), "craft::", verb, ": ", arguments[i].name(), " is missing");
   op->callBoxed(&stack);
   std::vector<at::Tensor> results;
   for (c10::IValue& result : stack) results.push_back(std::move(result).toTensor());

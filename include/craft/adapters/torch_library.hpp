@@ -3,23 +3,21 @@
 // craft/adapters/runtime_bodies.hpp in that source too.
 //
 // They are made of the verbs' descriptions (craft/describe.hpp); no verb and no option is named here. Every field is an argument,
-// by position or by name; a scalar `s` and a list are two, the second a tensor `learnable_s` instead of the first. A verb is
+// by position or by name; a scalar `s` and a list are two, the second a tensor `learnable_s` instead of the first.
 //
 //     a loss   craft::L_gradients(..., *, bool[k] wanted) -> (value, d_x, ...) computes value and gradients in one sweep over the
 //              pairs; what is not wanted is an empty tensor. craft::L(...) is the value; where gradients are needed it calls the
-//              other once in forward, and its backward only multiplies. Of several numbers the last is the value, and the others
-//              are a second result.
+//              other in forward, and its backward only multiplies. Of several numbers the last is the value, the others a second
+//              result.
 //     a map    craft::M(...) -> out, whose backward calls craft::PULLBACK(..., *, bool[k] wanted) -> (d_x, ...)
-//     neither  craft::V(...) -> its results, without derivatives
+//     others   craft::V(...) -> results, without derivatives
 //
 // All have kernels for Meta tensors, so that torch.compile and torch.export trace them without a graph break. Autocast casts
-// matrices of different types to the widest of them: all is computed in float32 or wider, so the numbers are those of torch's own
-// losses, which autocast runs in float32, without the memory for casting all inputs.
+// matrices of different types to the widest: all is computed in float32 or wider, as in torch's own losses under autocast.
 #pragma once
 
 #include <ATen/CPUFunctions.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -28,11 +26,7 @@
 #include <algorithm>
 #include <bitset>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <functional>
-#include <memory>
-#include <mutex>
 
 #include "craft/adapters/runtime.hpp"
 #include "craft/adapters/torch.hpp"
@@ -48,83 +42,67 @@ using runtime::kind;
 using torch::jit::Stack;
 using tensors = std::vector<Tensor>;
 using arguments = c10::ArrayRef<c10::IValue>;
+using edges = torch::autograd::edge_list;
 constexpr std::size_t none = std::size_t(-1);
 
 // ---------------------------------------------------------------------------------------------------------
 // Schemas
 
-/// A field as an argument that is no tensor; empty: it is nothing else.
-inline std::string argument_of(const runtime::field& f, const std::string& name) {
-  char number[32];
-  std::snprintf(number, sizeof number, "%.17g", f.number);  // read back to the same bits; without a point it were an integer
-  switch (f.kind) {
-    case kind::number:
-      if (std::isinf(f.number)) return "float? " + name + "=None";
-      [[fallthrough]];
-    case kind::scalar: return "float " + name + "=" + number + (std::strpbrk(number, ".e") ? "" : ".");
-    case kind::list: return "float[]? " + name + "=None";
-    case kind::whole: return "int " + name + (f.required ? "" : "=" + std::to_string(f.whole));
-    case kind::wholes: return "int[]? " + name + "=None";
-    case kind::flag: return "bool " + name + (f.whole != 0 ? "=True" : "=False");
-    case kind::choice: return "str " + name + (f.required ? "" : "='" + std::string(f.choices[std::size_t(f.whole)]) + "'");
-    default: return "";
+/// A field as an argument, or two. Numbers are written so that they read back to the same bits, and not to an integer.
+inline std::string arguments_of(const runtime::field& f, const std::string& name, bool learnable) {
+  constexpr const char* types[] = {"Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "float",
+                                   "float[]", "float", "int", "int[]", "bool", "str"};  // by kind
+  std::string otherwise = "None";
+  if ((f.kind == kind::scalar || f.kind == kind::number) && !std::isinf(f.number)) {
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%.17g", f.number);
+    otherwise = std::string(digits) + (std::string(digits).find_first_of(".e") == std::string::npos ? "." : "");
   }
+  if (f.kind == kind::whole) otherwise = std::to_string(f.whole);
+  if (f.kind == kind::flag) otherwise = f.whole != 0 ? "True" : "False";
+  if (f.kind == kind::choice) otherwise = "'" + std::string(f.choices[std::size_t(f.whole)]) + "'";
+  const std::string type = types[int(f.kind)], second = learnable ? ", Tensor? learnable_" + name + "=None" : "";
+  return (f.required ? type + " " + name : type + (otherwise == "None" ? "? " : " ") + name + "=" + otherwise) + second;
 }
 
 /// A verb as an operator, and a loss as two.
 struct signature {
   const runtime::verb& verb;
-  std::string name, with_gradients, text;  // craft::NAME, the operator that gives gradients, and the arguments
-  std::size_t count = 0;                   // of these
-  std::vector<std::size_t> value, tensor;  // of each field the argument that is a number or text, and that which is a tensor
-  std::vector<std::size_t> wanted;         // the fields that may be tensors and have a gradient
+  std::string name, schema, deriver, deriver_schema;  // craft::NAME, and the operator that gives gradients too
+  std::vector<int> fields;                            // that the arguments are
+  std::vector<std::size_t> wanted;                    // the arguments that have a gradient
 
   explicit signature(const runtime::verb& v) : verb(v), name(std::string("craft::") + v.name) {
-    const auto add = [&](const std::string& argument) { return text += (count > 0 ? ", " : "") + argument, count++; };
-    for (const runtime::field& f : v.fields) {
+    std::string text, results, gradients;
+    for (std::size_t f = 0; f < v.fields.size(); ++f) {
+      const std::string field = v.fields[f].name;
+      const bool learnable = v.fields[f].kind == kind::scalar || v.fields[f].kind == kind::list;
       // Not "kernel": torch's compiler has an argument of that name itself.
-      const std::string field = std::strcmp(f.name, "kernel") == 0 ? "family" : f.name, other = argument_of(f, field);
-      value.push_back(other.empty() ? none : add(other));
-      const bool learnable = f.kind == kind::scalar || f.kind == kind::list;
-      tensor.push_back(learnable ? add("Tensor? learnable_" + field + "=None") : !other.empty() ? none
-                                 : f.required ? add("Tensor " + field) : add("Tensor? " + field + "=None"));
+      text += (f > 0 ? ", " : "") + arguments_of(v.fields[f], field == "kernel" ? "family" : field, learnable);
+      fields.insert(fields.end(), learnable ? 2 : 1, int(f));
     }
-    for (const int g : v.gradients)
-      if (tensor[std::size_t(g)] != none) wanted.push_back(std::size_t(g));
-    with_gradients = name + (is_loss() ? "_gradients" : "");
+    for (const runtime::result& r : v.results)
+      results += std::string(", Tensor ") + (r.names.empty() ? r.name : std::string(r.names.back()) + ", Tensor terms");
+    for (const int g : v.gradients) {
+      if (v.fields[std::size_t(g)].kind == kind::number) continue;  // never a tensor
+      wanted.push_back(std::size_t(fields.rend() - std::find(fields.rbegin(), fields.rend(), g)) - 1);
+      gradients += std::string(", Tensor d_") + v.fields[std::size_t(g)].name;
+    }
+    const std::string flags = wanted.empty() ? "" : ", *, bool[" + std::to_string(wanted.size()) + "] wanted";
+    deriver = name + (is_loss() ? "_gradients" : "");
+    schema = name + "(" + text + ") -> (" + (results + "  ").substr(2) + ")";
+    deriver_schema = deriver + "(" + text + flags + ") -> (" + (results + gradients).substr(2) + ")";
   }
+  bool takes_tensors() const { return verb.fields[0].kind <= kind::numbers; }
   bool is_loss() const { return !verb.results.empty() && !wanted.empty(); }
-  std::string schema(bool gradients) const {
-    std::string results;
-    const auto add = [&](const std::string& result) { results += (results.empty() ? "Tensor " : ", Tensor ") + result; };
-    for (const runtime::result& r : verb.results) {
-      add(r.names.empty() ? r.name : r.names.back());
-      if (!r.names.empty()) add("terms");
-    }
-    for (std::size_t g = 0; gradients && g < wanted.size(); ++g) add(std::string("d_") + verb.fields[wanted[g]].name);
-    const std::string flags = gradients && !wanted.empty() ? ", *, bool[" + std::to_string(wanted.size()) + "] wanted" : "";
-    return (gradients ? with_gradients : name) + "(" + text + flags + ") -> (" + results + ")";
-  }
-  /// What is given for a field as a tensor; null: nothing.
-  const Tensor* given(std::size_t field, arguments all) const {
-    const c10::IValue* v = tensor[field] != none ? &all[tensor[field]] : nullptr;
-    return v && v->isTensor() && v->toTensor().defined() ? &v->toTensor() : nullptr;
-  }
-  /// Whether a gradient is two, of the value and of its negative, as that of a scale with a bound, which is the field after it:
-  /// which one counts is known when another gradient comes from above.
-  bool in_pair(std::size_t field, arguments all) const {
-    return verb.fields[field].two_sided && !all[value[field + 1]].isNone();
-  }
+  const runtime::field& field(std::size_t argument) const { return verb.fields[std::size_t(fields[argument])]; }
+  /// Whether a gradient is two, of the value and of its negative, as that of a scale with a bound, the argument after it: which
+  /// one counts is known when another gradient comes from above.
+  bool in_pair(std::size_t argument, arguments given) const { return field(argument).two_sided && !given[argument + 1].isNone(); }
 };
-/// Those of all verbs that take tensors: the first argument is one.
-inline const std::vector<signature>& signatures() {
-  static const std::vector<signature> all = [] {
-    std::vector<signature> made;
-    for (const runtime::verb& v : runtime::verbs())
-      if (signature s(v); s.tensor[0] == 0) made.push_back(std::move(s));
-    return made;
-  }();
-  return all;
+/// The tensor that is given; null: none.
+inline const Tensor* tensor_in(const c10::IValue& v) {
+  return v.isTensor() && v.toTensor().defined() ? &v.toTensor() : nullptr;
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -134,9 +112,9 @@ inline const std::vector<signature>& signatures() {
 inline any_device device_of(const c10::Device& on) {
 #ifdef CRAFT_TORCH_CUDA
   if (on.is_cuda()) {
+    namespace allocator = c10::cuda::CUDACachingAllocator;
     const cudaStream_t stream = at::cuda::getCurrentCUDAStream();
     cuda context(stream, at::cuda::getCurrentCUDABlasHandle());
-    using allocator = c10::cuda::CUDACachingAllocator;
     context.scratch().use([stream](std::size_t bytes) { return allocator::raw_alloc_with_stream(bytes, stream); },
                           [](void* memory, std::size_t) { allocator::raw_delete(memory); });
     context.precision(at::globalContext().allowTF32CuBLAS() ? precision::tf32 : precision::strict);
@@ -153,32 +131,35 @@ constexpr at::ScalarType types[] = {at::kDouble, at::kFloat, at::kHalf, at::kBFl
 inline runtime::dtype dtype_of(const Tensor& t) {
   return runtime::dtype(std::find(std::begin(types), std::end(types), t.scalar_type()) - std::begin(types));
 }
+inline bool is_symbolic(const c10::IValue& v) {
+  return v.isTensor() && v.toTensor().unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+}
 
 /// One call of a verb with the arguments of an operator.
 struct invocation {
   const signature& s;
   const arguments given;
-  const Tensor& like;  // results go where it is
-  const bool meta = like.is_meta();
+  const Tensor& like = given[0].toTensor();  // results go where it is
+  const bool meta = like.is_meta(), symbolic = meta && std::any_of(given.begin(), given.end(), is_symbolic);
   const c10::Device on = s.verb.matrices > 0 || meta ? like.device() : c10::Device(at::kCPU);
   const c10::DeviceGuard guard{on};
   const runtime::dtype computing = runtime::computing(dtype_of(like));
   runtime::call call{s.verb};
-  bool symbolic = false;  // whether torch traces with symbols for sizes
-  tensors held{};         // copies that had to be made
+  tensors held{};  // copies that had to be made
 
-  invocation(const signature& of, arguments all) : s(of), given(all), like(all[0].toTensor()) {
-    for (std::size_t f = 0; f < s.value.size(); ++f) {
-      const Tensor* t = s.given(f, given);
-      if (t) give(f, *t);
-      if (s.value[f] == none || given[s.value[f]].isNone() || (t && s.verb.fields[f].kind == kind::scalar)) continue;
-      TORCH_CHECK_VALUE(!t, s.name, ": expected ", s.verb.fields[f].name, " as numbers or as a tensor, got both");
-      give(int(f), given[s.value[f]]);
+  invocation(const signature& of, arguments all) : s(of), given(all) {
+    for (std::size_t i = 0; i < s.fields.size(); ++i) {
+      const runtime::field& field = s.field(i);
+      const Tensor* t = tensor_in(given[i]);
+      if ((!t && (given[i].isTensor() || given[i].isNone())) || (symbolic && field.kind == kind::list)) continue;
+      const bool both = field.kind == kind::list && call.given(s.fields[i]);
+      TORCH_CHECK_VALUE(!both, s.name, ": expected ", field.name, " as numbers or as a tensor, got both");
+      t ? give(s.fields[i], *t, field) : give(s.fields[i], given[i], field);
     }
-    if (!symbolic) meta ? call.rehearse() : call.check();
+    symbolic || !meta ? call.check() : call.rehearse();
   }
-  void give(int f, const c10::IValue& v) {
-    switch (s.verb.fields[std::size_t(f)].kind) {
+  void give(int f, const c10::IValue& v, const runtime::field& field) {
+    switch (field.kind) {
       case kind::list: return call.give(f, v.toDoubleVector());
       case kind::whole: return call.give(f, index_t(v.toInt()));
       case kind::flag: return call.give(f, v.toBool());
@@ -187,24 +168,21 @@ struct invocation {
       default: call.give(f, v.toDouble());
     }
   }
-  void give(std::size_t f, const Tensor& from) {
-    const runtime::field& field = s.verb.fields[f];
-    const kind is = field.kind;
-    const bool two = from.dim() == 2, soft = is == kind::computed || (is == kind::targets && two), rows = soft || is == kind::matrix;
-    const bool to_host = is == kind::list || s.verb.matrices == 0, to_device = is == kind::scalar && from.is_cpu() && !on.is_cpu();
+  void give(int f, const Tensor& from, const runtime::field& field) {
+    const bool two = from.dim() == 2, soft = field.kind == kind::computed || (field.kind == kind::targets && two);
+    const bool rows = soft || field.kind == kind::matrix, to_device = field.kind == kind::scalar && from.is_cpu() && !on.is_cpu();
+    const bool to_host = field.kind == kind::list || s.verb.matrices == 0;
     Tensor t = meta ? from : to_host ? from.cpu() : to_device ? from.to(on) : from;
     TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.name, ": expected all tensors to be on ", on, ", but ", field.name,
                 " is on ", t.device());
     if (soft && t.is_floating_point()) t = t.to(types[int(computing)]);
     if (!rows && (t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16)) t = t.to(at::kFloat);
-    if (meta && std::any_of(t.sym_sizes().begin(), t.sym_sizes().end(), [](const auto& n) { return n.is_symbolic(); })) {
-      TORCH_CHECK_VALUE(two || !rows, s.name, ": ", field.name, " has ", t.dim(), " dimensions, expected a matrix with one sample per row");
-      symbolic = true;
-      return;
-    }
-    if (two && rows && !((t.size(1) < 2 || t.stride(1) == 1) && (t.size(0) < 2 || t.stride(0) >= t.size(1)))) t = t.contiguous();
-    call.give(int(f), runtime::array{meta ? nullptr : t.data_ptr(), dtype_of(t), where(t), int(t.dim()), t.sizes().data(),
-                                     t.strides().data(), c10::toString(t.scalar_type())});
+    if (!symbolic && two && rows && !((t.size(1) < 2 || t.stride(1) == 1) && (t.size(0) < 2 || t.stride(0) >= t.size(1))))
+      t = t.contiguous();
+    const std::vector<std::int64_t> alike(symbolic ? std::size_t(t.dim()) : 0, 1);  // in place of symbols
+    call.give(f, runtime::array{meta ? nullptr : t.data_ptr(), dtype_of(t), where(t), int(t.dim()),
+                                symbolic ? alike.data() : t.sizes().data(), symbolic ? nullptr : t.strides().data(),
+                                c10::toString(t.scalar_type())});
     if (!t.is_same(from)) held.push_back(std::move(t));
   }
   memory where(const Tensor& t) const { return t.is_cpu() || meta ? memory::host : memory::device; }
@@ -214,26 +192,28 @@ struct invocation {
     tensors all;
     all.reserve(s.verb.results.size() + wanted.size() + 1);
     for (std::size_t r = 0; r < s.verb.results.size(); ++r) {
-      const auto type = s.verb.results[r].type;
-      call.result(int(r), place(all, sizes_of(s.verb.results[r].shape), type == runtime::dtype::float32 ? computing : type));
+      const runtime::result& result = s.verb.results[r];
+      c10::SymDimVector sizes(result.shape.size(), 1);
+      for (std::size_t k = 0; k < sizes.size(); ++k)
+        for (const std::string& name : result.shape[k]) sizes[k] = sizes[k] * size_named(name);
+      call.result(int(r), place(all, sizes, result.type == runtime::dtype::float32 ? computing : result.type));
     }
     for (std::size_t g = 0; g < wanted.size(); ++g) {
-      const std::size_t f = s.wanted[g];
-      const Tensor* of = s.given(f, given);
+      const Tensor* of = tensor_in(given[s.wanted[g]]);
       TORCH_CHECK_VALUE(of || !wanted[g], s.name, ": a gradient is wanted of a tensor that is not given");
-      c10::SymDimVector sizes(wanted[g] && s.in_pair(f, given) ? 1 : 0, 2);
-      const c10::SymDimVector others = wanted[g] ? c10::SymDimVector(of->sym_sizes()) : c10::SymDimVector{0};
-      sizes.append(others.begin(), others.end());
+      c10::SymDimVector sizes(wanted[g] && s.in_pair(s.wanted[g], given) ? 1 : 0, 2);
+      if (wanted[g]) sizes.append(of->sym_sizes().begin(), of->sym_sizes().end());
+      if (!wanted[g]) sizes.push_back(0);
       const runtime::place to = place(all, sizes, computing);
-      if (wanted[g]) call.gradient(s.verb.fields[f].gradient, to);
+      if (wanted[g]) call.gradient(s.field(s.wanted[g]).gradient, to);
     }
     if (!meta) call.run(device_of(on));
     for (std::size_t r = s.verb.results.size(); r-- > 0;) {
       if (on != like.device()) all[r] = all[r].to(like.device());
-      const auto names = std::int64_t(s.verb.results[r].names.size());
-      if (names == 0) continue;
-      all.insert(all.begin() + std::ptrdiff_t(r) + 1, all[r].narrow(0, 0, names - 1).clone());
-      all[r] = all[r].select(0, names - 1).clone();
+      const auto last = std::int64_t(s.verb.results[r].names.size()) - 1;
+      if (last < 0) continue;
+      all.insert(all.begin() + std::ptrdiff_t(r) + 1, all[r].narrow(0, 0, last).clone());
+      all[r] = all[r].select(0, last).clone();
     }
     return all;
   }
@@ -246,21 +226,12 @@ struct invocation {
     const index_t rows = t.dim() == 2 ? t.size(0) : 1, cols = t.dim() == 2 ? t.size(1) : t.numel();
     return {t.data_ptr(), rows, cols, cols, type, where(t)};
   }
-  c10::SymDimVector sizes_of(const runtime::shape& shape) const {
-    const runtime::extent e = symbolic ? runtime::extent() : call.sizes(shape);
-    c10::SymDimVector sizes(e.sizes, e.sizes + e.dimensions);
-    for (std::size_t k = 0; symbolic && k < shape.size(); ++k) {
-      sizes.push_back(1);
-      for (const std::string& factor : shape[k]) sizes[k] = sizes[k] * size_named(factor);
-    }
-    return sizes;
-  }
   c10::SymInt size_named(const std::string& name) const {
-    for (std::size_t f = 0; f < s.value.size(); ++f) {
-      if (name == s.verb.fields[f].name) return given[s.value[f]].toInt();
-      const Tensor* t = s.given(f, given);
-      for (std::int64_t k = 0; t && k < std::min(t->dim(), std::int64_t(s.verb.fields[f].shape.size())); ++k)
-        if (s.verb.fields[f].shape[std::size_t(k)][0] == name) return t->sym_size(k);
+    for (std::size_t i = 0; i < s.fields.size(); ++i) {
+      const auto& shape = s.field(i).shape;
+      if (name == s.field(i).name) return std::max<std::int64_t>(given[i].toInt(), 0);  // run() says what is wrong with less
+      for (std::size_t k = 0; tensor_in(given[i]) && k < std::min(shape.size(), std::size_t(given[i].toTensor().dim())); ++k)
+        if (shape[k][0] == name) return given[i].toTensor().sym_size(std::int64_t(k));
     }
     return std::stoll(name);  // a number
   }
@@ -269,42 +240,41 @@ struct invocation {
 /// Results, with gradients where the operator has the argument `wanted`. Throws craft's errors as torch's.
 struct computes : c10::OperatorKernel {
   const signature& s;
-  const bool gradients;
 
-  computes(const signature& of, bool with_gradients) : s(of), gradients(with_gradients && !of.wanted.empty()) {}
-  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet, Stack* stack) try {
-    const arguments given = torch::jit::last(*stack, s.count + gradients);
-    tensors results = invocation(s, given).run(gradients ? given.back().toBoolList().vec() : std::vector<bool>());
+  explicit computes(const signature& of) : s(of) {}
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) try {
+    const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
+    const bool with_gradients = given.size() > s.fields.size();
+    tensors results = invocation(s, given).run(with_gradients ? given.back().toBoolList().vec() : std::vector<bool>());
     torch::jit::drop(*stack, given.size());
     for (Tensor& t : results) stack->emplace_back(std::move(t));
   } catch (const error& e) {
-    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), "craft::", e.what());
-    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), "craft::", e.what());
-    TORCH_CHECK(!dynamic_cast<const device_error*>(&e) && !dynamic_cast<const stopped_error*>(&e), "craft::", e.what());
-    TORCH_CHECK_VALUE(false, "craft::", e.what());
+    TORCH_CHECK_TYPE(!dynamic_cast<const type_error*>(&e), e.what());
+    TORCH_CHECK_INDEX(!dynamic_cast<const label_error*>(&e), e.what());
+    TORCH_CHECK(!dynamic_cast<const device_error*>(&e) && !dynamic_cast<const stopped_error*>(&e), e.what());
+    TORCH_CHECK_VALUE(false, e.what());
   }
 };
 
 // ---------------------------------------------------------------------------------------------------------
-// Derivatives
+// Derivatives, autocast, registration
 
 /// A node of the graph. Not a torch::autograd::Function, which takes microseconds.
 struct node : torch::autograd::Node {
   using backward = std::function<tensors(const node&, const Tensor& upstream)>;
-  const std::string& of;
+  const c10::OperatorHandle op;
   const backward f;
   std::vector<torch::autograd::SavedVariable> saved;
 
-  node(const std::string& op, torch::autograd::edge_list inputs, const tensors& kept, backward by)
-      : Node(std::move(inputs)), of(op), f(std::move(by)) {
+  node(const c10::OperatorHandle& of, edges inputs, const tensors& kept, backward by)
+      : Node(std::move(inputs)), op(of), f(std::move(by)) {
     saved.reserve(kept.size());
     for (const Tensor& t : kept) saved.emplace_back(t, false);
   }
-  std::string name() const override { return of; }
+  std::string name() const override { return op.schema().name(); }
   tensors apply(tensors&& upstream) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    // Losses and maps have one value; of results without derivatives any may have a gradient.
-    return upstream.size() > 1 || upstream[0].defined() ? f(*this, upstream[0]) : tensors(num_outputs());
+    return f(*this, upstream[0]);
   }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -320,17 +290,175 @@ void set_history(N* made, const tensors& results) {
     else
       return std::shared_ptr<N>(made, [](auto* n) { deleteNode(n); });
   }();
+  const edges& to = counted->next_edges();
+  if (std::none_of(to.begin(), to.end(), [](const auto& edge) { return edge.is_valid(); })) return;
   for (Tensor t : results)
     if (t.is_floating_point()) torch::autograd::set_history(t, counted);
 }
 
-/// An operator to autograd. Losses and maps have first derivatives, and all others none: to ask for one is an error, never zero in silence.
+/// An operator to autograd.
 struct derivable : c10::OperatorKernel {
   const signature& s;
-  const signature* source;           // what gives its gradients: a loss itself, of a map the pullback; null: nothing
-  std::vector<std::size_t> to;       // the arguments that have them, or for which there may be an error later
-  std::vector<std::size_t> from;     // of each argument of `source` that of s; none: what comes from above
-  c10::OperatorHandle derivative;
+  const signature* by;          // whose operator gives its gradients: a loss itself, of a map the pullback; null: none does
+  c10::OperatorHandle deriver;  // that operator
+  std::vector<std::size_t> to;  // the arguments that have gradients
+  std::size_t above = none;     // what comes from above, among a pullback's arguments, of which the others are the map's
 
-  derivable(const c10::OperatorHandle& op, const signature& of, const signature* by) : ...
+  derivable(const signature& of, const signature* source)
+      : s(of), by(source), deriver(c10::Dispatcher::singleton().findSchemaOrThrow((by ? by : &s)->deriver.c_str(), "")) {
+    for (std::size_t i = 0; by && i < by->fields.size(); ++i)
+      if (by->field(i).kind == kind::computed) above = i;
+    for (std::size_t g = 0; by && g < by->wanted.size(); ++g) to.push_back(by->wanted[g] - (by->wanted[g] > above));
+  }
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) const {
+    const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
+    std::vector<std::size_t> asked;  // the gradients that are, and what they go to, or what they are multiplied by
+    tensors inputs, tangents;
+    for (std::size_t i = 0; i < s.fields.size(); ++i) {
+      const Tensor* t = tensor_in(given[i]);
+      const bool gradient = t && t->requires_grad() && at::GradMode::is_enabled(), tangent = t && t->_fw_grad(0).defined();
+      if (!gradient && !tangent) continue;
+      const char* name = s.field(i).name;
+      const auto g = std::size_t(std::find(to.begin(), to.end(), i) - to.begin());
+      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || by == &s, s.name, ": derivatives in forward mode are not available");
+      TORCH_CHECK_NOT_IMPLEMENTED(!by || g < to.size(), s.name, ": there is no gradient by ", name, "; pass ", name, ".detach()");
+      asked.push_back(g);
+      inputs.push_back(gradient ? *t : Tensor());
+      tangents.push_back(t->_fw_grad(0));
+    }
+    if (by == &s && !asked.empty()) return call_loss(op, asked, inputs, tangents, stack);
+    Stack others = by && !asked.empty() ? given.vec() : Stack();
+    {
+      at::AutoDispatchBelowADInplaceOrView below;
+      op.callBoxed(stack);
+    }
+    if (asked.empty()) return;
+    tensors results, kept(others.size());
+    const edges of = torch::autograd::collect_next_edges(inputs);
+    for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
+    if (by == nullptr) return set_underivable(op, of, results);
+    for (std::size_t i = 0; i < others.size(); ++i)
+      if (others[i].isTensor()) kept[i] = std::exchange(others[i], {}).toTensor();
+    set_history(new node(op, of, kept, [this, others, asked](const node& n, const Tensor& up) {
+      if (!up.defined()) return tensors(asked.size());
+      Stack all = others;
+      for (std::size_t i = 0; i < all.size(); ++i)
+        if (const Tensor t = n.saved[i].unpack(); t.defined()) all[i] = t;
+      all.insert(all.begin() + std::ptrdiff_t(above), up);
+      return gradients(asked, [&](std::size_t i) { return n.task_should_compute_output(i); }, &all);
+    }), results);
+  }
+  /// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
+  static void set_underivable(const c10::OperatorHandle& op, const edges& inputs, const tensors& results) {
+    set_history(new node(op, inputs, {}, [](const node& n, const Tensor&) -> tensors {
+      TORCH_CHECK_NOT_IMPLEMENTED(false, n.name(), " has no derivative: losses and relative representations have first ",
+                                  "derivatives only, and anchors are constants, to be made of x.detach()");
+    }), results);
+  }
+  /// Calls the deriver, and takes its gradients off the stack: of those asked, the i-th if it is wanted.
+  template <class Wanted>
+  tensors gradients(const std::vector<std::size_t>& asked, const Wanted& wanted, Stack* stack) const {
+    c10::List<bool> flags;
+    flags.resize(to.size(), false);
+    for (std::size_t i = 0; i < asked.size(); ++i) flags.set(asked[i], wanted(i));
+    stack->emplace_back(std::move(flags));
+    deriver.callBoxed(stack);
+    tensors found(asked.size());
+    for (std::size_t i = 0; i < asked.size(); ++i)
+      if (wanted(i)) found[i] = torch::jit::peek(*stack, asked[i], to.size()).toTensor();
+    torch::jit::drop(*stack, to.size());
+    return found;
+  }
+  /// Value and gradients in one; of several values the first has the gradients.
+  void call_loss(const c10::OperatorHandle& op, const std::vector<std::size_t>& asked, const tensors& inputs,
+                 const tensors& tangents, Stack* stack) const {
+    std::bitset<64> pairs;
+    for (std::size_t i = 0; i < asked.size(); ++i) pairs[i] = s.in_pair(to[asked[i]], torch::jit::last(*stack, s.fields.size()));
+    const tensors found = [&] {
+      at::AutoDispatchBelowADInplaceOrView below;
+      return gradients(asked, [](std::size_t) { return true; }, stack);
+    }();
+    const Tensor value = torch::jit::peek(*stack, 0, op.schema().returns().size()).toTensor();
+    // Where gradients may be differentiated themselves, they depend on the inputs. Always to say so would cost a node.
+    const auto derived = [this](const Tensor& gradient, const edges& of) {
+      if (!at::GradMode::is_enabled()) return gradient;
+      // Not detach(), which within torch.func would also cut off what the gradient depends on at other levels.
+      at::AutoDispatchBelowADInplaceOrView below;
+      const Tensor d = at::alias(gradient);
+      set_underivable(deriver, of, {d});
+      return d;
+    };
+    const edges of = torch::autograd::collect_next_edges(inputs);
+    set_history(new node(op, of, found, [pairs, derived](const node& n, const Tensor& up) {
+      tensors results(n.saved.size());
+      for (std::size_t i = 0; i < results.size(); ++i) {
+        if (!up.defined() || !n.task_should_compute_output(i)) continue;
+        const Tensor d = derived(n.saved[i].unpack(), n.next_edges());
+        results[i] = !pairs[i] ? up * d : up.abs() * at::where(up < 0, d.select(0, 1), d.select(0, 0));
+      }
+      return results;
+    }), {value});
+    Tensor tangent;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (!tangents[i].defined()) continue;
+      const Tensor d = derived(found[i], of), part = ((pairs[i] ? d.select(0, 0) : d) * tangents[i]).sum();
+      tangent = tangent.defined() ? tangent + part : part;
+    }
+    if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);
+  }
 };
+
+/// Autocast: matrices of samples are cast to the widest of their types.
+struct casts_to_widest : c10::OperatorKernel {
+  const signature& s;
+
+  explicit casts_to_widest(const signature& of) : s(of) {}
+  void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+    c10::impl::ExcludeDispatchKeyGuard below(c10::autocast_dispatch_keyset);
+    at::ScalarType widest = at::ScalarType::Undefined;
+    for (const bool cast : {false, true})
+      for (std::size_t i = 0; i < s.fields.size(); ++i) {
+        c10::IValue& v = torch::jit::peek(*stack, i, s.fields.size());
+        const Tensor* t = tensor_in(v);
+        if (s.field(i).kind != kind::matrix || !t || !t->is_floating_point()) continue;
+        widest = widest == at::ScalarType::Undefined ? t->scalar_type() : c10::promoteTypes(widest, t->scalar_type());
+        if (cast) v = t->to(widest);
+      }
+    op.callBoxed(stack);
+  }
+};
+
+}  // namespace craft::aten::operators
+
+TORCH_LIBRARY(craft, m) {
+  using namespace craft::aten::operators;
+  using key = c10::DispatchKey;
+#ifdef CRAFT_TORCH_CUDA
+  constexpr key devices[] = {key::CPU, key::Meta, key::CUDA};
+#else
+  constexpr key devices[] = {key::CPU, key::Meta};
+#endif
+  const auto define = [&](const std::string& name, key on, auto kernel) {
+    m.impl(name.c_str(), on, torch::CppFunction::makeFromBoxedFunctor(std::make_unique<decltype(kernel)>(std::move(kernel))));
+  };
+  static const std::vector<signature> all(craft::runtime::verbs().begin(), craft::runtime::verbs().end());
+  for (const signature& s : all) {
+    if (!s.takes_tensors()) continue;
+    m.def(s.deriver_schema.c_str());
+    if (s.is_loss()) m.def(s.schema.c_str());
+  }
+  for (const signature& s : all) {
+    if (!s.takes_tensors()) continue;
+    const signature* source = s.is_loss() ? &s : nullptr;
+    for (const signature& p : all)
+      if (s.verb.pullback && std::string(s.verb.pullback) == p.verb.name) source = &p;
+    for (const key device : devices) {
+      define(s.deriver, device, computes(s));
+      if (s.is_loss()) define(s.name, device, computes(s));
+    }
+    if (source) define(s.name, key::Autograd, derivable(s, source));
+    if (!source || s.is_loss()) define(s.deriver, key::Autograd, derivable(s, nullptr));
+    for (const key autocast : {key::AutocastCPU, key::Autocast})
+      if (s.verb.matrices > 1) define(s.name, autocast, casts_to_widest(s));
+  }
+}

@@ -607,7 +607,7 @@ TEST_CASE("torch: arguments by name are looked up in the schema") {
   const arguments in;
   CHECK_THROWS_AS(info_nce(in.x, in.y, {{"temperature", 0.1}}), c10::ValueError);
   CHECK_THROWS_WITH(info_nce(in.x, in.y, {{"temperature", 0.1}}),
-                    contains("craft::info_nce: no argument temperature; there are x, y, log_scale, learnable_log_scale, max_scale, "));
+                    contains("no argument temperature; there are those of craft::info_nce(Tensor x, Tensor y, float log_scale="));
   CHECK_THROWS_AS(aten::loss("info_nse", {in.x, in.y}), c10::ValueError);
   CHECK_THROWS_WITH(aten::loss("random_anchors", {10, 2}), contains("no operator random_anchors"));
   CHECK_THROWS_AS(aten::loss("info_nce", {in.x}), c10::TypeError);
