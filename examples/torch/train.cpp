@@ -46,29 +46,25 @@ struct model : torch::nn::Module {
   torch::Tensor images(const torch::Tensor& x) { return x + adapter(x); }
   double accuracy(const torch::Tensor& x, const torch::Tensor& labels) {
     torch::NoGradGuard no_gradient;
-    const torch::Tensor nearest = aten::relative(images(x), prompts).argmax(1);
+    const torch::Tensor nearest = aten::loss("relative", {images(x), prompts}).argmax(1);
     return 100 * nearest.eq(labels).to(torch::kDouble).mean().item<double>();
   }
 };
 
 torch::Tensor loss_of(model& m, const features& f, bool with_discrepancy) {
   const torch::Tensor source = m.images(f.source);
-  aten::cross_entropy_options by_anchors;
-  by_anchors.log_scale = m.log_scale;
-  by_anchors.max_scale = 100;
-  torch::Tensor loss = aten::anchor_cross_entropy(source, m.prompts, f.labels, by_anchors);
+  const aten::named_arguments scale = {{"log_scale", m.log_scale}, {"max_scale", 100}};
+  torch::Tensor loss = aten::loss("anchor_cross_entropy", {source, m.prompts, f.labels}, scale);
 
-  aten::info_nce_options by_batch;
-  by_batch.log_scale = m.log_scale;
-  by_batch.max_scale = 100;
-  by_batch.x_labels = by_batch.y_labels = f.labels;  // images of a class are no negatives of each other
-  loss = loss + aten::info_nce(source, m.prompts.index_select(0, f.labels), by_batch);
+  aten::named_arguments by_class = scale;  // images of a class are no negatives of each other
+  by_class.insert(by_class.end(), {{"x_labels", f.labels}, {"y_labels", f.labels}});
+  loss = loss + aten::loss("info_nce", {source, m.prompts.index_select(0, f.labels)}, by_class);
 
   if (with_discrepancy) {
-    aten::mmd_options discrepancy;
-    discrepancy.bandwidths = std::vector<double>{0.5, 1.0, 2.0};
-    discrepancy.bandwidth_rule = "median";
-    loss = loss + 10 * aten::mmd(aten::relative(source, m.prompts), aten::relative(m.images(f.target), m.prompts), discrepancy);
+    const torch::Tensor r = aten::loss("relative", {source, m.prompts}),
+                        r_target = aten::loss("relative", {m.images(f.target), m.prompts});
+    loss = loss + 10 * aten::loss("mmd", {r, r_target},
+                                  {{"bandwidths", std::vector<double>{0.5, 1.0, 2.0}}, {"bandwidth_rule", "median"}});
   }
   return loss;
 }

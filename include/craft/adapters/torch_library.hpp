@@ -153,7 +153,7 @@ struct invocation {
       const Tensor* t = tensor_in(given[i]);
       if ((!t && (given[i].isTensor() || given[i].isNone())) || (symbolic && field.kind == kind::list)) continue;
       const bool both = field.kind == kind::list && call.given(s.fields[i]);
-      TORCH_CHECK_VALUE(!both, s.name, ": expected ", field.name, " as numbers or as a tensor, got both");
+      TORCH_CHECK_VALUE(!both, s.verb.name, ": expected ", field.name, " as numbers or as a tensor, got both");
       t ? give(s.fields[i], *t, field) : give(s.fields[i], given[i], field);
     }
     symbolic || !meta ? call.check() : call.rehearse();
@@ -173,8 +173,8 @@ struct invocation {
     const bool rows = soft || field.kind == kind::matrix, to_device = field.kind == kind::scalar && from.is_cpu() && !on.is_cpu();
     const bool to_host = field.kind == kind::list || s.verb.matrices == 0;
     Tensor t = meta ? from : to_host ? from.cpu() : to_device ? from.to(on) : from;
-    TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.name, ": expected all tensors to be on ", on, ", but ", field.name,
-                " is on ", t.device());
+    TORCH_CHECK(t.device() == on || (t.is_cpu() && !rows), s.verb.name, ": expected all tensors to be on ", on, ", but ",
+                field.name, " is on ", t.device());
     if (soft && t.is_floating_point()) t = t.to(types[int(computing)]);
     if (!rows && (t.scalar_type() == at::kHalf || t.scalar_type() == at::kBFloat16)) t = t.to(at::kFloat);
     if (!symbolic && two && rows && !((t.size(1) < 2 || t.stride(1) == 1) && (t.size(0) < 2 || t.stride(0) >= t.size(1))))
@@ -200,7 +200,7 @@ struct invocation {
     }
     for (std::size_t g = 0; g < wanted.size(); ++g) {
       const Tensor* of = tensor_in(given[s.wanted[g]]);
-      TORCH_CHECK_VALUE(of || !wanted[g], s.name, ": a gradient is wanted of a tensor that is not given");
+      TORCH_CHECK_VALUE(of || !wanted[g], s.verb.name, ": a gradient is wanted of a tensor that is not given");
       c10::SymDimVector sizes(wanted[g] && s.in_pair(s.wanted[g], given) ? 1 : 0, 2);
       if (wanted[g]) sizes.append(of->sym_sizes().begin(), of->sym_sizes().end());
       if (!wanted[g]) sizes.push_back(0);
@@ -312,33 +312,37 @@ struct derivable : c10::OperatorKernel {
   }
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) const {
     const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
-    std::vector<std::size_t> asked;  // the gradients that are, and what they go to, or what they are multiplied by
-    tensors inputs, tangents;
+    std::vector<std::size_t> asked;  // the gradients that are: for each where it goes, or a tangent to multiply it by
+    tensors inputs, tangents, kept, results;
+    std::bitset<64> pairs;
     for (std::size_t i = 0; i < s.fields.size(); ++i) {
       const Tensor* t = tensor_in(given[i]);
       const bool gradient = t && t->requires_grad() && at::GradMode::is_enabled(), tangent = t && t->_fw_grad(0).defined();
       if (!gradient && !tangent) continue;
       const char* name = s.field(i).name;
       const auto g = std::size_t(std::find(to.begin(), to.end(), i) - to.begin());
-      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || by == &s, s.name, ": derivatives in forward mode are not available");
-      TORCH_CHECK_NOT_IMPLEMENTED(!by || g < to.size(), s.name, ": there is no gradient by ", name, "; pass ", name, ".detach()");
+      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || by == &s, s.verb.name, ": derivatives in forward mode are not available");
+      TORCH_CHECK_NOT_IMPLEMENTED(!by || g < to.size(), s.verb.name, ": no gradient by ", name, "; pass ", name, ".detach()");
+      pairs[asked.size()] = s.in_pair(i, given);
       asked.push_back(g);
       inputs.push_back(gradient ? *t : Tensor());
       tangents.push_back(t->_fw_grad(0));
     }
-    if (by == &s && !asked.empty()) return call_loss(op, asked, inputs, tangents, stack);
-    Stack others = by && !asked.empty() ? given.vec() : Stack();
+    const bool map = by && by != &s && !asked.empty(), loss = by == &s && !asked.empty();
+    Stack others = map ? given.vec() : Stack();
     {
       at::AutoDispatchBelowADInplaceOrView below;
-      op.callBoxed(stack);
+      if (loss)
+        kept = gradients(asked, [](std::size_t) { return true; }, stack);
+      else
+        op.callBoxed(stack);
     }
     if (asked.empty()) return;
-    tensors results, kept(others.size());
-    const edges of = torch::autograd::collect_next_edges(inputs);
     for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
-    if (by == nullptr) return set_underivable(op, of, results);
-    for (std::size_t i = 0; i < others.size(); ++i)
-      if (others[i].isTensor()) kept[i] = std::exchange(others[i], {}).toTensor();
+    const edges of = torch::autograd::collect_next_edges(inputs);
+    if (loss) return set_gradients(op, of, kept, tangents, pairs, results[0]);
+    if (!map) return set_underivable(op, of, results);
+    for (c10::IValue& v : others) kept.push_back(v.isTensor() ? std::exchange(v, {}).toTensor() : Tensor());
     set_history(new node(op, of, kept, [this, others, asked](const node& n, const Tensor& up) {
       if (!up.defined()) return tensors(asked.size());
       Stack all = others;
@@ -346,13 +350,6 @@ struct derivable : c10::OperatorKernel {
         if (const Tensor t = n.saved[i].unpack(); t.defined()) all[i] = t;
       all.insert(all.begin() + std::ptrdiff_t(above), up);
       return gradients(asked, [&](std::size_t i) { return n.task_should_compute_output(i); }, &all);
-    }), results);
-  }
-  /// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
-  static void set_underivable(const c10::OperatorHandle& op, const edges& inputs, const tensors& results) {
-    set_history(new node(op, inputs, {}, [](const node& n, const Tensor&) -> tensors {
-      TORCH_CHECK_NOT_IMPLEMENTED(false, n.name(), " has no derivative: losses and relative representations have first ",
-                                  "derivatives only, and anchors are constants, to be made of x.detach()");
     }), results);
   }
   /// Calls the deriver, and takes its gradients off the stack: of those asked, the i-th if it is wanted.
@@ -369,16 +366,16 @@ struct derivable : c10::OperatorKernel {
     torch::jit::drop(*stack, to.size());
     return found;
   }
-  /// Value and gradients in one; of several values the first has the gradients.
-  void call_loss(const c10::OperatorHandle& op, const std::vector<std::size_t>& asked, const tensors& inputs,
-                 const tensors& tangents, Stack* stack) const {
-    std::bitset<64> pairs;
-    for (std::size_t i = 0; i < asked.size(); ++i) pairs[i] = s.in_pair(to[asked[i]], torch::jit::last(*stack, s.fields.size()));
-    const tensors found = [&] {
-      at::AutoDispatchBelowADInplaceOrView below;
-      return gradients(asked, [](std::size_t) { return true; }, stack);
-    }();
-    const Tensor value = torch::jit::peek(*stack, 0, op.schema().returns().size()).toTensor();
+  /// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
+  static void set_underivable(const c10::OperatorHandle& op, const edges& inputs, const tensors& results) {
+    set_history(new node(op, inputs, {}, [](const node& n, const Tensor&) -> tensors {
+      TORCH_CHECK_NOT_IMPLEMENTED(false, n.name(), " has no derivative: losses and relative representations have first ",
+                                  "derivatives only, and anchors are constants, to be made of x.detach()");
+    }), results);
+  }
+  /// Makes a value depend on the inputs by these gradients, and gives it the tangent.
+  void set_gradients(const c10::OperatorHandle& op, const edges& inputs, const tensors& found, const tensors& tangents,
+                     std::bitset<64> pairs, const Tensor& value) const {
     // Where gradients may be differentiated themselves, they depend on the inputs. Always to say so would cost a node.
     const auto derived = [this](const Tensor& gradient, const edges& of) {
       if (!at::GradMode::is_enabled()) return gradient;
@@ -388,8 +385,7 @@ struct derivable : c10::OperatorKernel {
       set_underivable(deriver, of, {d});
       return d;
     };
-    const edges of = torch::autograd::collect_next_edges(inputs);
-    set_history(new node(op, of, found, [pairs, derived](const node& n, const Tensor& up) {
+    set_history(new node(op, inputs, found, [pairs, derived](const node& n, const Tensor& up) {
       tensors results(n.saved.size());
       for (std::size_t i = 0; i < results.size(); ++i) {
         if (!up.defined() || !n.task_should_compute_output(i)) continue;
@@ -401,7 +397,7 @@ struct derivable : c10::OperatorKernel {
     Tensor tangent;
     for (std::size_t i = 0; i < found.size(); ++i) {
       if (!tangents[i].defined()) continue;
-      const Tensor d = derived(found[i], of), part = ((pairs[i] ? d.select(0, 0) : d) * tangents[i]).sum();
+      const Tensor d = derived(found[i], inputs), part = ((pairs[i] ? d.select(0, 0) : d) * tangents[i]).sum();
       tangent = tangent.defined() ? tangent + part : part;
     }
     if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);

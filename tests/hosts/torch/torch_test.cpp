@@ -88,7 +88,8 @@ std::vector<differentiable> all_losses() {
        {&a::x, &a::z}},  // bandwidths: M is held fixed in their gradient
       {"mmd, rational quadratic, by its bandwidths",
        [](const a& in) {
-         return aten::loss("mmd", {in.x, in.z}, {{"family", "rational_quadratic"}, {"shape", 1.5}, {"bandwidths", in.bandwidths}});
+         return aten::loss("mmd", {in.x, in.z},
+                           {{"family", "rational_quadratic"}, {"shape", 1.5}, {"bandwidths", in.bandwidths}});
        },
        {&a::bandwidths}},
       {"mmd_preset",
@@ -109,7 +110,8 @@ std::vector<differentiable> all_losses() {
       {"info_nce",
        [](const a& in) {
          return aten::loss("info_nce", {in.x, in.y},
-                           {{"log_scale", in.log_scale}, {"x_labels", in.targets}, {"y_labels", in.others}, {"weights", in.weights}});
+                           {{"log_scale", in.log_scale}, {"x_labels", in.targets}, {"y_labels", in.others},
+                            {"weights", in.weights}});
        },
        {&a::x, &a::y, &a::log_scale, &a::weights}},
       {"info_nce, one way, of one row of numbers",
@@ -130,8 +132,8 @@ std::vector<differentiable> all_losses() {
        {&a::x, &a::y}},
       {"relative",
        [](const a& in) {
-         const Tensor r = aten::loss("relative", {in.x, in.anchors}, {{"log_scale", in.log_scale}, {"statistics", "standardise"}});
-         return (r * random({9, 4}, 8)).sum();
+         const aten::named_arguments options = {{"log_scale", in.log_scale}, {"statistics", "standardise"}};
+         return (aten::loss("relative", {in.x, in.anchors}, options) * random({9, 4}, 8)).sum();
        },
        {&a::x, &a::anchors, &a::log_scale}},
       {"relative, of distances",
@@ -346,6 +348,12 @@ TEST_CASE("torch: every verb that takes tensors is an operator, with the default
         CHECK(value.isNone());
     }
     CHECK(at + (v.results.empty() ? 1 : 0) == op->schema().arguments().size());  // a pullback is told what is wanted
+    if (v.pullback) {  // the same arguments, but for one of another kind
+      auto fields = craft::runtime::verb_named(v.pullback).fields;
+      fields.erase(std::find_if(fields.begin(), fields.end(), [](const auto& f) { return f.kind == craft::runtime::kind::computed; }));
+      REQUIRE(fields.size() == v.fields.size());
+      for (std::size_t f = 0; f < fields.size(); ++f) CHECK(std::string(fields[f].name) == v.fields[f].name);
+    }
     if (!v.results.empty() && !v.gradients.empty())
       CHECK(c10::Dispatcher::singleton().findSchema({std::string("craft::") + v.name + "_gradients", ""}));
   }
@@ -552,13 +560,15 @@ TEST_CASE("torch: losses have derivatives in forward mode") {
 
 TEST_CASE("torch: inputs that have no gradient say so") {
   const arguments in;
-  CHECK_THROWS_WITH(info_nce(in.x, in.y, {{"x_labels", leaf(in.weights)}}), contains("no gradient by x_labels; pass x_labels.detach()"));
-  CHECK_THROWS_AS(info_nce(in.x, in.y, {{"x_labels", leaf(in.weights)}}), c10::NotImplementedError);
+  const auto by_label = [&] { return info_nce(in.x, in.y, {{"x_labels", leaf(in.weights)}}); };
+  CHECK_THROWS_WITH(by_label(), contains("no gradient by x_labels; pass x_labels.detach()"));
+  CHECK_THROWS_AS(by_label(), c10::NotImplementedError);
   CHECK_THROWS_WITH(mmd(in.x, in.z, {{"estimator", "linear"}, {"x_weights", leaf(in.weights)}}),
                     contains("linear-time estimator takes no sample weights"));
   CHECK_THROWS_WITH(aten::loss("objective", {in.x, in.anchors, in.targets}, {{"weights", leaf(in.kernel_weights)}}),
                     contains("no gradient by weights"));
-  CHECK_THROWS_WITH(aten::loss("relative", {in.x, in.anchors, "gaussian", leaf(in.bandwidths)}), contains("no gradient by bandwidths"));
+  CHECK_THROWS_WITH(aten::loss("relative", {in.x, in.anchors, "gaussian", leaf(in.bandwidths)}),
+                    contains("no gradient by bandwidths"));
 }
 
 TEST_CASE("torch: errors are torch's") {
