@@ -99,8 +99,7 @@ def test_one_call_for_all_of_craft():
         estimator="unbiased",
         bandwidth_rule="mean",
     )
-    loss, terms = objective(s.images, s.texts, s.labels, s.own_texts, s.image_anchors, s.target)
-    loss.backward()
+    objective(s.images, s.texts, s.labels, s.own_texts, s.image_anchors, s.target).total.backward()
     # In each row, but for what its norm takes up, which the objective divides by.
     for x, theirs in zip(tuned, expected):
         along = (theirs * x).sum(1, keepdim=True) * x.detach()
