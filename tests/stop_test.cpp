@@ -55,12 +55,13 @@ TEMPLATE_TEST_CASE("a call on the CPU stops where its context is told to", "[sto
       (c.*verb)(ctx);
       const int times = asked;
       INFO("asked " << times << " times");
-      CHECK(times > 10);
+      CHECK(times > 6);
       CHECK(c.dx.bits() == undisturbed.dx.bits());
       CHECK(c.centres.bits() == undisturbed.centres.bits());
       CHECK(c.value.bits() == undisturbed.value.bits());
 
-      for (const int last : {1, 2, times / 2}) {
+      // Of several threads the calling one may do few of the tasks, between which it asks; at the beginning of each round it does.
+      for (const int last : {1, 2, threads == 1 ? times / 2 : 3}) {
         calls<D> stopped;
         const watched nothing(stopped.dx, stopped.centres, stopped.value);
         asked = 0;
