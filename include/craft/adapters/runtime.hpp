@@ -187,13 +187,11 @@ class call {
  private:
   template <class, class>
   friend class typed_call;
-  struct argument {
+  struct argument {  // small: there may be thirty of a call, and most are defaults
     enum class form : unsigned char { missing, refused, array, number, whole, numbers, wholes } is = form::missing;
-    runtime::matrix array{};
+    int at = 0;  // of an array or a list: which of arrays_, numbers_, wholes_
     double number = 0;
     index_t whole = 0;
-    std::vector<double> numbers{};
-    std::vector<index_t> wholes{};
   };
   enum class severity : unsigned char { none, option, shape, type };  ///< of a fault: which error says so
   argument& at(int field, bool allowed, const char* got);
@@ -207,9 +205,13 @@ class call {
   void has_gradient(int gradient) const;
   index_t size_named(const std::string& name) const;
   std::vector<double> list(int field) const;
+  const runtime::matrix& array_of(const argument& a) const { return arrays_[std::size_t(a.at)]; }
 
   const runtime::verb& verb_;
   std::vector<argument> arguments_;
+  std::vector<runtime::matrix> arrays_;
+  std::vector<std::vector<double>> numbers_;
+  std::vector<std::vector<index_t>> wholes_;
   std::vector<place> results_, gradients_;
   scalar upstream_ = 1.0;
   dtype type_ = dtype::float32;

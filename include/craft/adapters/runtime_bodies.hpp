@@ -370,7 +370,7 @@ class typed_call {
   auto computed_matrix(const char*, const char*, const char*) { return view<T>(next()); }
   detail::targets_given<T, space> targets(const char*, const char*, const char*) {
     const auto& a = next();
-    const bool shares = a.array.dimensions == 2;
+    const bool shares = call_.array_of(a).dimensions == 2;
     return {shares, shares ? labels() : list<labels>(a), shares ? view<T>(a) : matrix_view<const T, space>()};
   }
   labels required_labels(const char*, const char*, const char*) { return list<labels>(next()); }
@@ -389,13 +389,15 @@ class typed_call {
   void operator()(const char*, scalar& option, const char*) {
     const auto& a = next();
     if (a.is == form::number) option = a.number;
-    if (a.is == form::array) option = scalar_of(a.array);
+    if (a.is == form::array) option = scalar_of(call_.array_of(a));
   }
   template <class Whole, class = std::enable_if_t<std::is_integral_v<Whole> || std::is_enum_v<Whole>>>
   void operator()(const char*, Whole& option, const char*) {
     if (const auto& a = next(); a.is != form::missing) option = Whole(a.whole);
   }
-  void operator()(const char*, std::vector<index_t>& option, const char*) { option = next().wholes; }
+  void operator()(const char*, std::vector<index_t>& option, const char*) {
+    if (const auto& a = next(); a.is != form::missing) option = call_.wholes_[std::size_t(a.at)];
+  }
   void operator()(const char*, numbers& option, const char*, const char*) { option = list<numbers>(next()); }
   void operator()(const char*, labels& option, const char*, const char*) { option = list<labels>(next()); }
   void scale(scalar& log_scale, double& max_scale, const char* text) {
@@ -467,11 +469,12 @@ class typed_call {
   template <class Number>
   matrix_view<const Number, space> view(const call::argument& a) const {
     if (a.is == form::missing) return {};
-    return {static_cast<const Number*>(a.array.data), a.array.rows, a.array.cols, a.array.stride};
+    const runtime::matrix& m = call_.array_of(a);
+    return {static_cast<const Number*>(m.data), m.rows, m.cols, m.stride};
   }
   template <class List>
-  static List list(const call::argument& a) {
-    return a.is == form::missing ? List() : list_of<List>(a.array);
+  List list(const call::argument& a) const {
+    return a.is == form::missing ? List() : list_of<List>(call_.array_of(a));
   }
   static output<T, space> destination(const place& p) {
     if (p.mode == write::none) return {};
@@ -584,6 +587,7 @@ const std::vector<verb>& verbs() {
 // Calls
 
 call::call(const runtime::verb& verb) : verb_(verb), arguments_(verb.fields.size()) {
+  arrays_.reserve(std::size_t(verb.matrices) + 2);
   const place unwanted{nullptr, 0, 0, 0, dtype::float32, memory::host, write::none};
   results_.assign(verb.results.size(), unwanted);
   gradients_.assign(verb.gradients.size(), unwanted);
@@ -617,8 +621,10 @@ void call::give(int field, const array& value) {
   const runtime::field& f = verb_.fields.at(std::size_t(field));
   argument& a = at(field, detail::is_array(f.kind), "an array");
   if (!detail::is_array(f.kind)) return;
+  a.at = int(arrays_.size());
+  arrays_.emplace_back();
   const std::string type = detail::type_fault(f.name, f.kind, value);
-  const std::string layout = detail::layout_fault(f.name, f.kind, value, a.array);
+  const std::string layout = detail::layout_fault(f.name, f.kind, value, arrays_.back());
   a.is = layout.empty() ? argument::form::array : argument::form::refused;
   if (!type.empty()) refuse(type, true);
   if (!layout.empty()) refuse(layout, false);
@@ -664,22 +670,25 @@ void call::give(int field, std::string_view value) {
 void call::give(int field, const std::vector<double>& value) {
   argument& a = at(field, verb_.fields.at(std::size_t(field)).kind == kind::list, "several numbers");
   a.is = argument::form::numbers;
-  a.numbers = value;
+  a.at = int(numbers_.size());
+  numbers_.push_back(value);
 }
 void call::give(int field, const std::vector<index_t>& value) {
   const kind k = verb_.fields.at(std::size_t(field)).kind;
   if (k == kind::list) return give(field, std::vector<double>(value.begin(), value.end()));
   argument& a = at(field, k == kind::wholes, "several integers");
   a.is = argument::form::wholes;
-  a.wholes = value;
+  a.at = int(wholes_.size());
+  wholes_.push_back(value);
 }
 
 bool call::given(int field) const { return arguments_.at(std::size_t(field)).is != argument::form::missing; }
 
 std::vector<double> call::list(int field) const {
   const argument& a = arguments_[std::size_t(field)];
-  if (a.is != argument::form::array) return a.numbers;
-  const matrix& m = a.array;
+  if (a.is == argument::form::numbers) return numbers_[std::size_t(a.at)];
+  if (a.is != argument::form::array) return {};
+  const matrix& m = array_of(a);
   if (m.data == nullptr) return std::vector<double>(std::size_t(std::min<index_t>(m.rows, 1000)), 1.0);  // not known yet
   require<device_error>(m.where == memory::host, verb_.name, ": ", verb_.fields[std::size_t(field)].name,
                         " must lie in host memory");
@@ -719,12 +728,13 @@ void call::check_arguments() {
     constexpr index_t most = std::numeric_limits<index_t>::max() / 8;
     if (f.kind == kind::whole && f.required && (a.whole < 0 || a.whole > most))
       refuse(std::string(f.name) + " must not be negative or beyond all memory, got " + std::to_string(a.whole), false);
-    if (a.is != argument::form::array || !detail::is_real(a.array.type)) continue;
-    if (f.kind == kind::matrix && first == dtype::other) first = a.array.type;
-    const bool soft = f.kind == kind::computed || (f.kind == kind::targets && a.array.dimensions == 2);
+    if (a.is != argument::form::array || !detail::is_real(array_of(a).type)) continue;
+    const matrix& m = array_of(a);
+    if (f.kind == kind::matrix && first == dtype::other) first = m.type;
+    const bool soft = f.kind == kind::computed || (f.kind == kind::targets && m.dimensions == 2);
     const dtype expected = soft ? computing(first) : first;
-    if ((soft || f.kind == kind::matrix) && first != dtype::other && a.array.type != expected)
-      refuse("expected " + std::string(f.name) + " of type " + name(expected) + ", got " + name(a.array.type), true);
+    if ((soft || f.kind == kind::matrix) && first != dtype::other && m.type != expected)
+      refuse("expected " + std::string(f.name) + " of type " + name(expected) + ", got " + name(m.type), true);
   }
   if (first != dtype::other) type_ = first;
 }
@@ -766,8 +776,9 @@ void call::check_sizes() {
     const argument& a = arguments_[i];
     const field& f = verb_.fields[i];
     if (a.is != argument::form::array || f.shape.empty()) continue;
-    for (int k = 0; k < std::min(a.array.dimensions, int(f.shape.size())); ++k) {
-      const index_t size = k == 0 ? a.array.rows : a.array.cols;
+    const matrix& m = array_of(a);
+    for (int k = 0; k < std::min(m.dimensions, int(f.shape.size())); ++k) {
+      const index_t size = k == 0 ? m.rows : m.cols;
       const std::string& name = f.shape[std::size_t(k)][0];
       std::size_t known = 0;
       while (known < sizes_.size() && *sizes_[known].first != name) ++known;
@@ -776,9 +787,9 @@ void call::check_sizes() {
         first.push_back(i);
       } else if (sizes_[known].second != size) {
         const field& other = verb_.fields[first[known]];
-        const std::string of = std::string(other.name) + " " + detail::sizes_text(arguments_[first[known]].array);
-        const std::string is = std::string(f.name) + " " + detail::sizes_text(a.array);
-        const bool columns = k == 1 && a.array.dimensions == 2 && other.shape.size() == 2 && other.shape[1][0] == name;
+        const std::string of = std::string(other.name) + " " + detail::sizes_text(array_of(arguments_[first[known]]));
+        const std::string is = std::string(f.name) + " " + detail::sizes_text(m);
+        const bool columns = k == 1 && m.dimensions == 2 && other.shape.size() == 2 && other.shape[1][0] == name;
         refuse(columns ? of + " and " + is + ": their columns must agree"
                        : is + ": expected " + std::to_string(sizes_[known].second) + (k == 0 ? " rows" : " columns") +
                              ", one per row of " + of,
@@ -809,8 +820,9 @@ void call::has_gradient(int gradient) const {
   const int field = verb_.gradients.at(std::size_t(gradient));
   const runtime::field& f = verb_.fields[std::size_t(field)];
   require<option_error>(f.kind != kind::matrix || given(field), verb_.name, ": no gradient of ", f.name, ", which is not there");
-  require<option_error>(f.kind != kind::targets || arguments_[std::size_t(field)].array.dimensions == 2, verb_.name,
-                        ": no gradient of ", f.name, ": labels have none, only shares have");
+  const argument& a = arguments_[std::size_t(field)];
+  const bool shares = f.kind != kind::targets || (a.is == argument::form::array && array_of(a).dimensions == 2);
+  require<option_error>(shares, verb_.name, ": no gradient of ", f.name, ": labels have none, only shares have");
   require<option_error>(kernel_field_ < 0 || field != kernel_field_ + 3 || detail::is_paired(kernel_), verb_.name,
                         ": no gradient of ", f.name, ": this kernel has none");
 }
@@ -821,7 +833,7 @@ extent call::gradient_sizes(int gradient) const {
   const argument& a = arguments_[std::size_t(field)];
   if (f.kind == kind::list) {
     const std::size_t count = field == kernel_field_ + 1 && kernel_.bandwidths() == 0 ? 0 : kernel_.members().size();
-    return {a.is == argument::form::array ? a.array.dimensions : 1, {index_t(count), 1}};
+    return {a.is == argument::form::array ? array_of(a).dimensions : 1, {index_t(count), 1}};
   }
   return f.shape.empty() ? extent{} : sizes(f.shape);
 }
@@ -864,9 +876,10 @@ void call::check_memory(memory space) const {
     const argument& a = arguments_[i];
     if (a.is != argument::form::array) continue;
     const kind k = verb_.fields[i].kind;
-    const bool also_on_host = k != kind::scalar && !detail::is_matrix(k, a.array.dimensions);
-    detail::reachable([&] { return std::string(verb_.name) + ": " + verb_.fields[i].name; }, a.array,
-                      also_on_host && a.array.where == memory::host ? memory::host : space);
+    const matrix& m = array_of(a);
+    const bool also_on_host = k != kind::scalar && !detail::is_matrix(k, m.dimensions);
+    detail::reachable([&] { return std::string(verb_.name) + ": " + verb_.fields[i].name; }, m,
+                      also_on_host && m.where == memory::host ? memory::host : space);
   }
 }
 /// Of what is written.
@@ -907,11 +920,10 @@ void call::rehearse() {
   const auto somewhere = [&](index_t rows, index_t stride, dtype type) {
     return memory_of.somewhere(std::size_t(std::max<index_t>(rows, 1) * stride * bytes_of(type)));
   };
-  for (argument& a : other.arguments_)
-    if (a.is == argument::form::array) {
-      a.array.type = detail::is_real(a.array.type) ? type() : a.array.type;  // as what is computed with
-      a.array.data = somewhere(a.array.rows, a.array.stride, a.array.type), a.array.where = memory::device;
-    }
+  for (matrix& m : other.arrays_) {
+    m.type = detail::is_real(m.type) ? type() : m.type;  // as what is computed with
+    m.data = somewhere(m.rows, m.stride, m.type), m.where = memory::device;
+  }
   for (std::size_t r = 0; r < results_.size(); ++r) {
     const extent e = result_sizes(int(r));
     const index_t rows = e.dimensions == 2 ? e.sizes[0] : 1, cols = e.sizes[e.dimensions == 2 ? 1 : 0];

@@ -188,9 +188,9 @@ struct invocation {
   memory where(const Tensor& t) const { return t.is_cpu() || meta ? memory::host : memory::device; }
 
   /// Results, and as many gradients as there are flags, empty where those say so.
-  tensors run(const std::vector<bool>& wanted) {
+  tensors run(arguments flags) {
     tensors all;
-    all.reserve(s.verb.results.size() + wanted.size() + 1);
+    all.reserve(s.verb.results.size() + flags.size() + 1);
     for (std::size_t r = 0; r < s.verb.results.size(); ++r) {
       const runtime::result& result = s.verb.results[r];
       c10::SymDimVector sizes(result.shape.size(), 1);
@@ -198,14 +198,16 @@ struct invocation {
         for (const std::string& name : result.shape[k]) sizes[k] = sizes[k] * size_named(name);
       call.result(int(r), place(all, sizes, result.type == runtime::dtype::float32 ? computing : result.type));
     }
-    for (std::size_t g = 0; g < wanted.size(); ++g) {
-      const Tensor* of = tensor_in(given[s.wanted[g]]);
-      TORCH_CHECK_VALUE(of || !wanted[g], s.verb.name, ": a gradient is wanted of a tensor that is not given");
-      c10::SymDimVector sizes(wanted[g] && s.in_pair(s.wanted[g], given) ? 1 : 0, 2);
-      if (wanted[g]) sizes.append(of->sym_sizes().begin(), of->sym_sizes().end());
-      if (!wanted[g]) sizes.push_back(0);
+    for (std::size_t g = 0; g < flags.size(); ++g) {
+      const std::size_t at = s.wanted[g];
+      const bool wanted = flags[g].toBool();
+      const Tensor* of = tensor_in(given[at]);
+      TORCH_CHECK_VALUE(of || !wanted, s.verb.name, ": a gradient is wanted of a tensor that is not given");
+      c10::SymDimVector sizes(wanted && s.in_pair(at, given) ? 1 : 0, 2);
+      if (wanted) sizes.append(of->sym_sizes().begin(), of->sym_sizes().end());
+      if (!wanted) sizes.push_back(0);
       const runtime::place to = place(all, sizes, computing);
-      if (wanted[g]) call.gradient(s.field(s.wanted[g]).gradient, to);
+      if (wanted) call.gradient(s.field(at).gradient, to);
     }
     if (!meta) call.run(device_of(on));
     for (std::size_t r = s.verb.results.size(); r-- > 0;) {
@@ -244,8 +246,7 @@ struct computes : c10::OperatorKernel {
   explicit computes(const signature& of) : s(of) {}
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) try {
     const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
-    const bool with_gradients = given.size() > s.fields.size();
-    tensors results = invocation(s, given).run(with_gradients ? given.back().toBoolList().vec() : std::vector<bool>());
+    tensors results = invocation(s, given).run(given.size() > s.fields.size() ? given.back().toListRef() : arguments());
     torch::jit::drop(*stack, given.size());
     for (Tensor& t : results) stack->emplace_back(std::move(t));
   } catch (const error& e) {
@@ -313,7 +314,7 @@ struct derivable : c10::OperatorKernel {
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) const {
     const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
     std::vector<std::size_t> asked;  // the gradients that are: for each where it goes, or a tangent to multiply it by
-    tensors inputs, tangents, kept, results;
+    tensors inputs, tangents, kept;
     std::bitset<64> pairs;
     for (std::size_t i = 0; i < s.fields.size(); ++i) {
       const Tensor* t = tensor_in(given[i]);
@@ -338,9 +339,11 @@ struct derivable : c10::OperatorKernel {
         op.callBoxed(stack);
     }
     if (asked.empty()) return;
-    for (const c10::IValue& v : torch::jit::last(*stack, op.schema().returns().size())) results.push_back(v.toTensor());
+    const arguments returned = torch::jit::last(*stack, op.schema().returns().size());
     const edges of = torch::autograd::collect_next_edges(inputs);
-    if (loss) return set_gradients(op, of, kept, tangents, pairs, results[0]);
+    if (loss) return set_gradients(op, of, kept, tangents, pairs, returned[0].toTensor());
+    tensors results;
+    for (const c10::IValue& v : returned) results.push_back(v.toTensor());
     if (!map) return set_underivable(op, of, results);
     for (c10::IValue& v : others) kept.push_back(v.isTensor() ? std::exchange(v, {}).toTensor() : Tensor());
     set_history(new node(op, of, kept, [this, others, asked](const node& n, const Tensor& up) {
