@@ -37,6 +37,7 @@ void all_with(const cuda& ctx, const arguments<S>& a, const K& kernel) {
   relative(ctx, a.x, a.y, kernel, relative_options{}, a.out);
   relative_pullback(ctx, a.x, a.y, kernel, relative_options{}, a.x,
                     relative_gradients<S, memory::device>{a.dx, a.dy, a.numbers});
+  relative_pushforward(ctx, a.x, a.y, kernel, relative_options{}, relative_tangents<S, memory::device>{a.x, a.y, 0.0}, a.out);
 }
 template <class S>
 void kernels(const cuda& ctx, const arguments<S>& a, const gaussians<>& several, const any_kernel<>& any) {

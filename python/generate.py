@@ -169,6 +169,7 @@ def functions(verbs, names):
     yield "from typing import Any, Literal, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union, overload"
     yield ""
     yield "from . import _dispatch"
+    yield "from ._dispatch import tensors as _tensors"
     yield ""
     yield "__all__ = [" + ", ".join(map(repr_text, public)) + "]"
     yield ""
@@ -222,22 +223,52 @@ def function(index, v, verbs, names):
     yield f") -> {out}:"
     yield docstring(described(v), "    ")
     given = ", ".join(f["name"] for f in v["fields"])
-    first = v["fields"][0]["name"]
     gradients = "gradients" if wants else "()"
     upstream = "upstream" if wants and v["results"] else "1.0"
     ignored = "" if out == "Any" else "  # type: ignore[no-any-return]"
-    if any(f["kind"] in ARRAYS for f in v["fields"]):
-        yield f"    if _dispatch.is_torch({first}):"
-        yield f"        return _dispatch.torch.{name}({given}, {upstream}, {gradients}){ignored}"
+    if in_torch(v):
+        first = v["fields"][0]["name"]
+        yield f"    if type({first}) in _tensors or _dispatch.is_torch({first}):"
+        for line in on_tensors(index, v, verbs, given, upstream, ignored):
+            yield "        " + line
     yield f"    return _dispatch.call({index}, ({given},), {upstream}, {gradients}){ignored}"
+
+
+def on_tensors(index, v, verbs, given, upstream, ignored):
+    """The call of the operator, whose numbers that may be learned are two arguments."""
+    if v["gradients"]:
+        if v["results"]:
+            yield "if gradients:"
+        yield f"{'    ' * bool(v['results'])}return _dispatch.torch.with_gradients({index}, ({given},), {upstream}, gradients){ignored}"
+        if not v["results"]:
+            return
+    flat = []
+    for f in v["fields"]:
+        n = f["name"]
+        flat += [n]
+        if f["kind"] in ("scalar", "list"):
+            flat += ["learnable_" + n]
+            usual = f"type({n}) is not float" if f["kind"] == "scalar" else f"{n} is not None and type({n}) is not list"
+            yield f"learnable_{n}: Any = None"
+            yield f"if {usual}:"
+            yield f"    {n}, learnable_{n} = _dispatch.torch." + (f"number({n}, {default(f)})" if f["kind"] == "scalar" else f"numbers({n})")
+        elif f["kind"] in ("labels", "targets", "numbers"):
+            yield f"if {n} is not None:"
+            yield f"    {n} = _dispatch.torch.listed({n})"
+    yield "try:"
+    yield f"    out = _dispatch.operators.{v['name']}({', '.join(flat)})"
+    yield "except RuntimeError as error:"
+    as_given = (f"{n} if learnable_{n} is None else learnable_{n}" if "learnable_" + n in flat else n for n in given.split(", "))
+    yield f"    _dispatch.torch.explain({index}, error, ({', '.join(as_given)},))"
+    yield "    raise"
+    if v["results"][0]["names"]:
+        yield f"return {result_class(v, verbs)}._make((*out[1].unbind(), out[0]))"
+    else:
+        yield f"return {result_class(v, verbs)}(*out)" if len(v["results"]) > 1 else f"return out{ignored}"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # PyTorch
-
-
-def schema_names(f):
-    return [f["name"], "learnable_" + f["name"]] if f["kind"] in ("scalar", "list") else [f["name"]]
 
 
 def in_torch(v):
@@ -246,7 +277,7 @@ def in_torch(v):
 
 def modules(verbs, names):
     public = [v["module"] for v in verbs if v["module"]]
-    yield '"""The verbs on tensors of PyTorch, and modules of them. Made by generate.py from their descriptions."""'
+    yield '"""Modules of PyTorch. Made by generate.py from the descriptions of the verbs."""'
     yield ""
     yield "from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Sequence, Union"
     yield ""
@@ -257,70 +288,20 @@ def modules(verbs, names):
     yield "from ._verbs import " + ", ".join(sorted(names.of.values()))
     yield ""
     yield "__all__ = [" + ", ".join(map(repr_text, public)) + "]"
-    yield ""
-    yield "_ops = torch.ops.craft"
-    done = set()
-    for v in verbs:
-        name = result_class(v, verbs)
-        if name and in_torch(v) and name not in done:
-            done.add(name)
+    for index, v in enumerate(verbs):
+        if v["module"] and result_class(v, verbs):
             yield ""
             yield ""
-            yield f"class {name}(NamedTuple):"
+            yield f"class {result_class(v, verbs)}(NamedTuple):"
             yield f'    """What `{v["name"]}` gives."""'
             yield ""
             for field in result_names(v):
                 yield f"    {field}: Tensor"
     for index, v in enumerate(verbs):
-        if not in_torch(v):
-            continue
-        yield ""
-        yield ""
-        yield from tensor_function(index, v, verbs)
-    for index, v in enumerate(verbs):
         if v["module"]:
             yield ""
             yield ""
             yield from module(index, v, verbs, names)
-
-
-def as_given(f):
-    name = f["name"]
-    return f"{name} if learnable_{name} is None else learnable_{name}" if f["kind"] in ("scalar", "list") else name
-
-
-def tensor_function(index, v, verbs):
-    name, given = v["name"], ", ".join(f["name"] for f in v["fields"])
-    yield f"def {name}({', '.join(f['name'] + ': Any' for f in v['fields'])}, upstream: Any, gradients: Any) -> Any:"
-    if not v["results"]:
-        yield f"    return _torch.with_gradients({index}, ({given},), upstream, gradients)"
-        return
-    if v["gradients"]:
-        yield "    if gradients:"
-        yield f"        return _torch.with_gradients({index}, ({given},), upstream, gradients)"
-    flat = []
-    for f in v["fields"]:
-        n = f["name"]
-        if f["kind"] == "scalar":
-            yield f"    {n}, learnable_{n} = ({f['default']!r}, {n}) if isinstance({n}, Tensor) else ({n}, None)"
-        elif f["kind"] == "list":
-            yield f"    {n}, learnable_{n} = (None, {n}) if isinstance({n}, Tensor) else (_torch.numbers({n}), None)"
-        elif f["kind"] in ("labels", "targets", "numbers"):
-            yield f"    if {n} is not None and not isinstance({n}, Tensor):"
-            yield f"        {n} = _torch.listed({n})"
-        flat += schema_names(f)
-    yield "    try:"
-    values = f"_ops.{name}({', '.join(flat)})"
-    if v["results"][0]["names"]:
-        yield f"        total, terms = {values}"
-        yield f"        return {result_class(v, verbs)}(*terms.unbind(), total)  # type: ignore[call-arg]"
-    elif len(v["results"]) > 1:
-        yield f"        return {result_class(v, verbs)}(*{values})"
-    else:
-        yield f"        return {values}"
-    yield "    except RuntimeError as error:"
-    yield f"        _torch.explain({index}, error, ({', '.join(map(as_given, v['fields']))},))"
-    yield "        raise"
 
 
 def module(index, v, verbs, names):
@@ -364,7 +345,7 @@ def module(index, v, verbs, names):
     for f in options:
         value = f["name"]
         if f["kind"] == "list":
-            value = f"_torch.numbers({value})"
+            value = f"_torch.numbers({value})[0]"
         elif f["kind"] == "number" and not unlimited(f) or f["kind"] == "scalar":
             value = f"float({value})"
         elif unlimited(f):

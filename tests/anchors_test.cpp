@@ -816,7 +816,7 @@ TEMPLATE_LIST_TEST_CASE("gather copies rows, and its pull-back is its transpose"
   // Rows that no index names are not touched by accumulating.
   CHECK(sum.get().row(1) == reals::Constant(1, d, 0.25));
   array<D> unwanted(n, d, 0.25);
-  craft::gather_pullback(ctx, ud.in(), at, craft::output<typename D::scalar, D::space>{unwanted.out()});
+  craft::gather_pullback(ctx, ud.in(), at, craft::output<typename D::scalar, D::space>{unwanted.out(), craft::write::none});
   CHECK(unwanted.get() == reals::Constant(n, d, 0.25));
 }
 

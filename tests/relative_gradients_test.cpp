@@ -10,6 +10,7 @@
 #include "differences.hpp"
 #include "naive.hpp"
 #include "pair_functions.hpp"
+#include "rejects.hpp"
 #include "relative_runs.hpp"
 
 using namespace craft_test;
@@ -47,6 +48,74 @@ TEMPLATE_LIST_TEST_CASE("pull-back of every similarity under every option", "[re
   for_each_pair_function([](const auto& c) {
     for_each_option([&](const craft::relative_options& options) { check_pullback<TestType>(c, options); });
   });
+}
+
+TEMPLATE_LIST_TEST_CASE("push-forward and pull-back are each other's transpose", "[relative][gradients]", devices) {
+  using D = TestType;
+  using T = typename D::compute;
+  const auto ctx = D::make();
+  const reals X = as_stored<D>(random_reals(6, 3, 11)), A = as_stored<D>(random_reals(4, 3, 12, 0.4)),
+              W = as_stored<D>(random_reals(6, 4, 13));
+  const reals DX = as_stored<D>(random_reals(6, 3, 14)), DA = as_stored<D>(random_reals(4, 3, 15));
+  const array<D> x(X), a(A, 1), dx(DX, 2), da(DA);
+  for_each_pair_function([&](const auto& c) {
+    for_each_option([&](craft::relative_options options) {
+      INFO(c.name);
+      for (const bool detached : {false, true}) {
+        if (detached && options.statistics == anchor_statistics::none) continue;
+        options.statistics_gradient = !detached;
+        options.log_scale = 0.3;
+        const relative_result back = run_relative<D>(ctx, X, A, c.kernel(), options, W);
+        const auto along = [&](bool of_x, bool of_anchors, double of_scale) {
+          array<D> out(6, 4, 7.0);
+          craft::relative_tangents<typename D::scalar, D::space> t;
+          if (of_x) t.x = dx.in();
+          if (of_anchors) t.anchors = da.in();
+          t.log_scale = of_scale;
+          craft::relative_pushforward(ctx, x.in(), a.in(), c.kernel(), options, t, out.out());
+          return out.get();
+        };
+        // <W, J t> = <J' W, t>, for each input alone; and the three add up.
+        const reals by_x = along(true, false, 0), by_anchors = along(false, true, 0), by_scale = along(false, false, -1.5);
+        const double size = std::is_same_v<T, double> ? 1e-12 : 2e-4;
+        const auto agrees = [&](const reals& moved, double want, double of) {
+          CHECK(std::abs(moved.cwiseProduct(W).sum() - want) <= size * (moved.cwiseAbs().cwiseProduct(W.cwiseAbs()).sum() + of));
+        };
+        agrees(by_x, back.x.cwiseProduct(DX).sum(), back.x.cwiseAbs().sum());
+        agrees(by_anchors, back.anchors.cwiseProduct(DA).sum(), back.anchors.cwiseAbs().sum());
+        agrees(by_scale, -1.5 * back.log_scale, std::abs(back.log_scale));
+        CHECK(relative_distance(along(true, true, -1.5), reals(by_x + by_anchors + by_scale)) <= 10 * size);
+      }
+    });
+  });
+}
+
+TEMPLATE_LIST_TEST_CASE("push-forward at the largest scale, and what it refuses", "[relative][gradients][errors]", double_devices) {
+  using D = TestType;
+  const auto ctx = D::make();
+  const array<D> x(random_reals(3, 2, 1)), a(random_reals(2, 2, 2)), wrong(random_reals(2, 3, 3));
+  craft::relative_options options;
+  options.log_scale = 1.0, options.max_scale = 2;
+  const auto along = [&](const craft::relative_tangents<double, D::space>& t, array<D>& out) {
+    craft::relative_pushforward(ctx, x.in(), a.in(), craft::dot_product<>(), options, t, out.out());
+  };
+  const auto moved = [&](double log_scale) {
+    array<D> out(3, 2);
+    craft::relative_tangents<double, D::space> t;
+    t.log_scale = log_scale;
+    along(t, out);
+    return out.get();
+  };
+  const reals r = run_map<D>(ctx, x.get(), a.get(), craft::dot_product<>(), options);
+  CHECK(moved(0.5).norm() == 0);  // it does not leave the bound
+  CHECK(relative_distance(moved(-0.5), reals(-0.5 * r)) <= 1e-15);
+  array<D> out(3, 2, sentinel);
+  const watched outputs(out);
+  craft::relative_tangents<double, D::space> t;
+  t.x = wrong.in();
+  rejects<craft::shape_error>(outputs, [&] { along(t, out); }, {"relative_pushforward", "tangent of x", "3 x 2", "2 x 3"});
+  t.x = {}, t.anchors = wrong.in();
+  rejects<craft::shape_error>(outputs, [&] { along(t, out); }, {"tangent of anchors", "2 x 2", "2 x 3"});
 }
 
 TEMPLATE_LIST_TEST_CASE("detached statistics are numbers", "[relative][gradients]", double_devices) {

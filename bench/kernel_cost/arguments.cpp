@@ -290,8 +290,7 @@ void add_all() {
 bool unknown(const kernel& k) {
   const auto is = [&](const char* part) { return k.name.find(part) != std::string::npos; };
   return (is("similarity_pullback<") && is("cosine")) ||
-         (is("rational_quadratic") && (is("_kernel<double") || is("fused_kernel<float"))) ||
-         is("hinge_pair");  // no row of bounds.txt yet
+         (is("rational_quadratic") && (is("_kernel<double") || is("fused_kernel<float")));
 }
 
 int main() {

@@ -105,11 +105,11 @@ class workspace {
   [[gnu::noinline]] void* take(std::size_t bytes) {
     bytes = (bytes + 2 * line - 1) / line * line;  // one spare line behind every array
     for (; at_ < chunks_.size() && used_ + bytes > chunks_[at_].bytes; ++at_) used_ = 0;
-    if (at_ == chunks_.size()) grow(std::max(bytes, held_));
+    if (at_ == chunks_.size()) grow((std::max)(bytes, held_));
     void* p = chunks_[at_].memory + used_;
     used_ += bytes;
     taken_ += bytes;
-    most_ = std::max(most_, taken_);
+    most_ = (std::max)(most_, taken_);
     return p;
   }
   [[gnu::noinline]] void grow(std::size_t bytes) {
@@ -255,7 +255,7 @@ class cpu {
  private:
   static int default_threads() {
 #ifdef _OPENMP
-    return std::max(1, omp_get_max_threads());
+    return (std::max)(1, omp_get_max_threads());
 #else
     return 1;
 #endif

@@ -52,7 +52,7 @@ struct hinge_pair : pairs_by_id<T> {
   CRAFT_HOST_DEVICE pair<V> operator()(const block_side& b, const id_side<T>& r, const id_side<V>& c,
                                        const pair_scalars<V>& seen) const {
     const V one(T(1)), none(T(0)), together = math::where_equal(V(r.id), c.id, one), apart = one - together;
-    const V beyond = seen.s - V(b.margin), cost = math::max(beyond, none);
+    const V beyond = seen.s - V(b.margin), cost = (math::max)(beyond, none);
     const V slope = apart * math::where_positive(beyond, one) - together;
     return {together * (one - seen.s) + apart * cost, none, V(b.scale) * slope, none, none};
   }

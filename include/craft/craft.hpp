@@ -1,24 +1,14 @@
-// Everything. Single headers may be included on their own.
+// Everything: the verbs by verbs.hpp, and the rest. Single headers may be included on their own.
 #pragma once
 
-#include "craft/alignment.hpp"
 #include "craft/alignment_gradients.hpp"
-#include "craft/anchors.hpp"
 #include "craft/any_device.hpp"
-#include "craft/bandwidth.hpp"
 #include "craft/context.hpp"
-#include "craft/cosine_embedding.hpp"
-#include "craft/describe.hpp"
 #include "craft/error.hpp"
 #include "craft/gradcheck.hpp"
 #include "craft/kernels.hpp"
-#include "craft/mmd.hpp"
 #include "craft/mmd_options.hpp"
 #include "craft/mmd_presets.hpp"
-#include "craft/objective.hpp"
 #include "craft/rehearsal.hpp"
-#include "craft/relative.hpp"
-#include "craft/sigmoid_contrastive.hpp"
-#include "craft/two_sample.hpp"
 #include "craft/verbs.hpp"
 #include "craft/view.hpp"

@@ -19,6 +19,10 @@
 //       }
 //     };
 //
+// A map, whose result has no gradients yet, names the verbs that its derivatives come from: `pullback`, which has the map's arguments
+// and, as a computed_matrix, the gradient by its result; and `pushforward`, which has the map's arguments and their tangents, by the
+// names of what they belong to with "d_" before them.
+//
 // It is gone through once to be written down, when Call gives empty inputs, keeps names, kinds, defaults and texts, and runs
 // nothing; and then in each call, when Call gives what the host has given (craft/adapters/runtime.hpp). All adapters are loops
 // over what was written down, so that a name, a default or a text stands here and nowhere else. A Call has

@@ -10,6 +10,11 @@
 #include <string_view>
 #include <type_traits>
 
+#if (defined(__GNUC__) && !defined(__EXCEPTIONS)) || (defined(_MSC_VER) && !defined(__clang__) && !defined(_CPPUNWIND))
+#error "craft reports errors by exceptions: compile without -fno-exceptions (MSVC: with /EHsc)"
+#include <craft_needs_exceptions>  // there is no such file: compilers stop here, at one error, and not at every throw
+#endif
+
 namespace craft {
 
 /// Base of everything the library throws on its own account (std::bad_alloc passes through).

@@ -132,7 +132,7 @@ struct slope_estimate {
   for (int i = n - 1; i >= 0; --i) table[i][0] = {samples[i].central, samples[i].jump, samples[i].noise, 0};
   for (int i = 1; i < n; ++i) {
     const double ratio = samples[i - 1].step / samples[i].step;
-    for (int d = 1; d <= std::min(i, depth - 1); ++d) {
+    for (int d = 1; d <= (std::min)(i, depth - 1); ++d) {
       const cell &fine = table[i][d - 1], &coarse = table[i - 1][d - 1];
       // The central difference is even in the step (errors h^2, h^4, ...), the jump odd (h, h^3, ...).
       const double even = 1 / (std::pow(ratio, 2 * d) - 1), odd = 1 / (std::pow(ratio, 2 * d - 1) - 1);
@@ -140,19 +140,19 @@ struct slope_estimate {
       c.value = fine.value + even * (fine.value - coarse.value);
       c.jump = fine.jump + odd * (fine.jump - coarse.jump);
       c.noise = (1 + even) * fine.noise + even * coarse.noise;
-      c.uncertainty = std::max(std::abs(c.value - fine.value), std::abs(c.value - coarse.value) / 4) + c.noise;
-      const double jump_error = std::max(std::abs(c.jump - fine.jump), std::abs(c.jump - coarse.jump)) + 4 * c.noise;
-      if (std::abs(c.jump) > jump_error) c.uncertainty = std::max(c.uncertainty, std::abs(c.jump) / 2);
+      c.uncertainty = (std::max)(std::abs(c.value - fine.value), std::abs(c.value - coarse.value) / 4) + c.noise;
+      const double jump_error = (std::max)(std::abs(c.jump - fine.jump), std::abs(c.jump - coarse.jump)) + 4 * c.noise;
+      if (std::abs(c.jump) > jump_error) c.uncertainty = (std::max)(c.uncertainty, std::abs(c.jump) / 2);
     }
   }
   for (int i = 2; i < n; ++i) {
-    for (int d = 2; d <= std::min(i, depth - 1); ++d) {
+    for (int d = 2; d <= (std::min)(i, depth - 1); ++d) {
       const cell& c = table[i][d];
       double u = c.uncertainty;
-      for (int k = i + 1; k < n; ++k) u = std::max(u, std::abs(c.value - table[k][d].value) - table[k][d].uncertainty);
+      for (int k = i + 1; k < n; ++k) u = (std::max)(u, std::abs(c.value - table[k][d].value) - table[k][d].uncertainty);
       if (!(u < best.uncertainty)) continue;
       best = {c.value, samples[i].step, u, 0, false};
-      for (int k = i - d; k <= i; ++k) best.nearby = std::max(best.nearby, samples[k].slope);
+      for (int k = i - d; k <= i; ++k) best.nearby = (std::max)(best.nearby, samples[k].slope);
     }
   }
   return best;
@@ -196,7 +196,7 @@ struct block {
     return std::isfinite(x) && x > 0 ? x : rms;
   }
   /// How far to move it.
-  double unit(index_t i) const { return one_sign ? size(i) : std::max(size(i), rms); }
+  double unit(index_t i) const { return one_sign ? size(i) : (std::max)(size(i), rms); }
   /// Largest step, in those units.
   double reach() const { return one_sign ? 0.5 : 16.0; }
 };
@@ -258,7 +258,7 @@ class probed_function {
   }
   bool same_bits() const { return same_bits_; }
   /// |f|, at least 1: the size of the terms that rounding inside f is taken to act on.
-  double size() const { return std::max(std::abs(base_), 1.0); }
+  double size() const { return (std::max)(std::abs(base_), 1.0); }
   /// The uncertainty up to which standing still proves that a slope is 0; f at 0 hides nothing under its rounding.
   double proves_zero() const { return base_ == 0 ? std::numeric_limits<double>::infinity() : 1e-12 * size(); }
 
@@ -277,10 +277,10 @@ class probed_function {
         if (j == 0) continue;
         const double move = std::abs(y[j] - y[j - 1]);
         repeats += move == 0;
-        if (move > 0) smallest_move = std::min(smallest_move, move);
+        if (move > 0) smallest_move = (std::min)(smallest_move, move);
       }
       // Some steps move f and some do not: it is a staircase, and noise is the height of a stair.
-      if (repeats > 0 && repeats < 8 && std::isfinite(smallest_move)) noise_ = std::max(noise_, smallest_move);
+      if (repeats > 0 && repeats < 8 && std::isfinite(smallest_move)) noise_ = (std::max)(noise_, smallest_move);
     }
     for (int k = 1; k <= 6; ++k) {
       double squares = 0;
@@ -289,7 +289,7 @@ class probed_function {
         squares += y[j] * y[j];
       }
       const double deviation = std::sqrt(squares / (9 - k) / (k == 5 ? 252 : 924));
-      if (k >= 5 && std::isfinite(deviation)) noise_ = std::max(noise_, 3 * deviation);
+      if (k >= 5 && std::isfinite(deviation)) noise_ = (std::max)(noise_, 3 * deviation);
     }
   }
 
@@ -340,15 +340,15 @@ class probed_function {
   // A function that moves and never returns more bits than float has computes in float.
   void see(double y) {
     moves_ |= y != base_;
-    if (std::isfinite(y)) beyond_float_ |= std::abs(y) > std::numeric_limits<float>::max() || double(float(y)) != y;
+    if (std::isfinite(y)) beyond_float_ |= std::abs(y) > double((std::numeric_limits<float>::max)()) || double(float(y)) != y;
   }
   /// Bound on the rounding of results up to `largest`, underflow included.
   double rounding(double largest) const {
     using float_limits = std::numeric_limits<float>;
     using double_limits = std::numeric_limits<double>;
     const bool in_float = !beyond_float_ && (float_type_ || moves_);
-    return in_float ? std::max(float_limits::epsilon() * largest, double(float_limits::min()))
-                    : std::max(double_limits::epsilon() * largest, double_limits::min());
+    return in_float ? (std::max)(double(float_limits::epsilon()) * largest, double((float_limits::min)()))
+                    : (std::max)(double_limits::epsilon() * largest, (double_limits::min)());
   }
   /// False when the numbers cannot be moved by so little.
   [[gnu::cold]] bool sample(const line& along, double h, line_sample& s) {
@@ -358,8 +358,8 @@ class probed_function {
     see(above);
     see(below);
     const double right = (above - base_) / up, left = (below - base_) / down, width = up - down;
-    const double noise = std::max(noise_, rounding(std::max({std::abs(above), std::abs(below), std::abs(base_)})));
-    const double steeper = std::max(std::abs(right), std::abs(left));
+    const double noise = (std::max)(noise_, rounding((std::max)({std::abs(above), std::abs(below), std::abs(base_)})));
+    const double steeper = (std::max)(std::abs(right), std::abs(left));
     const bool same = above == base_ && below == base_;
     const double central = (left * up - right * down) / width;  // (above - below) / width where up = -down
     s = {width / 2, central, right - left, 2 * noise / width, steeper, same};
@@ -394,10 +394,10 @@ struct finding {
   if (!std::isfinite(x.analytic)) x.result = verdict::disagrees;
   const double error = std::abs(x.analytic - x.numeric.value), u = x.numeric.uncertainty;
   if (!std::isfinite(error)) return;
-  const double own = tolerance * std::max({std::abs(x.analytic), std::abs(x.numeric.value), floor});
-  const double around = std::max(reference, x.weight() > 0 ? 0 : x.numeric.nearby);
-  const double blurred = std::min(tolerance / 10 * around, 4 * u);
-  const double allowed = std::max({own, 32 * epsilon * reference, blurred});
+  const double own = tolerance * (std::max)({std::abs(x.analytic), std::abs(x.numeric.value), floor});
+  const double around = (std::max)(reference, x.weight() > 0 ? 0 : x.numeric.nearby);
+  const double blurred = (std::min)(tolerance / 10 * around, 4 * u);
+  const double allowed = (std::max)({own, 32 * epsilon * reference, blurred});
   x.relative = error == 0 ? 0 : tolerance * error / allowed;
   if (error > allowed && error > 4 * u) {
     x.result = verdict::disagrees;
@@ -413,15 +413,15 @@ struct finding {
 /// directions are draws of one random number, a small one is an accident: all are held to the largest.
 [[gnu::cold]] inline void judge_all(std::vector<finding>& found, bool directions, double tolerance, double epsilon,
                                     double zero) {
-  for (const finding& x : found) zero = std::max(zero, tolerance / 10 * x.weight() * x.unit);
+  for (const finding& x : found) zero = (std::max)(zero, tolerance / 10 * x.weight() * x.unit);
   for (std::size_t first = 0, last = 0; first < found.size(); first = last) {
     double largest = 0, strongest = 0;
     for (; last < found.size() && found[last].block == found[first].block; ++last) {
-      largest = std::max(largest, found[last].weight());
-      strongest = std::max(strongest, found[last].weight() * found[last].size);
+      largest = (std::max)(largest, found[last].weight());
+      strongest = (std::max)(strongest, found[last].weight() * found[last].size);
     }
     for (std::size_t i = first; i < last; ++i) {
-      const double reference = std::min(largest, strongest / found[i].size);
+      const double reference = (std::min)(largest, strongest / found[i].size);
       judge(found[i], tolerance, epsilon, directions ? reference : 0, reference, zero / found[i].unit);
     }
   }
@@ -454,7 +454,7 @@ struct finding {
     if (p.relative != q.relative) return p.relative > q.relative;
     return p.block != q.block ? p.block < q.block : p.index < q.index;
   };
-  const std::size_t listed = std::min(std::size_t(options.worst), found.size());
+  const std::size_t listed = (std::min)(std::size_t(options.worst), found.size());
   report.worst = std::vector<gradcheck_entry>(listed);
   for (std::size_t i = 0; i < listed; ++i) {
     std::size_t next = i;
@@ -502,7 +502,7 @@ struct finding {
   for (block& b : blocks) {
     b.look();
     count += b.count;
-    reach = std::min(reach, b.reach());
+    reach = (std::min)(reach, b.reach());
   }
   std::vector<double> analytic(static_cast<std::size_t>(count));  // f may write its gradient there again
   for (std::size_t k = 0, at = 0; k < blocks.size(); ++k)
@@ -581,7 +581,7 @@ struct finding {
     return detail::message({e.name, '[', e.index, ']'});
   };
   std::size_t width = 5;
-  for (const gradcheck_entry& e : worst) width = std::max(width, label(e).size());
+  for (const gradcheck_entry& e : worst) width = (std::max)(width, label(e).size());
   out += "  verdict     ";
   padded(out, "entry", width);
   std::snprintf(line, sizeof line, "%15s%15s%15s%15s%15s%15s\n", "analytic", "numeric", "absolute", "relative", "step",

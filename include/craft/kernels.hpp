@@ -87,7 +87,7 @@ struct radial {
 /// D gamma as a factor of exp(-D gamma): finite, where the exponential is 0 or the least number anyway.
 template <class V, class T>
 CRAFT_HOST_DEVICE V exponent(V D, T gamma) {
-  return math::min(D * V(gamma), V(T(1024)));
+  return (math::min)(D * V(gamma), V(T(1024)));
 }
 
 /// What kernels of D = a + b - 2 s share. Kernel::at(D) gives value and dk/dD, the whole formula.
@@ -98,7 +98,7 @@ struct distance_kernel {
 
   template <class V>
   CRAFT_HOST_DEVICE static V squared_distance(V s, V a, V b) {
-    return math::max(a + b - (s + s), V(0));
+    return (math::max)(a + b - (s + s), V(0));
   }
   template <class V>
   CRAFT_HOST_DEVICE V value(V s, V a, V b) const {
@@ -171,7 +171,7 @@ struct laplacian : detail::distance_kernel<laplacian<T>> {
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    const V r = math::sqrt(math::max(D, V(floor)));
+    const V r = math::sqrt((math::max)(D, V(floor)));
     const V k = math::exp_times(r, T(-1) / sigma);
     return {k, math::where_positive(D - V(floor), k * V(T(-0.5) / sigma) / r)};
   }
@@ -181,7 +181,7 @@ struct laplacian : detail::distance_kernel<laplacian<T>> {
   template <class V, class W, class B>
   CRAFT_HOST_DEVICE void parameters(V s, V a, V b, W&&, B&& bandwidth) const {
     const V D = this->squared_distance(s, a, b);
-    bandwidth(0, at(D).value * (math::sqrt(math::max(D, V(floor))) * V(T(1) / sigma)) * V(T(1) / sigma));
+    bandwidth(0, at(D).value * (math::sqrt((math::max)(D, V(floor))) * V(T(1) / sigma)) * V(T(1) / sigma));
   }
   template <class U>
   laplacian<U> as() const {
@@ -287,7 +287,7 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   template <class V>
   CRAFT_HOST_DEVICE terms<V> terms_at(V D) const {
     const V t = D * V(T(0.5) / (length * length) / alpha);
-    if (math::any_at_least(t, most)) return beyond(D, -math::max(-t, V(-most)));
+    if (math::any_at_least(t, most)) return beyond(D, -(math::max)(-t, V(-most)));
     const V u = V(T(1)) + t, inverse = V(T(1)) / u;
     const V log1p = math::log(u) + (t - (u - V(T(1)))) * inverse;  // what u has lost of t is not lost
     const V k = math::exp_times(log1p, -alpha);
@@ -298,9 +298,9 @@ struct rational_quadratic : detail::distance_kernel<rational_quadratic<T>> {
   template <class V>
   CRAFT_HOST_DEVICE terms<V> beyond(V D, V t) const {
     const T rest = math::log(most) + math::log(T(2)) + math::log(alpha) + T(2) * math::log(length);
-    const V log1p = math::log1p(t) + math::max(math::log(D) - V(rest), V(T(0)));
+    const V log1p = math::log1p(t) + (math::max)(math::log(D) - V(rest), V(T(0)));
     const V k = math::exp_times(log1p, -alpha), near = k * V(T(0.5) / (length * length)) / (V(T(1)) + t);
-    return {t, log1p, k, -math::min(near, k * V(alpha) / D)};
+    return {t, log1p, k, -(math::min)(near, k * V(alpha) / D)};
   }
   /// log(1 + t) - t / (1 + t). Both are nearly t for small t: there, with w = t / (2 + t), it is
   /// 2 w^2 / (1 + w) + 2 w^3 (1/3 + w^2/5 + w^4/7 + ...), from log(1 + t) = 2 artanh(w).
@@ -329,7 +329,7 @@ struct negative_distance : detail::distance_kernel<negative_distance<T>>, detail
 
   template <class V>
   CRAFT_HOST_DEVICE detail::radial<V> at(V D) const {
-    const V r = math::sqrt(math::max(D, V(floor)));
+    const V r = math::sqrt((math::max)(D, V(floor)));
     return {-r, math::where_positive(D - V(floor), V(T(-0.5)) / r)};
   }
   template <class U>
@@ -424,16 +424,17 @@ struct gaussians : detail::distance_kernel<gaussians<T>> {
                           betas.size(), " weights for ", sigmas.size(), " bandwidths");
     count = int(sigmas.size());
     for (int q = 0; q < count; ++q) {
+      const T one = sigmas[std::size_t(q)];
       int at = q;
-      for (; at > 0 && sigma[at - 1] < sigmas[q]; --at) {
+      for (; at > 0 && sigma[at - 1] < one; --at) {
         sigma[at] = sigma[at - 1];
         order[at] = order[at - 1];
       }
-      sigma[at] = sigmas[q];
+      sigma[at] = one;
       order[at] = q;
     }
     for (int q = 0; q < count; ++q) {
-      beta[q] = betas[order[q]];
+      beta[q] = betas[std::size_t(order[q])];
       gamma[q] = T(1) / (T(2) * sigma[q] * sigma[q]);
       beta_gamma[q] = beta[q] * gamma[q];
     }

@@ -196,7 +196,7 @@ void objective(const Context& ctx, const objective_inputs<S, Context::space>& in
   if (text_term || image_term) {
     softmax s;
     s.n = n;
-    label_targets(e, y, c, std::numeric_limits<index_t>::min(), options.label_smoothing, s);  // there is no label to ignore
+    label_targets(e, y, c, (std::numeric_limits<index_t>::min)(), options.label_smoothing, s);  // there is no label to ignore
     share(e, s, 1);
     if (text_term) softmax_term(images.r, texts.r, s, {}, false, options.text, losses, images.g, texts.g);
     if (image_term) softmax_term(paired, anchors.r, s, {}, false, options.image, losses + 1, paired_gradient, anchors.g);

@@ -15,16 +15,11 @@
 #include "craft/engine/cpu_engine.hpp"
 #include "craft/kernels.hpp"
 #include "craft/steps/checks.hpp"
-#include "craft/steps/columns.hpp"
+#include "craft/steps/prepared_rows.hpp"
 #include "craft/steps/scaled_rows.hpp"
 #include "craft/steps/similarities.hpp"
 
 namespace craft {
-
-/// Statistics fitted on the anchors and applied to rows and anchors first: none; minus the anchors' mean; and that divided by
-/// the anchors' standard deviation per column (C - 1 in the denominator; a constant column is not divided).
-enum class anchor_statistics { none, centre, standardise };
-constexpr auto names_of(anchor_statistics) { return std::array{"none", "centre", "standardise"}; }  ///< in their order
 
 /// How relative and relative_pullback are computed.
 struct relative_options {
@@ -51,111 +46,82 @@ struct relative_gradients {
   output<compute_t<S>, M> log_scale{};  ///< one number
 };
 
-namespace engine {
-
-/// Rows and anchors made ready for similarities (statistics, then normalisation), and the way back of their gradients.
-template <class Engine, class T>
-class prepared_rows {
- public:
-  rows<T> x, y;  ///< y: the anchors, on which the statistics are fitted
-
-  template <class S, memory M>
-  prepared_rows(Engine& e, const matrix_view<const S, M>& xv, const matrix_view<const S, M>& yv, bool normalise,
-                anchor_statistics statistics, bool distances)
-      : e_(e), normalise_(normalise), statistics_(statistics) {
-    x = engine::take_rows<T>(e, xv.rows(), xv.cols());
-    y = engine::take_rows<T>(e, yv.rows(), yv.cols());
-    load(e, xv, x.data);
-    load(e, yv, y.data);
-    // A common shift changes no distance, but it keeps the digits of float.
-    if (statistics != anchor_statistics::none || (distances && !normalise)) {
-      double* mean = e.template take<double>(y.d);
-      centre(e, y.data, y.n, y.d, mean);
-      subtract(e, x.data, x.n, x.d, mean);
-      if (statistics == anchor_statistics::standardise) {
-        inverse_deviation_ = e.template take<double>(y.d);
-        inverse_deviation(e, y.data, y.n, y.d, inverse_deviation_);
-        multiply_columns(e, x.data, x.n, x.d, inverse_deviation_);
-        multiply_columns(e, y.data, y.n, y.d, inverse_deviation_);
-      }
-    }
-    if (normalise) {
-      x_inverse_norm_ = e.template take<T>(x.n);
-      y_inverse_norm_ = e.template take<T>(y.n);
-      if (distances) {  // unit rows share a mean too, all the more if the rows do
-        unit_mean_ = e.template zeros<double>(y.d);
-        double* rest = e.template take<double>(y.d);
-        T* unit = e.template take<T>(y.n * y.d);
-        for (int pass = 0; pass < 2; ++pass) {  // the mean of the rows as rounded, and what that has left of it
-          copy(e, y.data, y.n * y.d, unit);
-          engine::normalise(e, unit, y.n, y.d, y_inverse_norm_, unit_mean_);
-          column_means(e, unit, y.n, y.d, rest);
-          add(e, unit_mean_, 1, y.d, rest);
-        }
-      }
-      engine::normalise(e, x.data, x.n, x.d, x_inverse_norm_, unit_mean_);
-      engine::normalise(e, y.data, y.n, y.d, y_inverse_norm_, unit_mean_);
-    }
-  }
-
-  /// What pair functions of type K look at. Throws data_error for rows whose squares T cannot hold, where it matters.
-  template <class K>
-  void square_norms(const checks& check) {
-    e_.square_norms(x);
-    e_.square_norms(y);
-    if (is_linear<K>::value || normalise_) return;
-    check.squarable<T>("x and anchors", beyond_squares(e_, x, y, small_squares_of<K>()), x.d);
-  }
-
-  /// gx, gy: gradients by the prepared rows become gradients by the caller's rows; null: that one is not wanted.
-  /// `through_statistics` needs both. Uses up the prepared rows.
-  void pull_back(T* gx, T* gy, bool through_statistics) {
-    if (unit_mean_) {
-      add(e_, x.data, x.n, x.d, unit_mean_);
-      add(e_, y.data, y.n, y.d, unit_mean_);
-    }
-    if (normalise_) {
-      if (gx) normalise_pullback(e_, gx, x.data, x.n, x.d, x_inverse_norm_);
-      if (gy) normalise_pullback(e_, gy, y.data, y.n, y.d, y_inverse_norm_);
-    }
-    if (statistics_ == anchor_statistics::none) return;
-    if (inverse_deviation_) {
-      if (through_statistics) {
-        if (normalise_) {  // back to the standardised rows
-          unnormalise(e_, x.data, x.n, x.d, x_inverse_norm_);
-          unnormalise(e_, y.data, y.n, y.d, y_inverse_norm_);
-        }
-        deviation_pullback(e_, x.data, gx, x.n, y.data, gy, y.n, y.d);
-      }
-      if (gx) multiply_columns(e_, gx, x.n, x.d, inverse_deviation_);
-      if (gy) multiply_columns(e_, gy, y.n, y.d, inverse_deviation_);
-    }
-    if (through_statistics) mean_pullback(e_, gx, x.n, gy, y.n, y.d);
-  }
-
- private:
-  Engine& e_;
-  bool normalise_;
-  anchor_statistics statistics_;
-  T *x_inverse_norm_ = nullptr, *y_inverse_norm_ = nullptr;
-  double* inverse_deviation_ = nullptr;
-  double* unit_mean_ = nullptr;  ///< what was subtracted from the unit rows
+/// Tangents of the inputs: by how much x (n x d), the anchors (C x d) and log_scale move. What is empty does not.
+template <class S, memory M = memory::host>
+struct relative_tangents {
+  matrix_view<const S, M> x{}, anchors{};  ///< n x d and C x d
+  scalar log_scale = 0.0;                  ///< one number
 };
 
-/// What map and pull-back check alike.
-template <class Context, class X, class A, class K, class Engine>
-void check_relative(checks& check, const X& x, const A& anchors, const K& similarity, const relative_options& options,
-                    Engine& e) {
-  static_assert(is_pair_function<K>::value, "craft: relative wants a pair function (see craft/kernels.hpp)");
-  check.input("x", x, e);
-  check.input("anchors", anchors, e);
-  check.same_columns("x", x, "anchors", anchors);
-  require<shape_error>(options.statistics != anchor_statistics::standardise || anchors.rows() >= 2, check.verb(),
-                       ": standardising needs at least 2 anchors, got ", anchors.rows());
-  check_kernel<compute_of<X>>(similarity);
-  check.readable("log_scale", options.log_scale, Context::space);
-  check_max_scale(check, options.max_scale);
-}
+namespace engine {
+
+/// out_ij = scale (dk_ij + dlog_scale k_ij), by the tangents dx of prepared rows x and dy of y; item i m + j is the pair (i, j).
+template <class T, class K, class S>
+struct pushforward_step {
+  K kernel;
+  rows<T> x, y;
+  const T *dx, *dy;
+  clamped_scale scale;
+  number log_scale;
+  S* out;
+  index_t stride;
+
+  template <class Lanes>
+  CRAFT_HOST_DEVICE void operator()(index_t item, const Lanes& g) const {
+    const index_t i = item / y.n, j = item % y.n, d = x.d;
+    const T *a = x.row(i), *b = y.row(j), *da = dx + i * d, *db = dy + j * d;
+    pair_scalars<T> seen{}, moved{};
+    if constexpr (K::translation_invariant) {
+      seen = pair_scalars<T>::at_distance(squared_distance(a, b, d, g));
+      moved = pair_scalars<T>::at_distance(
+          g.template sum<T>(d, [&](auto at) { return (at.load(a) - at.load(b)) * (at.load(da) - at.load(db)); }) * T(2));
+    } else {
+      seen = {dot(a, b, d, g), x.squared[i], y.squared[j]};
+      moved = {dot(da, b, d, g) + dot(a, db, d, g), T(2) * dot(a, da, d, g), T(2) * dot(b, db, d, g)};
+    }
+    const pair_partials<T> k = kernel.partials(seen.s, seen.a, seen.b);
+    // A scale at its bound moves only back inside.
+    const double of_scale = double(scale.held) != 0 && double(log_scale) > 0 ? 0 : double(log_scale);
+    const T dk = k.ds * moved.s + k.da * moved.a + k.db * moved.b;
+    if (g.first()) out[i * stride + j] = S(T(double(scale.value)) * (dk + T(of_scale) * k.value));
+  }
+};
+
+/// What map, pull-back and push-forward share: checks, and the rows that the similarity sees.
+template <class Context, class X, class A, class Kernel>
+struct relative_call {
+  using T = compute_of<X>;
+  using input = matrix_view<const storage_of<X>, Context::space>;
+  typename Context::engine e;
+  checks check;
+  const input x, anchors;
+  const relative_options& options;
+
+  relative_call(const Context& ctx, const char* verb, const X& xs, const A& as, const Kernel& similarity, const relative_options& o)
+      : e(ctx), check(verb), x(view(xs)), anchors(view(as)), options(o) {
+    static_assert(is_pair_function<Kernel>::value, "craft: relative wants a pair function (see craft/kernels.hpp)");
+    check_types<Context, X, A>();
+    check.input("x", x, e);
+    check.input("anchors", anchors, e);
+    check.same_columns("x", x, "anchors", anchors);
+    require<shape_error>(options.statistics != anchor_statistics::standardise || anchors.rows() >= 2, verb,
+                         ": standardising needs at least 2 anchors, got ", anchors.rows());
+    check_kernel<T>(similarity);
+    check.readable("log_scale", options.log_scale, Context::space);
+    check_max_scale(check, options.max_scale);
+  }
+
+  /// To be made once everything is checked.
+  struct prepared : prepared_rows<typename Context::engine, T> {
+    clamped_scale scale;
+    explicit prepared(relative_call& c)
+        : prepared_rows<typename Context::engine, T>(c.e, c.x, c.anchors, c.options.normalise, c.options.statistics,
+                                                     Kernel::translation_invariant),
+          scale(clamp_scale<T>(c.e, c.check, c.options.log_scale, c.options.max_scale)) {
+      this->template square_norms<Kernel>(c.check);
+    }
+  };
+};
 
 }  // namespace engine
 
@@ -167,22 +133,14 @@ void check_relative(checks& check, const X& x, const A& anchors, const K& simila
 template <class Context, class X, class A, class Kernel, class Out>
 void relative(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
               const relative_options& options, Out&& out) {
-  using S = storage_of<X>;
-  using T = compute_of<X>;
-  engine::check_types<Context, X, A>();
-  const matrix_view<const S, Context::space> xv = view(x), av = view(anchors);
-  const auto to = view(out);
-  typename Context::engine e(ctx);
-  engine::checks check("relative");
-  engine::check_relative<Context>(check, xv, av, similarity, options, e);
-  check.destination("out", to, xv.rows(), av.rows());
-  check.no_overlap();
+  using call = engine::relative_call<Context, X, A, Kernel>;
+  const auto to = detail::writable(out);
+  call c(ctx, "relative", x, anchors, similarity, options);
+  c.check.destination("out", to, c.x.rows(), c.anchors.rows());
+  c.check.no_overlap();
 
-  const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale).value;
-  engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
-                                                       Kernel::translation_invariant);
-  r.template square_norms<Kernel>(check);
-  engine::map(e, r.x, r.y, similarity.template as<T>(), scale, to);
+  const typename call::prepared r(c);
+  engine::map(c.e, r.x, r.y, similarity.template as<typename call::T>(), r.scale.value, to);
 }
 
 /// Pulls dout (n x C), the gradient of a loss by the relative representation, back to x, anchors and log_scale.
@@ -193,42 +151,72 @@ template <class Context, class X, class A, class Kernel, class U,
           class Gradients = relative_gradients<storage_of<X>, Context::space>>
 void relative_pullback(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
                        const relative_options& options, const U& dout, const Gradients& gradients) {
-  using S = storage_of<X>;
-  using T = compute_of<X>;
-  engine::check_types<Context, X, A>();
-  const matrix_view<const S, Context::space> xv = view(x), av = view(anchors);
+  using call = engine::relative_call<Context, X, A, Kernel>;
+  using T = typename call::T;
   const matrix_view<const storage_of<U>, Context::space> uv = view(dout);
-  const index_t n = xv.rows(), c = av.rows(), d = xv.cols();
-  typename Context::engine e(ctx);
-  engine::checks check("relative_pullback");
-  engine::check_relative<Context>(check, xv, av, similarity, options, e);
-  check.input("dout", uv, e);
-  check.shape("dout", uv, n, c);
-  check.gradient("gradient of x", gradients.x, n, d);
-  check.gradient("gradient of anchors", gradients.anchors, c, d);
-  check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
-  check.no_overlap();
+  call c(ctx, "relative_pullback", x, anchors, similarity, options);
+  auto& e = c.e;
+  const index_t n = c.x.rows(), count = c.anchors.rows(), d = c.x.cols();
+  c.check.input("dout", uv, e);
+  c.check.shape("dout", uv, n, count);
+  c.check.gradient("gradient of x", gradients.x, n, d);
+  c.check.gradient("gradient of anchors", gradients.anchors, count, d);
+  c.check.vector_gradient("gradient of log_scale", gradients.log_scale, 1);
+  c.check.no_overlap();
 
-  const auto scale = engine::clamp_scale<T>(e, check, options.log_scale, options.max_scale);
-  engine::prepared_rows<typename Context::engine, T> r(e, xv, av, options.normalise, options.statistics,
-                                                       Kernel::translation_invariant);
-  r.template square_norms<Kernel>(check);
+  typename call::prepared r(c);
   const bool through = options.statistics_gradient && options.statistics != anchor_statistics::none &&
                        gradients.anchors.wanted();
   // The scale's own is sum_ij dout_ij r_ij; of a linear similarity also the scalar product of x with its gradient.
   constexpr bool linear = engine::is_linear<Kernel>::value;
   const bool by_x = gradients.x.wanted() || through || (linear && gradients.log_scale.wanted());
   const engine::pull<T> gx = engine::take_pull<T>(e, n, d, by_x);
-  const engine::pull<T> ga = engine::take_pull<T>(e, c, d, gradients.anchors.wanted());
+  const engine::pull<T> ga = engine::take_pull<T>(e, count, d, gradients.anchors.wanted());
   double* by_scale = e.template zeros<double>(2);
-  engine::map_pullback(e, r.x, r.y, similarity.template as<T>(), scale.value, uv, by_scale, gx, ga);
+  engine::map_pullback(e, r.x, r.y, similarity.template as<T>(), r.scale.value, uv, by_scale, gx, ga);
   if (linear && gradients.log_scale.wanted()) dot(e, r.x.data, gx.gradient, n, d, by_scale);
   r.pull_back(gx.gradient, ga.gradient, through);
   store(e, gx.gradient, gradients.x, 1.0);
   store(e, ga.gradient, gradients.anchors, 1.0);
   if (!gradients.log_scale.wanted()) return;
-  e.each(1, engine::clamped_scale_pullback_step{by_scale, 1, 1.0, scale.held});  // dout has its upstream
+  e.each(1, engine::clamped_scale_pullback_step{by_scale, 1, 1.0, r.scale.held});  // dout has its upstream
   store_vector(e, by_scale, gradients.log_scale, 1.0);
+}
+
+/// Pushes tangents forward: out (n x C) is by how much the relative representation moves where its inputs do, its derivative along
+/// them. Forward mode's half of relative_pullback.
+///
+/// Same arguments as relative; tangents.log_scale is taken as 0 where the scale is at its bound and would leave it. Cost: up to
+/// 6 n C d multiply-adds, pair by pair. Throws as relative.
+template <class Context, class X, class A, class Kernel, class Out>
+void relative_pushforward(const Context& ctx, const X& x, const A& anchors, const Kernel& similarity,
+                          const relative_options& options, const relative_tangents<storage_of<X>, Context::space>& tangents,
+                          Out&& out) {
+  using call = engine::relative_call<Context, X, A, Kernel>;
+  using T = typename call::T;
+  const auto to = detail::writable(out);
+  call c(ctx, "relative_pushforward", x, anchors, similarity, options);
+  auto& e = c.e;
+  const index_t n = c.x.rows(), count = c.anchors.rows(), d = c.x.cols();
+  const auto moves = [&](const char* name, const typename call::input& by, index_t rows) {
+    if (by.empty()) return;
+    c.check.input(name, by, e);
+    c.check.shape(name, by, rows, d);
+  };
+  moves("tangent of x", tangents.x, n);
+  moves("tangent of anchors", tangents.anchors, count);
+  c.check.readable("tangent of log_scale", tangents.log_scale, Context::space);
+  c.check.destination("out", to, n, count);
+  c.check.no_overlap();
+
+  const typename call::prepared r(c);
+  T *dx = e.template zeros<T>(n * d), *da = e.template zeros<T>(count * d);
+  if (!tangents.x.empty()) load(e, tangents.x, dx);
+  if (!tangents.anchors.empty()) load(e, tangents.anchors, da);
+  r.push_forward(dx, da, options.statistics_gradient);
+  const auto k = similarity.template as<T>();
+  using step = engine::pushforward_step<T, std::decay_t<decltype(k)>, std::remove_pointer_t<decltype(to.data())>>;
+  e.each_row(n * count, 6 * d, step{k, r.x, r.y, dx, da, r.scale, engine::read(tangents.log_scale), to.data(), to.stride()});
 }
 
 namespace verbs {
@@ -238,6 +226,7 @@ struct relative {
   static constexpr const char* name = "relative";                  ///< what hosts call it
   static constexpr const char* module = "RelativeRepresentation";  ///< as a module of PyTorch
   static constexpr const char* pullback = "relative_pullback";     ///< what its gradients come from
+  static constexpr const char* pushforward = "relative_pushforward";  ///< what its tangents come from
   /// What it computes.
   static constexpr const char* text =
       "Relative representation: every row described by its similarities to the anchors.\n"
@@ -281,6 +270,32 @@ struct relative_pullback {
     c.gradient("anchors", g.anchors);
     c.gradient("log_scale", g.log_scale);
     c.run([&](const auto& ctx, const auto& k) { craft::relative_pullback(ctx, x, anchors, k, o, dout, g); }, similarity);
+  }
+};
+
+/// relative_pushforward, to hosts (describe.hpp).
+struct relative_pushforward {
+  static constexpr const char* name = "relative_pushforward";  ///< what hosts call it
+  static constexpr const char* module = "";                    ///< none
+  /// What it computes.
+  static constexpr const char* text =
+      "By how much the representation of `relative` moves where its inputs do: its derivative along their tangents.\n"
+      "\n"
+      "Arguments as of relative. Cost: up to 6 n C d multiply-adds.";
+  /// Its arguments, and the call.
+  template <class Call>
+  static void call(Call& c) {
+    const auto x = c.matrix("x", "n d", "one sample per row");
+    const auto anchors = c.matrix("anchors", "C d", "what the rows are described by");
+    const auto similarity = c.kernel("similarity", "dot_product", "k, a sum of this family's members");
+    relative_options o;
+    o.fields(c);
+    relative_tangents<typename Call::S, Call::space> t;
+    t.x = c.optional_matrix("d_x", "n d", "by how much x moves");
+    t.anchors = c.optional_matrix("d_anchors", "C d", "by how much the anchors move");
+    c("d_log_scale", t.log_scale, "by how much log_scale moves");
+    const auto out = c.map("d_out", "n C", "by how much r moves");
+    c.run([&](const auto& ctx, const auto& k) { craft::relative_pushforward(ctx, x, anchors, k, o, t, out); }, similarity);
   }
 };
 

@@ -51,8 +51,8 @@ struct sigmoid_loss : pairs_by_id<T> {
                                        const pair_scalars<V>& seen) const {
     const V one(T(1)), none(T(0));
     const V sign = math::where_equal(V(r.id), c.id, V(T(2))) - one, u = -(sign * (seen.s + V(b.bias)));
-    const V e = math::exp(-math::max(u, -u));  // never overflows
-    const V value = math::max(u, none) + math::log1p(e);
+    const V e = math::exp(-(math::max)(u, -u));  // never overflows
+    const V value = (math::max)(u, none) + math::log1p(e);
     if constexpr (!Gradient) return {value, none, none, none, none};
     const V sigmoid = (math::where_positive(u, one - e) + e) / (one + e);  // 1/(1+e) for u > 0, else e/(1+e)
     const V weight = -(sign * sigmoid) * V(b.scale);

@@ -140,7 +140,7 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   T* labels = e.template take<T>(count * total);
   e.each(count, engine::label_step<T>{options.seed, n, total, side, count, T(offset), labels});
   T *tile = e.template take<T>(side * side), *product = e.template take<T>(count * side),
-    *products = e.template take<T>(count * side), *unused = e.template zeros<T>(std::max(side, count));
+    *products = e.template take<T>(count * side), *unused = e.template zeros<T>((std::max)(side, count));
   double* sums = e.template zeros<double>(2 * count);
   const auto k = kernel.template as<T>();
   const auto dots = dot_product<>().template as<T>();
@@ -150,9 +150,9 @@ two_sample_result two_sample_test(const Context& ctx, const X& x, const Y& y, co
   const index_t blocks = (total + side - 1) / side, parts = blocks * (blocks + 1) / 2;
   for (index_t i = 0, done = 0; i < total; i += side) {
     // products = (K_ii + 2 sum_(j > i) K_ij) w_j for all w: a tile off the diagonal stands for its mirror image too.
-    const index_t height = std::min(side, total - i);
+    const index_t height = (std::min)(side, total - i);
     for (index_t j = i; j < total; j += side) {
-      const index_t width = std::min(side, total - j);
+      const index_t width = (std::min)(side, total - j);
       const block rows{z.data + i * d, height, d, z.squared + i}, cols{z.data + j * d, width, d, z.squared + j};
       engine::map(e, rows, cols, k, one, place(tile, height, width));
       if (i == j) e.each(height, engine::clear_diagonal_step<T>{tile, width});

@@ -6,6 +6,7 @@
 #include "craft/bandwidth.hpp"
 #include "craft/cosine_embedding.hpp"
 #include "craft/describe.hpp"
+#include "craft/kmeans.hpp"
 #include "craft/mmd.hpp"
 #include "craft/objective.hpp"
 #include "craft/relative.hpp"
@@ -15,23 +16,24 @@
 namespace craft::verbs {
 
 /// In the order in which they are shown.
-using all = verb_list<mmd,                     //
-                      mmd_preset,              //
-                      info_nce,                //
-                      anchor_cross_entropy,    //
-                      sigmoid_contrastive,     //
-                      cosine_embedding,        //
-                      relative,                //
-                      relative_pullback,       //
-                      objective,               //
-                      two_sample_test,         //
-                      bandwidth_scale,         //
-                      class_means,             //
-                      kmeans,                  //
-                      kmeans_per_class,        //
-                      medoids,                 //
-                      random_anchors,          //
-                      stratified_anchors,      //
+using all = verb_list<mmd,                        //
+                      mmd_preset,                 //
+                      info_nce,                   //
+                      anchor_cross_entropy,       //
+                      sigmoid_contrastive,        //
+                      cosine_embedding,           //
+                      relative,                   //
+                      relative_pullback,          //
+                      relative_pushforward,       //
+                      objective,                  //
+                      two_sample_test,            //
+                      bandwidth_scale,            //
+                      class_means,                //
+                      kmeans,                     //
+                      kmeans_per_class,           //
+                      medoids,                    //
+                      random_anchors,             //
+                      stratified_anchors,         //
                       farthest_point_anchors>;
 
 }  // namespace craft::verbs

@@ -18,6 +18,14 @@ namespace craft {
 /// Sizes and indices: 64 bits everywhere.
 using index_t = std::int64_t;
 
+namespace engine {
+/// v[i] of a std::vector, for indices that have a sign, as all of ours.
+template <class Vector>
+decltype(auto) entry(Vector& v, index_t i) {
+  return v[static_cast<std::size_t>(i)];
+}
+}  // namespace engine
+
 /// Where a view's numbers lie. Part of the view's type, so that the wrong memory does not compile.
 enum class memory { host, device };
 
@@ -80,13 +88,14 @@ class matrix_view {
 namespace detail {
 
 // What Eigen's dense objects with direct access look like from outside; this header needs no Eigen.
+constexpr unsigned direct_access = 0x40;  // Eigen::DirectAccessBit: numbers that lie in memory, as those of an expression do not
 template <class M, class = void>
 struct is_dense : std::false_type {};
 template <class M>
 struct is_dense<M, std::void_t<decltype(std::declval<M&>().data()), decltype(std::declval<M&>().rows()),
                                decltype(std::declval<M&>().cols()), decltype(std::declval<M&>().outerStride()),
-                               decltype(std::declval<M&>().innerStride()), decltype(M::IsRowMajor)>>
-    : std::true_type {};
+                               decltype(std::declval<M&>().innerStride()), decltype(M::IsRowMajor),
+                               std::enable_if_t<(unsigned(M::Flags) & direct_access) != 0>>> : std::true_type {};
 
 template <class M>
 constexpr bool dense = is_dense<std::remove_const_t<M>>::value;
@@ -113,6 +122,16 @@ template <class T>
 struct is_view : std::false_type {};
 template <class S, memory M>
 struct is_view<matrix_view<S, M>> : std::true_type {};
+
+// What people give in the place of a matrix, for messages.
+template <class T, class = void>
+constexpr bool is_expression = false;
+template <class T>
+constexpr bool is_expression<T, std::void_t<decltype(std::declval<T&>().eval())>> = true;
+template <class T, class = void>
+constexpr bool is_nested = false;
+template <class T>
+constexpr bool is_nested<T, std::void_t<decltype(std::declval<T&>()[0][0])>> = !is_expression<T> && !std::is_pointer_v<T>;
 
 }  // namespace detail
 
@@ -148,6 +167,17 @@ matrix_view<S> view(S* data, index_t rows, index_t cols) {
 template <class S, memory M>
 matrix_view<S, M> view(const matrix_view<S, M>& v) {
   return v;
+}
+
+/// What is no matrix in memory: does not compile, and says what to give.
+template <class X, class D = std::remove_cv_t<std::remove_reference_t<X>>,
+          std::enable_if_t<!detail::dense<std::remove_reference_t<X>> && !detail::is_view<D>::value, int> = 0>
+auto view(X&&) {
+  static_assert(!detail::is_expression<D>, "craft: an expression of Eigen is not in memory yet: store it in a row-major matrix first");
+  static_assert(!detail::is_nested<D>, "craft: a vector of vectors is not one piece of memory: copy it into a row-major Eigen matrix");
+  static_assert(detail::is_expression<D> || detail::is_nested<D>,
+                "craft: expected a row-major Eigen matrix, map or block, or a craft::matrix_view");
+  return matrix_view<double>();
 }
 
 /// The view type of an argument.
@@ -310,28 +340,57 @@ class labels : public strided_list<std::int64_t, std::int32_t> {
 /// What to do with a gradient: it is not wanted, it replaces what is there, or it is added to it.
 enum class write { none, overwrite, accumulate };
 
-/// A place for a gradient and what to do there; default: not wanted.
 template <class S, memory M = memory::host>
+struct output;
+namespace detail {
+template <class T>
+constexpr bool is_output = false;
+template <class S, memory M>
+constexpr bool is_output<output<S, M>> = true;
+
+/// A view of what is written.
+template <class D>
+auto writable(D&& d) {
+  auto v = view(std::forward<D>(d));
+  constexpr bool is_const = std::is_const_v<std::remove_pointer_t<decltype(v.data())>>;
+  static_assert(!is_const, "craft: this is const, and would be written into");
+  if constexpr (is_const)
+    return matrix_view<typename decltype(v)::scalar_type, decltype(v)::space>();
+  else
+    return v;
+}
+}  // namespace detail
+
+/// A place for a gradient and what to do there; default: not wanted.
+template <class S, memory M>
 struct output {
   matrix_view<S, M> to{};                              ///< the place
   write mode = write::none;                            ///< what to do there
   bool wanted() const { return mode != write::none; }  ///< whether to compute it at all
+
+  output() = default;                                                            ///< not wanted
+  output(const matrix_view<S, M>& place, write what) : to(place), mode(what) {}  ///< a place, and what to do there
+  /// What does not say what to do: does not compile, and says what to write.
+  template <class D, class = std::enable_if_t<!std::is_same_v<std::decay_t<D>, output>>>
+  output(D&&) {  // NOLINT: for `{dx}` and `g.x = dx`
+    constexpr bool has_mode = detail::is_output<std::decay_t<D>>;
+    static_assert(has_mode, "craft: say what to do with this gradient: craft::overwrite(dx), or craft::accumulate(dx) to add it");
+    static_assert(!has_mode, "craft: this gradient is stored in another type or memory than what it belongs to");
+  }
 };
 
 namespace detail {
 // G: D as it was given, an lvalue or a temporary.
 template <class G, class D>
 auto destination(D& d) {
-  if constexpr (is_view<std::remove_const_t<D>>::value) {
-    return output<typename std::remove_const_t<D>::scalar_type, std::remove_const_t<D>::space>{d, write::none};
-  } else if constexpr (dense<D>) {
-    static_assert(outlives<G>, "craft: a gradient in a temporary would be lost");
-    auto v = view(d);
-    return output<typename decltype(v)::scalar_type>{v, write::none};
+  if constexpr (is_view<std::remove_const_t<D>>::value || dense<D>) {
+    if constexpr (dense<D>) static_assert(outlives<G>, "craft: a gradient in a temporary would be lost");
+    auto v = writable(d);
+    return output<typename decltype(v)::scalar_type, decltype(v)::space>(v, write::none);
   } else {
     static_assert(is_storage<D>, "craft: a gradient goes into a view, a row-major Eigen matrix, or a scalar");
     static_assert(std::is_lvalue_reference_v<G>, "craft: a gradient in a temporary would be lost");
-    return output<D>{matrix_view<D>(&d, 1, 1), write::none};
+    return output<D>(matrix_view<D>(&d, 1, 1), write::none);
   }
 }
 }  // namespace detail
@@ -360,6 +419,11 @@ class scalar_out {
   scalar_out(T& to) : to_(&to) {  // NOLINT: a variable is a place for a value
     static_assert(M == memory::host, "craft: this context writes its value to device memory");
   }
+  /// A variable of another type: does not compile, and says which one is wanted.
+  template <class V, class = std::enable_if_t<std::is_arithmetic_v<V> && !std::is_same_v<V, T>>>
+  scalar_out(V&) {  // NOLINT: for the value of a verb
+    static_assert(std::is_same_v<V, T>, "craft: the value has the computing type of the inputs: double for double, else float");
+  }
   /// An address in memory M. Throws shape_error if it is null.
   explicit scalar_out(T* to) : to_(to) {
     require<shape_error>(to != nullptr, "value: the place for the value is null");
@@ -367,7 +431,7 @@ class scalar_out {
   T* get() const { return to_; }  ///< its address
 
  private:
-  T* to_;
+  T* to_ = nullptr;
 };
 
 namespace detail {

@@ -1,31 +1,37 @@
 """Which library an array belongs to, and the call of a verb on it: what the functions of _verbs.py do."""
 
-from typing import Any, Dict, Sequence, Tuple, Union
+from typing import Any, Dict, Sequence, Set, Tuple, Union
 
 from ._load import core
 
 descriptions = core.verbs()
 results: Dict[int, Any] = {}  # by the number of a verb that gives several: the tuple it gives them as
-torch: Any = None  # craft_align._modules, once there is a tensor
+torch: Any = None  # craft_align._torch, once there is a tensor
+operators: Any = None  # torch.ops.craft, then
 jax: Any = None  # craft_align.jax, once there is an array of JAX
+tensors: Set[type] = set()  # the types of PyTorch's tensors that were seen, if the package was built for that
 _libraries: Dict[type, str] = {}  # of the types that were seen
 _not_built: Dict[str, ImportError] = {}
 
 
 def _library(kind: type) -> str:
     """"torch" or "jax", if the package was built with it; "" for all others, which go through DLPack or the buffer protocol."""
-    global torch, jax
+    global torch, jax, operators
     tops = [base.__module__.partition(".")[0] for base in kind.__mro__]
     found = "torch" if "torch" in tops else "jax" if "jax" in tops or "jaxlib" in tops else ""
     try:
         if found == "torch":
-            from . import _modules as torch
+            from . import _torch as torch
+
+            operators = torch.operators
         elif found == "jax":
             from . import jax
     except ImportError as error:
         _not_built[found] = error
         found = ""
     _libraries[kind] = found
+    if found == "torch":
+        tensors.add(kind)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What _modules.py stands on: the operators torch.ops.craft, loaded; arguments that are no tensors; batches; modules."""
+"""What tensors of PyTorch need: the operators torch.ops.craft, loaded; arguments that are no tensors; batches; modules."""
 
 import ctypes
 from typing import Any, List, Optional, Sequence, Tuple, Union
@@ -30,13 +30,19 @@ def _load_operators() -> None:
 
 
 _load_operators()
+operators = torch.ops.craft
 
 
-def numbers(given: Union[float, Sequence[float], None]) -> Optional[List[float]]:
-    """Numbers as operators take them."""
-    if given is None:
-        return None
-    return [float(given)] if isinstance(given, (int, float)) else [float(x) for x in given]
+def numbers(given: Any) -> Tuple[Optional[List[float]], Optional[Tensor]]:
+    """Numbers as operators take them: as a list, or as a tensor that may be learned."""
+    if given is None or isinstance(given, Tensor):
+        return None, given
+    return [float(given)] if isinstance(given, (int, float)) else [float(x) for x in given], None
+
+
+def number(given: Any, otherwise: float) -> Tuple[Any, Optional[Tensor]]:
+    """The same of one."""
+    return (otherwise, given) if isinstance(given, Tensor) else (given, None)
 
 
 def listed(given: Any) -> Any:

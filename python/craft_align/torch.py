@@ -9,7 +9,7 @@ of threads and, where the package was built for it, on CUDA tensors in the curre
 numbers of a row lie side by side (`x.stride(1) == 1`); else the call makes x contiguous first.
 
 Under autocast matrices of different types are cast to the widest of them. torch.compile, torch.export and torch.jit.script take all of
-it without a graph break; torch.vmap takes batches; forward mode gives the tangents of losses. Each loss is one sweep for the value and
+it without a graph break; torch.vmap takes batches; forward mode gives the tangents of losses and representations. Each loss is one sweep for the value and
 all gradients that are needed; those by weights of samples take a second one over the pairs. There are no second derivatives: asking
 for one raises NotImplementedError.
 

@@ -1,5 +1,6 @@
 # Fails if a source under the folders is built by no target (the list of `built` sources is written at configure time),
-# a header of tests or examples is included by none of them, or a public header is missing from craft/craft.hpp.
+# a header of tests or examples is included by none of them, or a public header is missing from craft/craft.hpp and the list of
+# verbs that it includes.
 cmake_minimum_required(VERSION 3.21)
 file(STRINGS "${built}" built_sources)
 set(left_out)
@@ -28,10 +29,11 @@ endforeach()
 file(GLOB headers RELATIVE "${source}/include" "${source}/include/craft/*.hpp")
 list(REMOVE_ITEM headers craft/craft.hpp)
 file(READ "${source}/include/craft/craft.hpp" umbrella)
+file(READ "${source}/include/craft/verbs.hpp" verbs)
 foreach(header IN LISTS headers)
-  string(FIND "${umbrella}" "#include \"${header}\"" at)
+  string(FIND "${umbrella}${verbs}" "#include \"${header}\"" at)
   if(at EQUAL -1)
-    list(APPEND left_out "${header}: not in craft/craft.hpp")
+    list(APPEND left_out "${header}: neither in craft/craft.hpp nor in craft/verbs.hpp")
   endif()
 endforeach()
 

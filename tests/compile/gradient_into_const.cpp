@@ -1,4 +1,4 @@
-// error: matrix_view<const double
+// error: craft: this is const, and would be written into
 #include "craft/view.hpp"
 
 void call() {

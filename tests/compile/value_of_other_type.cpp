@@ -1,4 +1,4 @@
-// error: scalar_out<
+// error: craft: the value has the computing type of the inputs: double for double, else float
 #include "craft/mmd.hpp"
 
 void call(double* memory) {

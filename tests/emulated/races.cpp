@@ -76,6 +76,8 @@ void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t
   craft::relative_pullback(ctx, x.in(), anchors.in(), craft::negative_distance<T>(T(0)), centred, dout.in(), g);
   centred.normalise = false;  // only then small rows are looked at one by one
   craft::relative_pullback(ctx, x.in(), anchors.in(), craft::cosine<T>(), centred, dout.in(), g);
+  craft::relative_pushforward(ctx, x.in(), anchors.in(), craft::cosine<T>(), centred,
+                              craft::relative_tangents<S, D::space>{x.in(), anchors.in(), 0.5}, dsoft.out());
   craft::alignment_gradients<S, D::space> of_targets;
   of_targets.weights = craft::overwrite(dwx.out());
   of_targets.targets = craft::overwrite(dsoft.out());

@@ -377,6 +377,7 @@ def operator_cases():
         ("objective", (g["x"], g["a"], labels), {}),
         ("objective_gradients", (i["x"], i["a"], labels), {**{k: i[v] for k, v in objective.items()}, "wanted": [True] * 6}),
         ("relative", (g["x"], g["a"]), {"learnable_log_scale": g["s"], "statistics": "standardise"}),
+        ("relative_pushforward", (i["x"], i["a"]), {"d_x": i["y"], "learnable_d_log_scale": i["s"]}),
         ("relative_pullback", (i["x"], i["a"], dout), {"learnable_log_scale": i["s"], "wanted": [True, True, True]}),
         ("two_sample_test", (i["x"], i["z"]), {"permutations": 7}),
         ("bandwidth_scale", (i["x"], i["z"]), {}),
@@ -691,16 +692,13 @@ def test_other_derivatives_are_errors():
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(i["x"], torch.ones_like(i["x"]))
         with pytest.raises(NotImplementedError, match="forward mode"):
-            craft.relative(dual, i["a"])
+            craft.class_means(dual, labels, 4)
     anchors = craft.class_means(inputs(grad=True)["x"], labels, 4)
     with pytest.raises(NotImplementedError, match="x.detach"):
         anchors.sum().backward()
 
 
-losses = pytest.mark.parametrize("name", [name for name in pairs if not name.startswith("relative")])
-
-
-@losses
+@pytest.mark.parametrize("name", list(pairs))
 def test_forward_mode(name):
     ours, _, depends = pairs[name]
     i = inputs(grad=True)

@@ -56,7 +56,7 @@ __device__ inline V warp_sum(V x) {
 }
 template <class V>
 __device__ inline V warp_max(V x) {
-  for (int o = warp_lanes / 2; o > 0; o /= 2) x = math::max(x, __shfl_xor_sync(all_lanes, x, o));
+  for (int o = warp_lanes / 2; o > 0; o /= 2) x = (math::max)(x, __shfl_xor_sync(all_lanes, x, o));
   return x;
 }
 
@@ -74,9 +74,9 @@ struct warp {
     return warp_sum(s);
   }
   template <class T, class F>
-  __device__ T max(index_t n, const F& f) const {
+  __device__ T (max)(index_t n, const F& f) const {
     T most(0);
-    for (index_t k = lane; k < n; k += warp_lanes) most = math::max(most, f(place<T>{k}));
+    for (index_t k = lane; k < n; k += warp_lanes) most = (math::max)(most, f(place<T>{k}));
     return warp_max(most);
   }
   template <class F>

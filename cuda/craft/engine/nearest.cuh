@@ -138,7 +138,7 @@ void cuda_engine::distance_of_rank(const rows<T>& x, index_t rank, ranked_distan
   const factors<T> f = factors_of(x, x);
   each(1, fill_step<rank_state>{state, {0, (unsigned long long)(rank)}});
   for (int known = int(sizeof(T)) * 8; known > 0;) {
-    const int width = std::min(rank_digit, known), shift = known - width;
+    const int width = (std::min)(rank_digit, known), shift = known - width;
     clear(counts, rank_bins * sizeof *counts);
     panels(x, x, f, true, [&](const panel<T>& p) {
       launch("rank_digit", rank_digit_kernel<T>, std::min<index_t>(blocks_for(index_t(p.ni) * p.nj), 8 * ctx_.processors()), 1,

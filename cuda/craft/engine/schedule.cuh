@@ -35,7 +35,7 @@ template <class T>
 struct panel_shape {
   index_t rows, columns, stride;
   panel_shape(const cuda& ctx, const engine::rows<T>& x, const engine::rows<T>& y)
-      : rows(std::min(ctx.tile_rows(), x.n)), columns(std::min(ctx.tile_columns(), y.n)), stride((columns + 31) / 32 * 32) {}
+      : rows((std::min)(ctx.tile_rows(), x.n)), columns((std::min)(ctx.tile_columns(), y.n)), stride((columns + 31) / 32 * 32) {}
   index_t numbers() const { return rows * stride; }
 };
 
@@ -47,9 +47,9 @@ void cuda_engine::panels(const rows<T>& x, const rows<T>& y, const factors<T>& f
   const panel_shape<T> most(ctx_, x, y);
   T* memory = kept ? kept : take<T>(most.numbers());
   for (index_t i0 = 0; i0 < x.n; i0 += most.rows) {
-    const index_t ni = std::min(most.rows, x.n - i0);
+    const index_t ni = (std::min)(most.rows, x.n - i0);
     for (index_t j0 = triangle ? i0 : 0; j0 < y.n; j0 += most.columns) {
-      const index_t nj = std::min(most.columns, y.n - j0);
+      const index_t nj = (std::min)(most.columns, y.n - j0);
       const panel<T> p{memory, most.stride, i0, int(ni), j0, int(nj), split()};
       if (!known) product_.dots(f.x.from(i0), f.y.from(j0), ni, nj, p.s, most.stride);
       visit(p);
@@ -94,13 +94,13 @@ void cuda_engine::pull_back(const panel<T>& p, const panel_pullback<T>& to, inde
   if constexpr (sizeof(T) == 4)
     if (to.narrow) each_row(p.ni, p.nj, narrow_weights_step{p, to.narrow});
   const factor<T> w{p.s, to.narrow, p.stride};
-  const auto within = [&](index_t i) { return to.triangle ? std::min(std::max(i, to.first_wanted), to.last_wanted) : i; };
+  const auto within = [&](index_t i) { return to.triangle ? (std::min)((std::max)(i, to.first_wanted), to.last_wanted) : i; };
   if (to.gx.gradient) {
     const index_t from = within(p.i0), end = within(p.i0 + p.ni);
     product_.add(w.from(from - p.i0), to.f.y.from(p.j0), end - from, p.nj, to.gx.gradient + from * d);
   }
   if (to.gy.gradient) {  // the rows themselves once more, in a triangle's diagonal square
-    const index_t from = within(to.triangle ? std::max(p.j0, p.i0 + p.ni) : p.j0), end = within(p.j0 + p.nj);
+    const index_t from = within(to.triangle ? (std::max)(p.j0, p.i0 + p.ni) : p.j0), end = within(p.j0 + p.nj);
     if (end > from)
       product_.add_transposed(w.from(0, from - p.j0), to.f.x.from(p.i0), p.ni, end - from, to.gy.gradient + from * d);
   }

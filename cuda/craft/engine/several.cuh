@@ -62,11 +62,11 @@ struct alignas(16) several {
   __device__ several sqrt() const {
     return of([&](int c) { return math::sqrt(v[c]); });
   }
-  __device__ several max(const several& o) const {
-    return of([&](int c) { return math::max(v[c], o.v[c]); });
+  __device__ several (max)(const several& o) const {
+    return of([&](int c) { return (math::max)(v[c], o.v[c]); });
   }
-  __device__ several min(const several& o) const {
-    return of([&](int c) { return math::min(v[c], o.v[c]); });
+  __device__ several (min)(const several& o) const {
+    return of([&](int c) { return (math::min)(v[c], o.v[c]); });
   }
   __device__ several where_equal(const several& o, const several& value) const {
     return of([&](int c) { return math::where_equal(v[c], o.v[c], value.v[c]); });

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>)
     const T mine = Soft ? T(0) : by_row.id[i], hit = Soft ? T(0) : by_row.hit[i];
     softmax_part<T> part = none;
 #pragma unroll
-    for (int q = 0; q < quads_per_lane; ++q) part.highest = math::max(part.highest, largest(z[r][q]));
+    for (int q = 0; q < quads_per_lane; ++q) part.highest = (math::max)(part.highest, largest(z[r][q]));
     part.highest = warp_max(part.highest);
 #pragma unroll
     for (int q = 0; q < quads_per_lane; ++q)
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(block_threads, blocks_at_once<T>)
     for (int c = 0; c < 4; ++c) {
       softmax_part<T> part = none;
 #pragma unroll
-      for (int r = 0; r < lse_rows_per_warp; ++r) part.highest = math::max(part.highest, z[r][q].v[c]);
+      for (int r = 0; r < lse_rows_per_warp; ++r) part.highest = (math::max)(part.highest, z[r][q].v[c]);
 #pragma unroll
       for (int r = 0; r < lse_rows_per_warp; ++r)
         if (top + r < p.ni && column(q) + c < p.nj)

@@ -31,7 +31,7 @@ struct column_parts {
   static column_parts of(const panel<T>& p, const sight<T>& v) {
     const auto within = [&](index_t border) { return int(std::min<index_t>(std::max<index_t>(border - p.j0, 0) / 4 * 4, p.nj)); };
     const int a = within(v.split), b = within(v.mirrored);
-    return {{0, std::min(a, b), std::max(a, b), p.nj}};
+    return {{0, (std::min)(a, b), (std::max)(a, b), p.nj}};
   }
 };
 
@@ -186,7 +186,7 @@ void cuda_engine::sweep(const panel_sweep<T>& told, const Element& element) {
   const index_t most_beside = blocks(most.columns, block_columns) + 2,
                 most_below = blocks(most.rows, few_rows_per_warp * block_warps);
   constexpr bool norms = Element::norms && Element::weighs;
-  panel_sums<T> sums{take<double>(most_beside * most_below * std::max(Element::totals, 1)), nullptr, nullptr};
+  panel_sums<T> sums{take<double>(most_beside * most_below * (std::max)(Element::totals, 1)), nullptr, nullptr};
   if (norms) sums.rows = take<T>(most_beside * most.rows), sums.columns = take<T>(most_below * most.columns);
   panel_pullback<T> to{factors_of(x, y), told.triangle, told.gx, told.gy, told.first_wanted, told.last_wanted, nullptr};
   if (Element::weighs && to.f.x.narrow != nullptr) to.narrow = take<std::uint16_t>(most.numbers());

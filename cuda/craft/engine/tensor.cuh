@@ -161,7 +161,7 @@ void cuda_engine::fused(const square_sweep<T>& told, const sight<T>& v, const El
   const rows<T>& z = told.z;
   // Runs enough to keep every multiprocessor busy with two blocks, if there are tiles enough.
   const index_t blocks = (z.n + fused_rows - 1) / fused_rows, tiles = (z.n + fused_columns - 1) / fused_columns;
-  const index_t wanted = std::max<index_t>(1, std::min(tiles, (2 * index_t(ctx_.processors()) + blocks - 1) / blocks));
+  const index_t wanted = std::max<index_t>(1, (std::min)(tiles, (2 * index_t(ctx_.processors()) + blocks - 1) / blocks));
   const index_t per_split = (tiles + wanted - 1) / wanted, splits = (tiles + per_split - 1) / per_split;
   fused_sweep<T> f{z.data, z.n, z.data, z.n, int(z.d), per_split, told.g.wanted(), split(), nullptr, nullptr, nullptr};
   f.totals = take<double>(blocks * splits * Element::totals);

@@ -187,7 +187,7 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
   if (two && m.stride < m.cols && m.rows > 1)
     return name + ": rows of " + std::to_string(m.cols) + " must not overlap or run backwards, got a stride of " +
            std::to_string(m.stride) + (m.stride == 0 ? " (all rows are one, as broadcasting makes)" : "") + copy;
-  const index_t bytes = bytes_of(a.type), limit = std::numeric_limits<index_t>::max() / bytes;
+  const index_t bytes = bytes_of(a.type), limit = (std::numeric_limits<index_t>::max)() / bytes;
   const index_t apart = m.rows == 1 ? limit : (limit - m.cols) / (m.rows - 1);
   if (m.cols > limit || m.stride > apart || m.stride < -apart)
     return name + ": " + std::to_string(m.rows) + " rows at a stride of " + std::to_string(m.stride) + " do not fit in memory";
@@ -197,7 +197,7 @@ inline std::string layout_fault(const std::string& name, kind k, const array& a,
   const index_t last = (m.rows - 1) * m.stride;
   const auto before = std::uintptr_t(last < 0 ? -last : 0) * std::uintptr_t(bytes);
   const auto behind = std::uintptr_t((last > 0 ? last : 0) + m.cols) * std::uintptr_t(bytes);
-  if (before > begin || behind > std::numeric_limits<std::uintptr_t>::max() - begin)
+  if (before > begin || behind > (std::numeric_limits<std::uintptr_t>::max)() - begin)
     return name + ": " + std::to_string(m.rows) + " rows at a stride of " + std::to_string(m.stride) + " leave the address space";
   return alignment_fault(name, a.data, a.type);
 }

@@ -24,7 +24,7 @@ class ceres_function final : public ceres::FirstOrderFunction {
  public:
   /// Throws shape_error for more parameters than an int counts.
   explicit ceres_function(loss_function<>& f) : f_(f) {
-    require<shape_error>(f.size() <= std::numeric_limits<int>::max(), "ceres: ", f.size(), " parameters are too many");
+    require<shape_error>(f.size() <= (std::numeric_limits<int>::max)(), "ceres: ", f.size(), " parameters are too many");
   }
   /// gradient: size() numbers, or null.
   bool Evaluate(const double* const x, double* cost, double* gradient) const override {

@@ -121,8 +121,8 @@ runtime::array array(const Tensor& t, const char* what = detail::tensor_itself) 
   if (t.data == nullptr) return a;
   // No offset is as large as half of what a pointer difference can say, and nothing wraps around.
   const auto begin = reinterpret_cast<std::uintptr_t>(t.data);
-  const std::uint64_t room = std::min<std::uint64_t>(std::numeric_limits<std::ptrdiff_t>::max() / 2,
-                                                     std::numeric_limits<std::uintptr_t>::max() - begin);
+  const std::uint64_t room = std::min<std::uint64_t>((std::numeric_limits<std::ptrdiff_t>::max)() / 2,
+                                                     (std::numeric_limits<std::uintptr_t>::max)() - begin);
   require<shape_error>(t.byte_offset <= room, what, ": an offset of ", std::uint64_t(t.byte_offset),
                        " bytes leaves the address space");
   a.data = reinterpret_cast<const void*>(begin + std::uintptr_t(t.byte_offset));

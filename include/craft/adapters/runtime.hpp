@@ -37,7 +37,7 @@ namespace craft::runtime {
 // Descriptions
 
 /// Names of sizes, as in "n d" and "classes*per_class d": for each dimension the sizes that are multiplied.
-using shape = std::vector<std::vector<std::string>>;
+using named_sizes = std::vector<std::vector<std::string>>;
 
 /// An argument.
 struct field {
@@ -48,7 +48,7 @@ struct field {
   std::vector<const char*> choices{};        ///< of a choice
   double number = 0;                         ///< default of a scalar or number; +infinity: no limit
   index_t whole = 0;                         ///< default of an integer, a flag or a choice
-  runtime::shape shape{};                    ///< of an array
+  named_sizes shape{};                    ///< of an array
   int gradient = -1;                         ///< which of the gradients it has; -1: none
   bool two_sided = false;                    ///< whether its gradient may have two numbers, of the value and of its negative
 };
@@ -57,7 +57,7 @@ struct field {
 struct result {
   const char *name, *text;            ///< as hosts show them
   dtype type;                         ///< float32 stands for the computing type
-  runtime::shape shape;               ///< its sizes; none: one number
+  named_sizes shape;               ///< its sizes; none: one number
   std::vector<const char*> names{};   ///< of its numbers, if they have names: then only the last has gradients
 };
 
@@ -65,7 +65,8 @@ class call;
 
 /// A verb.
 struct verb {
-  const char *name, *module, *text, *pullback;   ///< see describe.hpp; pullback: null for what is not a map
+  const char *name, *module, *text;              ///< see describe.hpp
+  const char *pullback, *pushforward;            ///< of a map; null: it is none
   std::vector<runtime::field> fields;            ///< in the order in which hosts take them
   std::vector<runtime::result> results;          ///< in order
   std::vector<int> gradients;                    ///< the fields that have one
@@ -164,7 +165,7 @@ class call {
   dtype type() const { return computing(type_); }  ///< what is computed in; after check()
   dtype stored_type() const { return type_; }      ///< that of the samples; after check()
   bool given(int field) const;                     ///< whether it is there
-  extent sizes(const shape& of) const;             ///< in this call; after check()
+  extent sizes(const named_sizes& of) const;             ///< in this call; after check()
   extent result_sizes(int result) const { return sizes(verb_.results.at(std::size_t(result)).shape); }  ///< the same
   dtype result_type(int result) const;  ///< of a result in this call
   /// Those of what it belongs to; after check(). Throws option_error for what is not there and so has no gradient.

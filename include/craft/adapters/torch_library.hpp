@@ -9,7 +9,8 @@
 //              pairs; what is not wanted is an empty tensor. craft::L(...) is the value; where gradients are needed it calls the
 //              other in forward, and its backward only multiplies. Of several numbers the last is the value, the others a second
 //              result.
-//     a map    craft::M(...) -> out, whose backward calls craft::PULLBACK(..., *, bool[k] wanted) -> (d_x, ...)
+//     a map    craft::M(...) -> out, whose backward calls craft::PULLBACK(..., *, bool[k] wanted) -> (d_x, ...), and whose tangents
+//              in forward mode come from craft::PUSHFORWARD(..., d_x, ...)
 //     others   craft::V(...) -> results, without derivatives
 //
 // All have kernels for Meta tensors, so that torch.compile and torch.export trace them without a graph break. Autocast casts
@@ -24,7 +25,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <bitset>
 #include <cmath>
 #include <functional>
 
@@ -142,12 +142,13 @@ struct invocation {
   const Tensor& like = given[0].toTensor();  // results go where it is
   const bool meta = like.is_meta(), symbolic = meta && std::any_of(given.begin(), given.end(), is_symbolic);
   const c10::Device on = s.verb.matrices > 0 || meta ? like.device() : c10::Device(at::kCPU);
-  const c10::DeviceGuard guard{on};
+  c10::OptionalDeviceGuard guard{};
   const runtime::dtype computing = runtime::computing(dtype_of(like));
   runtime::call call{s.verb};
   tensors held{};  // copies that had to be made
 
   invocation(const signature& of, arguments all) : s(of), given(all) {
+    if (!on.is_cpu()) guard.reset_device(on);
     for (std::size_t i = 0; i < s.fields.size(); ++i) {
       const runtime::field& field = s.field(i);
       const Tensor* t = tensor_in(given[i]);
@@ -232,7 +233,7 @@ struct invocation {
     for (std::size_t i = 0; i < s.fields.size(); ++i) {
       const auto& shape = s.field(i).shape;
       if (name == s.field(i).name) return std::max<std::int64_t>(given[i].toInt(), 0);  // run() says what is wrong with less
-      for (std::size_t k = 0; tensor_in(given[i]) && k < std::min(shape.size(), std::size_t(given[i].toTensor().dim())); ++k)
+      for (std::size_t k = 0; tensor_in(given[i]) && k < (std::min)(shape.size(), std::size_t(given[i].toTensor().dim())); ++k)
         if (shape[k][0] == name) return given[i].toTensor().sym_size(std::int64_t(k));
     }
     return std::stoll(name);  // a number
@@ -297,40 +298,49 @@ void set_history(N* made, const tensors& results) {
     if (t.is_floating_point()) torch::autograd::set_history(t, counted);
 }
 
+inline c10::OperatorHandle operator_named(const std::string& name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "");
+}
+
 /// An operator to autograd.
 struct derivable : c10::OperatorKernel {
   const signature& s;
   const signature* by;          // whose operator gives its gradients: a loss itself, of a map the pullback; null: none does
-  c10::OperatorHandle deriver;  // that operator
+  const signature* forward;     // of a map, whose operator gives its tangents
+  c10::OperatorHandle deriver;  // the operator of `by`
   std::vector<std::size_t> to;  // the arguments that have gradients
   std::size_t above = none;     // what comes from above, among a pullback's arguments, of which the others are the map's
 
-  derivable(const signature& of, const signature* source)
-      : s(of), by(source), deriver(c10::Dispatcher::singleton().findSchemaOrThrow((by ? by : &s)->deriver.c_str(), "")) {
+  derivable(const signature& of, const signature* source, const signature* tangents_from = nullptr)
+      : s(of), by(source), forward(tangents_from), deriver(operator_named((by ? by : &s)->deriver)) {
     for (std::size_t i = 0; by && i < by->fields.size(); ++i)
       if (by->field(i).kind == kind::computed) above = i;
     for (std::size_t g = 0; by && g < by->wanted.size(); ++g) to.push_back(by->wanted[g] - (by->wanted[g] > above));
   }
   void operator()(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) const {
     const arguments given = torch::jit::last(*stack, op.schema().arguments().size());
-    std::vector<std::size_t> asked;  // the gradients that are: for each where it goes, or a tangent to multiply it by
-    tensors inputs, tangents, kept;
-    std::bitset<64> pairs;
+    c10::SmallVector<std::size_t, 8> asked;  // the gradients that are: for each where it goes, or a tangent to multiply it by
+    edges of;
+    c10::SmallVector<Tensor, 8> tangents;
+    tensors kept;
+    std::uint32_t pairs = 0;
     for (std::size_t i = 0; i < s.fields.size(); ++i) {
       const Tensor* t = tensor_in(given[i]);
       const bool gradient = t && t->requires_grad() && at::GradMode::is_enabled(), tangent = t && t->_fw_grad(0).defined();
       if (!gradient && !tangent) continue;
       const char* name = s.field(i).name;
       const auto g = std::size_t(std::find(to.begin(), to.end(), i) - to.begin());
-      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || by == &s, s.verb.name, ": derivatives in forward mode are not available");
+      TORCH_CHECK_NOT_IMPLEMENTED(!tangent || by == &s || forward, s.verb.name, ": no derivatives in forward mode");
       TORCH_CHECK_NOT_IMPLEMENTED(!by || g < to.size(), s.verb.name, ": no gradient by ", name, "; pass ", name, ".detach()");
-      pairs[asked.size()] = s.in_pair(i, given);
+      pairs |= std::uint32_t(s.in_pair(i, given)) << asked.size();
       asked.push_back(g);
-      inputs.push_back(gradient ? *t : Tensor());
+      of.push_back(gradient ? torch::autograd::impl::gradient_edge(*t) : torch::autograd::Edge());
       tangents.push_back(t->_fw_grad(0));
     }
     const bool map = by && by != &s && !asked.empty(), loss = by == &s && !asked.empty();
     Stack others = map ? given.vec() : Stack();
+    const bool moving = map && std::any_of(tangents.begin(), tangents.end(), [](const Tensor& t) { return t.defined(); });
+    const Tensor moved = moving ? pushed_forward(given) : Tensor();
     {
       at::AutoDispatchBelowADInplaceOrView below;
       if (loss)
@@ -340,11 +350,14 @@ struct derivable : c10::OperatorKernel {
     }
     if (asked.empty()) return;
     const arguments returned = torch::jit::last(*stack, op.schema().returns().size());
-    const edges of = torch::autograd::collect_next_edges(inputs);
     if (loss) return set_gradients(op, of, kept, tangents, pairs, returned[0].toTensor());
     tensors results;
     for (const c10::IValue& v : returned) results.push_back(v.toTensor());
     if (!map) return set_underivable(op, of, results);
+    if (moving) {
+      set_underivable(op, of, {moved});
+      results[0]._set_fw_grad(moved, 0, false);
+    }
     for (c10::IValue& v : others) kept.push_back(v.isTensor() ? std::exchange(v, {}).toTensor() : Tensor());
     set_history(new node(op, of, kept, [this, others, asked](const node& n, const Tensor& up) {
       if (!up.defined()) return tensors(asked.size());
@@ -357,7 +370,7 @@ struct derivable : c10::OperatorKernel {
   }
   /// Calls the deriver, and takes its gradients off the stack: of those asked, the i-th if it is wanted.
   template <class Wanted>
-  tensors gradients(const std::vector<std::size_t>& asked, const Wanted& wanted, Stack* stack) const {
+  tensors gradients(c10::ArrayRef<std::size_t> asked, const Wanted& wanted, Stack* stack) const {
     c10::List<bool> flags;
     flags.resize(to.size(), false);
     for (std::size_t i = 0; i < asked.size(); ++i) flags.set(asked[i], wanted(i));
@@ -369,6 +382,26 @@ struct derivable : c10::OperatorKernel {
     torch::jit::drop(*stack, to.size());
     return found;
   }
+  /// By how much a map's result moves by the tangents of its arguments.
+  Tensor pushed_forward(arguments given) const {
+    at::AutoDispatchBelowADInplaceOrView below;
+    Stack all;
+    for (std::size_t i = 0; i < forward->fields.size(); ++i) {
+      const std::string name = forward->field(i).name;
+      const bool again = i > 0 && forward->fields[i] == forward->fields[i - 1];  // the tensor of a number
+      if (name.compare(0, 2, "d_") != 0) {
+        all.push_back(given[i]);
+        continue;
+      }
+      all.push_back(forward->field(i).kind == kind::scalar && !again ? c10::IValue(0.0) : c10::IValue());
+      for (std::size_t k = 0; k < s.fields.size(); ++k)
+        if (const Tensor* t = tensor_in(given[k]); t && name.compare(2, std::string::npos, s.field(k).name) == 0)
+          if (const Tensor tangent = t->_fw_grad(0); tangent.defined() && (again || forward->field(i).kind != kind::scalar))
+            all.back() = tangent;
+    }
+    operator_named(forward->name).callBoxed(&all);
+    return all[0].toTensor();
+  }
   /// Makes results depend on the inputs in a way whose derivative is an error, never zero in silence.
   static void set_underivable(const c10::OperatorHandle& op, const edges& inputs, const tensors& results) {
     set_history(new node(op, inputs, {}, [](const node& n, const Tensor&) -> tensors {
@@ -377,8 +410,8 @@ struct derivable : c10::OperatorKernel {
     }), results);
   }
   /// Makes a value depend on the inputs by these gradients, and gives it the tangent.
-  void set_gradients(const c10::OperatorHandle& op, const edges& inputs, const tensors& found, const tensors& tangents,
-                     std::bitset<64> pairs, const Tensor& value) const {
+  void set_gradients(const c10::OperatorHandle& op, const edges& inputs, const tensors& found,
+                     c10::ArrayRef<Tensor> tangents, std::uint32_t pairs, const Tensor& value) const {
     // Where gradients may be differentiated themselves, they depend on the inputs. Always to say so would cost a node.
     const auto derived = [this](const Tensor& gradient, const edges& of) {
       if (!at::GradMode::is_enabled()) return gradient;
@@ -388,19 +421,24 @@ struct derivable : c10::OperatorKernel {
       set_underivable(deriver, of, {d});
       return d;
     };
-    set_history(new node(op, inputs, found, [pairs, derived](const node& n, const Tensor& up) {
+    const bool moving = std::any_of(tangents.begin(), tangents.end(), [](const Tensor& t) { return t.defined(); });
+    // Captures of 16 bytes need no memory.
+    set_history(new node(op, inputs, found, [derived, pairs, moving](const node& n, const Tensor& up) {
+      // Within forward mode a gradient has a tangent itself: a second derivative.
+      TORCH_CHECK_NOT_IMPLEMENTED(!moving || !torch::autograd::ForwardADLevel::try_get_by_idx(0), n.name(),
+                                  ": no gradients of what has tangents, until forward mode is left");
       tensors results(n.saved.size());
       for (std::size_t i = 0; i < results.size(); ++i) {
         if (!up.defined() || !n.task_should_compute_output(i)) continue;
         const Tensor d = derived(n.saved[i].unpack(), n.next_edges());
-        results[i] = !pairs[i] ? up * d : up.abs() * at::where(up < 0, d.select(0, 1), d.select(0, 0));
+        results[i] = (pairs >> i & 1) == 0 ? up * d : up.abs() * at::where(up < 0, d.select(0, 1), d.select(0, 0));
       }
       return results;
     }), {value});
     Tensor tangent;
-    for (std::size_t i = 0; i < found.size(); ++i) {
+    for (std::size_t i = 0; moving && i < found.size(); ++i) {
       if (!tangents[i].defined()) continue;
-      const Tensor d = derived(found[i], inputs), part = ((pairs[i] ? d.select(0, 0) : d) * tangents[i]).sum();
+      const Tensor d = derived(found[i], inputs), part = ((pairs >> i & 1 ? d.select(0, 0) : d) * tangents[i]).sum();
       tangent = tangent.defined() ? tangent + part : part;
     }
     if (tangent.defined()) value._set_fw_grad(tangent.to(value.scalar_type()), 0, false);
@@ -448,14 +486,16 @@ TORCH_LIBRARY(craft, m) {
   }
   for (const signature& s : all) {
     if (!s.takes_tensors()) continue;
-    const signature* source = s.is_loss() ? &s : nullptr;
-    for (const signature& p : all)
+    const signature *source = s.is_loss() ? &s : nullptr, *forward = nullptr;
+    for (const signature& p : all) {
       if (s.verb.pullback && std::string(s.verb.pullback) == p.verb.name) source = &p;
+      if (s.verb.pushforward && std::string(s.verb.pushforward) == p.verb.name) forward = &p;
+    }
     for (const key device : devices) {
       define(s.deriver, device, computes(s));
       if (s.is_loss()) define(s.name, device, computes(s));
     }
-    if (source) define(s.name, key::Autograd, derivable(s, source));
+    if (source) define(s.name, key::Autograd, derivable(s, source, forward));
     if (!source || s.is_loss()) define(s.deriver, key::Autograd, derivable(s, nullptr));
     for (const key autocast : {key::AutocastCPU, key::Autocast})
       if (s.verb.matrices > 1) define(s.name, autocast, casts_to_widest(s));

@@ -44,7 +44,7 @@ namespace detail {
 inline std::vector<std::string_view> names(std::string_view all) {
   std::vector<std::string_view> list;
   for (std::size_t at = 0; at < all.size();) {
-    const std::size_t end = std::min(all.find(',', at), all.size());
+    const std::size_t end = (std::min)(all.find(',', at), all.size());
     list.push_back(all.substr(at, end - at));
     at = end + 1;
   }
@@ -71,25 +71,27 @@ class options {
   template <class T, class F>
   void get(const char* name, const char* expected, const F& f) {
     if (!all_.contains(name)) return;
-    asked_ += (asked_.empty() ? "" : ", ") + std::string(name);
     ++count_;
     const auto found = all_.get<T>(name);
     require<type_error>(found.has_value(), "attribute ", name, " must be ", expected);
     f(*found);
   }
-  std::string text(const char* name) {
-    std::string found;
+  std::string_view text(const char* name) {
+    std::string_view found;
     get<std::string_view>(name, "a string", [&](std::string_view s) { found = s; });
     return found;
   }
   /// Only the newest interface lets attributes be listed; all of them can be counted.
-  void all_asked_for() const {
-    require<option_error>(all_.size() == count_, "there are ", all_.size(), " attributes, of which only these are known: ", asked_);
+  void all_asked_for(const runtime::verb& verb) const {
+    if (all_.size() == count_) return;
+    std::string known = "verb, inputs, outputs";
+    for (const runtime::field& f : verb.fields)
+      if (all_.contains(f.name)) known += std::string(", ") + f.name;
+    fail<option_error>(verb.name, ": there are ", all_.size(), " attributes, of which only these are known: ", known);
   }
 
  private:
   const ffi::Dictionary& all_;
-  std::string asked_;
   std::size_t count_ = 0;
 };
 
@@ -128,8 +130,7 @@ inline void run(const any_device& device, const ffi::RemainingArgs& inputs, cons
   const memory where = device.space();
   options all(attributes);
   runtime::call c(all.text("verb"));
-  const std::string input_text = all.text("inputs"), output_text = all.text("outputs");
-  const auto input_names = names(input_text), output_names = names(output_text);
+  const auto input_names = names(all.text("inputs")), output_names = names(all.text("outputs"));
   require<option_error>(input_names.size() == inputs.size() && output_names.size() == outputs.size(), c.verb().name, ": inputs names ",
                         input_names.size(), " and outputs ", output_names.size(), " buffers, but the call has ", inputs.size(), " and ",
                         outputs.size());
@@ -148,7 +149,7 @@ inline void run(const any_device& device, const ffi::RemainingArgs& inputs, cons
   }
   for (int field = 0; field < int(c.verb().fields.size()); ++field)
     if (!c.given(field)) give(c, field, all);
-  all.all_asked_for();
+  all.all_asked_for(c.verb());
   c.check();
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     auto found = outputs.get<ffi::AnyBuffer>(i);

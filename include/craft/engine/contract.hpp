@@ -129,7 +129,7 @@ struct pair_scalars {
 /// |x - y|^2 of a pair, or what from_rows() says of it, where its scalars would not do.
 template <class T, class FromRows>
 CRAFT_HOST_DEVICE T squared_distance(const near_pairs<T>& near, const pair_scalars<T>& pair, const FromRows& from_rows) {
-  return near(pair.s, pair.a, pair.b) ? from_rows() : math::max(pair.a + pair.b - (pair.s + pair.s), T(0));
+  return near(pair.s, pair.a, pair.b) ? from_rows() : (math::max)(pair.a + pair.b - (pair.s + pair.s), T(0));
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ struct softmax_part {
   }
   CRAFT_HOST_DEVICE void join(const softmax_part& o) {
     const V before = highest;
-    highest = math::max(before, o.highest);
+    highest = (math::max)(before, o.highest);
     sum = sum * math::exp(before - highest) + o.sum * math::exp(o.highest - highest);
     target = target + o.target;
   }

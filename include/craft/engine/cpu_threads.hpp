@@ -76,7 +76,7 @@ class cpu_threads : public scratch {
       const Fold here = f;
       typename Fold::state s[most];
       for (index_t k = begin; k < end; k += most) {
-        const index_t count = std::min(most, end - k);
+        const index_t count = (std::min)(most, end - k);
         for (index_t c = 0; c < count; ++c) s[c] = here.start();
         for (index_t i = 0; i < n; ++i)
           for (index_t c = 0; c < count; ++c) here.add(s[c], i, k + c);
@@ -90,11 +90,11 @@ class cpu_threads : public scratch {
   /// Whoever chooses the tiles chooses the threads too.
   index_t threads_for(double operations) const {
     if (ctx_.tile() > 0) return ctx_.threads();
-    return index_t(std::min(double(ctx_.threads()), 1 + std::floor(operations / double(thread_work))));
+    return index_t((std::min)(double(ctx_.threads()), 1 + std::floor(operations / double(thread_work))));
   }
   /// f(slot, task) for every task; slots run at the same time, at most `threads` of them, a slot never twice at once.
   [[gnu::noinline]] void parallel(index_t tasks, index_t threads, function_ref<void(index_t, index_t)> f) const {
-    const index_t slots = std::min(threads, tasks);
+    const index_t slots = (std::min)(threads, tasks);
     std::atomic<index_t> next{0};
     const auto work = [&](index_t slot) {
       for (index_t t = next++; t < tasks; t = next++) f(slot, t);
@@ -147,7 +147,7 @@ class cpu_threads : public scratch {
   void strips(index_t n, index_t length, double operations, function_ref<void(index_t, index_t)> f) const {
     if (n <= length) return n > 0 ? f(0, n) : void();
     parallel((n + length - 1) / length, threads_for(operations),
-             [&](index_t, index_t t) { f(t * length, std::min(n, (t + 1) * length)); });
+             [&](index_t, index_t t) { f(t * length, (std::min)(n, (t + 1) * length)); });
   }
   // In pieces of 256 that do not depend on the threads, joined in their order.
   template <class Fold, class Add>
@@ -161,7 +161,7 @@ class cpu_threads : public scratch {
       const Fold here = f;
       for (index_t c = begin; c < end; ++c) {
         state s = here.start();
-        for (index_t i = c * length; i < std::min(n, (c + 1) * length); ++i) add(here, s, i);
+        for (index_t i = c * length; i < (std::min)(n, (c + 1) * length); ++i) add(here, s, i);
         partial[c] = s;
       }
     };

@@ -20,7 +20,7 @@ class function_ref<R(Arguments...)> {
   function_ref(const F& f)  // NOLINT: a callable is what is wanted
       : object_(std::addressof(f)), call_(&call<F>) {}
   /// The same by its parts.
-  function_ref(const void* object, R (*call)(const void*, Arguments...)) : object_(object), call_(call) {}
+  function_ref(const void* of, R (*by)(const void*, Arguments...)) : object_(of), call_(by) {}
   R operator()(Arguments... arguments) const { return call_(object_, std::forward<Arguments>(arguments)...); }
 
  private:

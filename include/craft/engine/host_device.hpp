@@ -17,8 +17,8 @@ namespace craft::math {
 template <class T>
 struct limits {
   static constexpr T infinity = std::numeric_limits<T>::infinity(), not_a_number = std::numeric_limits<T>::quiet_NaN();
-  static constexpr T epsilon = std::numeric_limits<T>::epsilon(), smallest = std::numeric_limits<T>::min();
-  static constexpr T largest = std::numeric_limits<T>::max();
+  static constexpr T epsilon = std::numeric_limits<T>::epsilon(), smallest = (std::numeric_limits<T>::min)();
+  static constexpr T largest = (std::numeric_limits<T>::max)();
 };
 
 // Elementary functions of a number, or of a register of numbers (engine/pack.hpp), which brings them as members.
@@ -53,19 +53,19 @@ CRAFT_HOST_DEVICE inline V sqrt(V x) {
 }
 /// The larger; x where they cannot be compared, so that an x that is not a number stays one.
 template <class V>
-CRAFT_HOST_DEVICE inline V max(V x, V y) {
+CRAFT_HOST_DEVICE inline V (max)(V x, V y) {
   if constexpr (std::is_floating_point_v<V>)
     return x < y ? y : x;
   else
-    return x.max(y);
+    return (x.max)(y);
 }
 /// The smaller; y where they cannot be compared.
 template <class V>
-CRAFT_HOST_DEVICE inline V min(V x, V y) {
+CRAFT_HOST_DEVICE inline V (min)(V x, V y) {
   if constexpr (std::is_floating_point_v<V>)
     return x < y ? x : y;
   else
-    return x.min(y);
+    return (x.min)(y);
 }
 /// value where x > 0, else 0: how a derivative is defined where a square root meets zero.
 template <class V>
@@ -96,7 +96,7 @@ CRAFT_HOST_DEVICE inline bool any_at_least(V x, T least) {
 template <class V>
 CRAFT_HOST_DEVICE inline V log1p(V x) {
   const V one(1), u = one + x, rounded = u - one;
-  const V corrected = log(u) * (x / max(rounded, where_equal(rounded, V(0), one)));
+  const V corrected = log(u) * (x / (max)(rounded, where_equal(rounded, V(0), one)));
   return where_positive(rounded, corrected) + where_equal(rounded, V(0), x);
 }
 

@@ -51,9 +51,9 @@ struct single_lane {
     return s;
   }
   template <class T, class F>
-  CRAFT_HOST_DEVICE T max(index_t n, const F& f) const {
+  CRAFT_HOST_DEVICE T (max)(index_t n, const F& f) const {
     T most(0);
-    for (index_t k = 0; k < n; ++k) most = math::max(most, f(place<T>{k}));
+    for (index_t k = 0; k < n; ++k) most = (math::max)(most, f(place<T>{k}));
     return most;
   }
   template <class F>

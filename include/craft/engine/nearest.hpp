@@ -53,9 +53,9 @@ struct nearest_tile {
   static T least_of(const T* s, index_t n) {
     pack<T> some(math::limits<T>::infinity);
     index_t j = 0;
-    for (; j + pack<T>::width <= n; j += pack<T>::width) some = some.min(pack<T>::load(s + j));
+    for (; j + pack<T>::width <= n; j += pack<T>::width) some = (some.min)(pack<T>::load(s + j));
     T least = smallest(some);
-    for (; j < n; ++j) least = math::min(least, s[j]);
+    for (; j < n; ++j) least = (math::min)(least, s[j]);
     return least;
   }
 };
@@ -104,7 +104,7 @@ void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t ra
   index_t candidates = x.n * (x.n - 1) / 2;
   const auto known = [&](std::uint64_t key) { return shift >= 64 ? 0 : key >> shift; };
   while (candidates > few && shift > 0) {
-    const int width = std::min(digit, shift), next = shift - width;
+    const int width = (std::min)(digit, shift), next = shift - width;
     index_t* counts = memory.template zeros<index_t>(slots * bins);
     const auto count = [&](index_t slot, const T* distances, index_t n, index_t, index_t) {
       for (index_t c = 0; c < n; ++c) {
@@ -125,10 +125,10 @@ void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t ra
     candidates = here;
   }
   // Either few are left, or all that are left are equal, and then any of them will do: the first in the sample's order.
-  const index_t kept = std::min(candidates, few);
+  const index_t kept = (std::min)(candidates, few);
   found* list = memory.template take<found>(kept);
   std::atomic<index_t> size{0};
-  std::atomic<index_t> lowest{std::numeric_limits<index_t>::max()};
+  std::atomic<index_t> lowest{(std::numeric_limits<index_t>::max)()};
   const bool equal = candidates > few;
   const auto keep = [&](index_t, const T* distances, index_t n, index_t i, index_t j) {
     for (index_t c = 0; c < n; ++c) {
@@ -145,13 +145,13 @@ void select_distance(Memory& memory, index_t slots, const rows<T>& x, index_t ra
   };
   sweep_pairs(distances_of_row<T>(keep));
   if (equal) {
-    *out = {from_ordered_bits<T>(prefix), lowest / x.n, lowest % x.n};
+    *out = {double(from_ordered_bits<T>(prefix)), lowest / x.n, lowest % x.n};
     return;
   }
   std::nth_element(list, list + rank, list + kept, [](const found& a, const found& b) {
     return a.key != b.key ? a.key < b.key : a.i != b.i ? a.i < b.i : a.j < b.j;
   });
-  *out = {from_ordered_bits<T>(list[rank].key), list[rank].i, list[rank].j};
+  *out = {double(from_ordered_bits<T>(list[rank].key)), list[rank].i, list[rank].j};
 }
 
 }  // namespace craft::engine

@@ -33,7 +33,7 @@ struct pack {
     if constexpr (std::is_same_v<S, T>) {
       return load(p);
     } else {
-      T all[width];
+      T all[std::size_t(width)];
       for (index_t c = 0; c < width; ++c) all[c] = T(p[c]);
       return load(all);
     }
@@ -43,7 +43,7 @@ struct pack {
     if constexpr (std::is_same_v<S, T>) {
       store(p);
     } else {
-      T all[width];
+      T all[std::size_t(width)];
       store(all);
       for (index_t c = 0; c < width; ++c) p[c] = S(all[c]);
     }
@@ -69,8 +69,8 @@ struct pack {
     }
     return Eigen::internal::psqrt(v);
   }
-  pack max(pack o) const { return Eigen::internal::pmax(v, o.v); }
-  pack min(pack o) const { return Eigen::internal::pmin(v, o.v); }
+  pack (max)(pack o) const { return Eigen::internal::pmax(v, o.v); }
+  pack (min)(pack o) const { return Eigen::internal::pmin(v, o.v); }
   bool any_at_least(T least) const {
     return Eigen::internal::predux_any(Eigen::internal::pcmp_le(Eigen::internal::pset1<packet>(least), v));
   }
@@ -195,12 +195,12 @@ struct vector_lanes : single_lane {
     return s;
   }
   template <class T, class F>
-  T max(index_t n, const F& f) const {
+  T (max)(index_t n, const F& f) const {
     pack<T> some(T(0));
     index_t k = 0;
-    for (; k + pack<T>::width <= n; k += pack<T>::width) some = math::max(some, f(place<pack<T>>{k}));
+    for (; k + pack<T>::width <= n; k += pack<T>::width) some = (math::max)(some, f(place<pack<T>>{k}));
     T most = largest(some);
-    for (; k < n; ++k) most = math::max(most, f(place<T>{k}));
+    for (; k < n; ++k) most = (math::max)(most, f(place<T>{k}));
     return most;
   }
 };

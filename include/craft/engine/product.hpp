@@ -18,7 +18,7 @@ class product {
  public:
   /// Numbers of scratch memory needed for a tile of `rows` x `cols` in `d` dimensions: the right factor of each product.
   static index_t scratch_size(index_t rows, index_t cols, index_t d) {
-    return std::max(packed_size(cols, d), packed_size(d, std::max(rows, cols)));
+    return (std::max)(packed_size(cols, d), packed_size(d, (std::max)(rows, cols)));
   }
   /// What rows of a result should be apart, so that whole registers fit and rows do not all fall on the same cache sets.
   static index_t padded(index_t n) { return (n + width - 1) / width * width + width; }
@@ -28,7 +28,7 @@ class product {
   /// C = A B'   (m x n) = (m x k)(n x k)'. Writes up to the next multiple of a register: ldc >= padded(n).
   void dots(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n, index_t k) {
     for (index_t q = 0; q < k; q += deepest) {
-      const index_t depth = std::min(deepest, k - q);
+      const index_t depth = (std::min)(deepest, k - q);
       pack_transposed(B + q, ldb, n, depth);
       run({A + q, lda, 1}, C, ldc, m, n, depth, q > 0, true);
     }
@@ -36,7 +36,7 @@ class product {
   /// C += A B   (m x n) += (m x k)(k x n)
   void add(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n, index_t k) {
     for (index_t q = 0; q < k; q += deepest) {
-      const index_t depth = std::min(deepest, k - q);
+      const index_t depth = (std::min)(deepest, k - q);
       pack_straight(B + q * ldb, ldb, n, depth);
       run({A + q, lda, 1}, C, ldc, m, n, depth, true, false);
     }
@@ -45,7 +45,7 @@ class product {
   void add_transposed(const T* A, index_t lda, const T* B, index_t ldb, T* C, index_t ldc, index_t m, index_t n,
                       index_t k) {
     for (index_t q = 0; q < k; q += deepest) {
-      const index_t depth = std::min(deepest, k - q);
+      const index_t depth = (std::min)(deepest, k - q);
       pack_straight(B + q * ldb, ldb, n, depth);
       run({A + q * lda, 1, lda}, C, ldc, m, n, depth, true, false);
     }
@@ -59,7 +59,7 @@ class product {
   static constexpr int most_rows = V::registers >= 32 ? 8 : 6, most_packs = 2;
   static constexpr index_t panel = most_packs * width, deepest = 512;
 
-  static index_t packed_size(index_t n, index_t k) { return (n + panel - 1) / panel * panel * std::min(k, deepest); }
+  static index_t packed_size(index_t n, index_t k) { return (n + panel - 1) / panel * panel * (std::min)(k, deepest); }
 
   /// The left factor: a_ik = data[i * row + k * column].
   struct left {
@@ -83,7 +83,7 @@ class product {
   void pack_transposed(const T* B, index_t ldb, index_t n, index_t k) {
     for (index_t j = 0; j < n; j += width) {
       T* to = packed_ + j / panel * panel * k + j % panel;
-      const index_t rows = std::min(width, n - j);
+      const index_t rows = (std::min)(width, n - j);
       index_t q = 0;
       if (rows == width)
         for (; q + width <= k; q += width, to += width * panel) transpose<T>(B + j * ldb + q, ldb, to, panel);
@@ -108,14 +108,14 @@ class product {
   static void strips(left a, const T* b, T* C, index_t ldc, index_t m, index_t n, index_t k, bool accumulate, bool whole) {
     // What may not be written goes to a place of its own first.
     const bool fits = whole || n >= Packs * width;
-    T part[most_rows * panel];
+    T part[std::size_t(most_rows * panel)];
     const auto strip = [&](auto rows, index_t count) {
       for (; m >= count; m -= count, a.data += count * a.row, C += count * ldc) {
         kernel<Packs>(rows, a, b, fits ? C : part, fits ? ldc : panel, k, accumulate && fits);
         if (!fits) copy(part, count, n, C, ldc, accumulate);
       }
     };
-    strip(std::make_index_sequence<most_rows>(), most_rows);
+    strip(std::make_index_sequence<std::size_t(most_rows)>(), most_rows);
     strip(std::make_index_sequence<4>(), 4);
     strip(std::make_index_sequence<2>(), 2);
     strip(std::make_index_sequence<1>(), 1);

@@ -27,7 +27,7 @@ class blocks {
   index_t count() const { return count_; }
   index_t size() const { return size_; }
   index_t begin(index_t k) const { return k * size_; }
-  index_t length(index_t k) const { return std::min(size_, n_ - k * size_); }
+  index_t length(index_t k) const { return (std::min)(size_, n_ - k * size_); }
 
  private:
   index_t n_, size_, count_;
@@ -63,8 +63,8 @@ class tournament {
 class rotation {
  public:
   rotation(index_t rows, index_t cols) : rows_(rows), cols_(cols) {}
-  index_t rounds() const { return std::max(rows_, cols_); }
-  index_t pairs(index_t) const { return std::min(rows_, cols_); }
+  index_t rounds() const { return (std::max)(rows_, cols_); }
+  index_t pairs(index_t) const { return (std::min)(rows_, cols_); }
   block_pair at(index_t round, index_t k) const {
     if (round >= rounds() || k >= pairs(round)) return {0, 0, false};
     const index_t other = (k + round) % rounds();
@@ -92,7 +92,7 @@ class grouped {
     const block_pair g = outer_.at(round, k);
     if (!g.real) return g;
     const index_t i = g.first * group_, j = g.second * group_;
-    const index_t ni = std::min(group_, rows_ - i), nj = std::min(group_, cols_ - j);
+    const index_t ni = (std::min)(group_, rows_ - i), nj = (std::min)(group_, cols_ - j);
     const bool itself = std::is_same_v<Outer, tournament> && g.first == g.second;
     const block_pair p = itself ? tournament(ni).at(step, place) : rotation(ni, nj).at(step, place);
     return {i + p.first, j + p.second, p.real};

@@ -40,9 +40,9 @@ struct log_sum_exp_tile {
     auto some = softmax_part<numbers>::none(T());
     auto one = softmax_part<T>::none(T());
     index_t j = 0;
-    for (; j + numbers::width <= t.nj; j += numbers::width) some.highest = some.highest.max(numbers::load(z + j));
-    for (; j < t.nj; ++j) one.highest = math::max(one.highest, z[j]);
-    one.highest = math::max(one.highest, largest(some.highest));
+    for (; j + numbers::width <= t.nj; j += numbers::width) some.highest = (some.highest.max)(numbers::load(z + j));
+    for (; j < t.nj; ++j) one.highest = (math::max)(one.highest, z[j]);
+    one.highest = (math::max)(one.highest, largest(some.highest));
     some.highest = numbers(one.highest);
     const auto add = [&](const auto& target) {
       for (j = 0; j + numbers::width <= t.nj; j += numbers::width) some.add(numbers::load(z + j), target(place<numbers>{j}));
@@ -67,7 +67,7 @@ struct log_sum_exp_tile {
     const place<V> column{t.j0 + at.k};
     const V id = column.load(by_col.id), hit = column.load(by_col.hit);
     auto part = softmax_part<V>::none(T());
-    for (index_t i = 0; i < t.ni; ++i) part.highest = math::max(part.highest, at.load(t.row(i)));
+    for (index_t i = 0; i < t.ni; ++i) part.highest = (math::max)(part.highest, at.load(t.row(i)));
     for (index_t i = 0; i < t.ni; ++i) part.add(at.load(t.row(i)), hard_target(by_col, id, hit, V(by_col.other_id[t.i0 + i])));
     join(by_col, column.k, part);
   }

@@ -36,14 +36,14 @@ class cpu_sweeps : public cpu_threads {
   template <class T>
   [[gnu::noinline]] static index_t group_size(index_t blocks, index_t rows, index_t d) {
     const index_t bytes = 2 * rows * d * index_t(sizeof(T)), fitting = (index_t(2) << 20) / std::max<index_t>(bytes, 1);
-    return std::max<index_t>(1, std::min(fitting, blocks / 16));
+    return std::max<index_t>(1, (std::min)(fitting, blocks / 16));
   }
   // Blocks of n rows that meet `others` rows, all of d numbers. Where one tile would be all, but is work for two threads,
   // there are two.
   template <class T>
   [[gnu::noinline]] blocks cut(index_t n, index_t others, index_t d) const {
     const index_t rows = tile_rows<T>();
-    const bool halve = ctx_.tile() == 0 && std::max(n, others) <= rows && n > rows / 4 &&
+    const bool halve = ctx_.tile() == 0 && (std::max)(n, others) <= rows && n > rows / 4 &&
                        double(n) * double(others) * double(d) >= 4 * double(thread_work);
     return {n, halve ? ((n + 1) / 2 + 15) / 16 * 16 : rows};
   }
@@ -88,7 +88,7 @@ class cpu_sweeps : public cpu_threads {
     const pull<T>& g = told.g;
     const index_t split = told.split;
     const blocks first = cut<T>(split, z.n - split, z.d), second = cut<T>(z.n - split, split, z.d);
-    const index_t size = std::max(first.size(), second.size()), total = first.count() + second.count();
+    const index_t size = (std::max)(first.size(), second.size()), total = first.count() + second.count();
     const auto begin = [&](index_t k) {
       return k < first.count() ? first.begin(k) : split + second.begin(k - first.count());
     };
@@ -151,7 +151,7 @@ class cpu_sweeps : public cpu_threads {
         if (selves) add(selves + lane * y.n, y.n, gy.self);
       }
     } else {
-      const index_t group = group_size<T>(std::min(bx.count(), by.count()), std::max(bx.size(), by.size()), x.d);
+      const index_t group = group_size<T>((std::min)(bx.count(), by.count()), (std::max)(bx.size(), by.size()), x.d);
       const rotation groups(grouped<rotation>::groups(bx.count(), group), grouped<rotation>::groups(by.count(), group));
       slot_memory<T>* slots = take_slots<T>(groups.pairs(0) * group, bx.size(), by.size(), x.d);
       run(grouped<rotation>(groups, bx.count(), by.count(), group), cost,
@@ -235,8 +235,8 @@ class cpu_sweeps : public cpu_threads {
       T* tile = take<T>(height * product<T>::padded(width));
       T *row_sums = take<T>(height), *col_sums = take<T>(width), *counts = take<T>(width);
       index_t* near = take<index_t>(width);
-      T* scratch = take<T>(product<T>::scratch_size(height, width, d));
-      new (slots + s) slot_memory<T>{tile, row_sums, col_sums, counts, near, product<T>(scratch)};
+      T* packed = take<T>(product<T>::scratch_size(height, width, d));
+      new (slots + s) slot_memory<T>{tile, row_sums, col_sums, counts, near, product<T>(packed)};
     }
     return slots;
   }

@@ -135,7 +135,7 @@ class tile_rows {
       count(T(0));
       for (index_t q = 0; q < apart; ++q) s[t_.near[q]] = -far;
       if (itself >= 0) s[itself] = radial ? -far : a;  // known by its index, not by its numbers
-      least = math::min(least, add_rows(i, i + 1, apart > 0 || itself >= 0, totals));
+      least = (math::min)(least, add_rows(i, i + 1, apart > 0 || itself >= 0, totals));
       count(T(1));
       for (index_t q = 0; q < apart; ++q)
         if (t_.near[q] != itself) add_near(i, t_.near[q], totals);
@@ -205,7 +205,7 @@ class element_rows final : public tile_rows<T> {
       if constexpr (Element::weighs && Element::norms) t_.row_sums[i] += one.sum + sum(some.sum);
     }
     totals[0] += value, totals[1] += second;
-    return math::min(one.least, smallest(some.least));
+    return (math::min)(one.least, smallest(some.least));
   }
   // The columns from j on, which do not fill a register: compiled for size, because they are few.
   [[gnu::noinline, gnu::cold]] void through_rest(const row_side& r, index_t j, T* s, T a, bool counted,
@@ -215,7 +215,7 @@ class element_rows final : public tile_rows<T> {
   template <class V>
   void at_places(const row_side& r, const place<V>& at, T* s, T a, bool counted, running<V>& to) const {
     const auto looked_at = seen(s, a, at);
-    if constexpr (Element::radial) to.least = math::min(to.least, looked_at.D);
+    if constexpr (Element::radial) to.least = (math::min)(to.least, looked_at.D);
     const pair<V> out = element_(block_, r, column(at), looked_at);
     const auto times = [&](const V& one) {
       if (Element::norms && counted) return at.load(t_.counts) * one;  // 0 times: it stands apart

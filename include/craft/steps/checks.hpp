@@ -16,13 +16,15 @@
 
 namespace craft::engine {
 
-/// What must hold between a verb's arguments at compile time.
+/// What must hold between a verb's arguments at compile time. Its type is deduced so that it is compiled where it is called, and what
+/// it says comes first.
 template <class Context, class X, class Y>
-constexpr void check_types() {
+constexpr auto check_types() {
   static_assert(view_of<X>::space == Context::space && view_of<Y>::space == Context::space,
                 "craft: this context cannot read a matrix in that memory (host or device)");
   static_assert(std::is_same_v<storage_of<X>, storage_of<Y>>,
                 "craft: both matrices must hold the same scalar type");
+  return true;
 }
 
 /// One verb's checks; throws on the first that fails. Inputs and outputs are remembered for the overlap check.
@@ -150,9 +152,9 @@ class checks {
       sum += w[i];
     }
     require<option_error>(sum > 0, verb_, ": ", name, " must not all be zero");
-    constexpr double least = std::numeric_limits<double>::min();
+    constexpr double least = (std::numeric_limits<double>::min)();
     require<option_error>(sum >= least && std::isfinite(sum), verb_, ": ", name, " sum to ", sum, ", expected ", least, " to ",
-                          std::numeric_limits<double>::max(), ": divide them by the largest");
+                          (std::numeric_limits<double>::max)(), ": divide them by the largest");
   }
   /// Whether weights (that have been checked) are more than one row's, and not by next to nothing, as far as the host can tell.
   template <class Engine>

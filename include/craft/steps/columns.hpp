@@ -89,31 +89,41 @@ struct along_fold : adds_up {
   }
   CRAFT_HOST_DEVICE void finish(index_t k, double s) const { along[k] = s; }
 };
-/// gy_ck -= y_ck along_k / (m - 1)
+/// g_ik -= x_ik along_k by
 template <class T>
-struct deviation_pullback_step {
-  const T* y;
-  T* gy;
-  index_t m, d;
+struct deviation_step {
+  const T* x;
+  T* g;
+  index_t d;
   const double* along;
+  double by;
   template <class Lanes>
-  CRAFT_HOST_DEVICE void operator()(index_t c, const Lanes& g) const {
-    const T* r = y + c * d;
-    T* to = gy + c * d;
-    const double by = 1 / double(m - 1);
-    g.template each<double>(d, [&](auto at) {
+  CRAFT_HOST_DEVICE void operator()(index_t i, const Lanes& lanes) const {
+    const T* r = x + i * d;
+    T* to = g + i * d;
+    lanes.template each<double>(d, [&](auto at) {
       using V = decltype(at.load(r));
       at.store(to, at.load(to) - at.load(r) * at.load(along) * V(by));
     });
   }
 };
-/// Through the standard deviation of y, by which x and y were divided.
+/// Through the standard deviation of y, by which x and y were divided: gy_ck -= y_ck along_k / (m - 1).
 template <class T, class Engine>
 void deviation_pullback(Engine& e, const T* x, const T* gx, index_t n, const T* y, T* gy, index_t m, index_t d) {
   const workspace::frame inner(e.context().scratch());
   double* along = e.template take<double>(d);
   e.fold_columns(n + m, d, along_fold<T>(x, gx, n, y, gy, d, along));
-  e.each_row(m, d, deviation_pullback_step<T>{y, gy, m, d, along});
+  e.each_row(m, d, deviation_step<T>{y, gy, d, along, 1 / double(m - 1)});
+}
+/// The way forward of tangents that were divided by it: with along_k = sum_c (dy y)_ck, both lose their rows times
+/// along_k / (m - 1).
+template <class T, class Engine>
+void deviation_pushforward(Engine& e, const T* x, T* dx, index_t n, const T* y, T* dy, index_t m, index_t d) {
+  const workspace::frame inner(e.context().scratch());
+  double* along = e.template take<double>(d);
+  e.fold_columns(m, d, along_fold<T>(y, dy, m, y, dy, d, along));
+  e.each_row(n, d, deviation_step<T>{x, dx, d, along, 1 / double(m - 1)});
+  e.each_row(m, d, deviation_step<T>{y, dy, d, along, 1 / double(m - 1)});
 }
 
 // ---------------------------------------------------------------------------------------------------------

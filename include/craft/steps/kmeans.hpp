@@ -1,4 +1,4 @@
-// Lloyd's iteration from k-means++ seeds or given rows, on rows that are prepared already; anchors.hpp has the verbs.
+// Lloyd's iteration from k-means++ seeds or given rows, on rows that are prepared already; craft/kmeans.hpp has the verbs.
 #pragma once
 
 #include <algorithm>
@@ -121,7 +121,7 @@ class kmeans_problem {
         random_source random(options_.seed, stream * std::uint64_t(options_.restarts) + std::uint64_t(run));
         seed_plus_plus(random);
       } else {
-        for (index_t c = 0; c < k_; ++c) place(options_.start[c], c);
+        for (index_t c = 0; c < k_; ++c) place(entry(options_.start, c), c);
       }
       const kmeans_result result = lloyd();
       if (run > 0 && !(result.inertia < best.inertia)) continue;
@@ -177,7 +177,7 @@ class kmeans_problem {
       e_.square_norms(centres_);
       // A cluster that was left empty takes no part: its centre, or one that differs by rounding, is another cluster's too.
       for (index_t c = 0; c < k_; ++c)
-        if (sizes_[c] == 0) fill(e_, centres_.squared + c, 1, std::numeric_limits<T>::infinity());
+        if (entry(sizes_, c) == 0) fill(e_, centres_.squared + c, 1, std::numeric_limits<T>::infinity());
       e_.nearest(x_, centres_, nearest_, distance_);
       const index_t* nearest = repair_empty();
       sum(e_, distance_, x_.n, inertia_);
@@ -207,27 +207,28 @@ class kmeans_problem {
     std::vector<index_t> copies;  // how many rows are equal to a row, for the first of them; none if no row can move
     if (std::any_of(distance, distance + x_.n, [&](T far) { return far > at_centre_; })) {
       const std::vector<index_t>& first = first_equal();
-      copies.resize(x_.n);
+      copies.resize(static_cast<std::size_t>(x_.n));
       for (index_t i = 0; i < x_.n; ++i) {
-        ++copies[first[i]];
-        nearest[i] = nearest[first[i]];
-        distance[i] = distance[first[i]];
+        const index_t same = entry(first, i);
+        ++entry(copies, same);
+        nearest[i] = nearest[same];
+        distance[i] = distance[same];
       }
       count_rows(nearest);
     }
     for (index_t c = 0; c < k_; ++c) {
-      if (sizes_[c] > 0) continue;
+      if (entry(sizes_, c) > 0) continue;
       index_t farthest = -1;
       for (index_t i = 0; i < index_t(copies.size()); ++i)
-        if (copies[i] > 0 && distance[i] > at_centre_ && sizes_[nearest[i]] > copies[i] &&
+        if (const index_t equal = entry(copies, i); equal > 0 && distance[i] > at_centre_ && entry(sizes_, nearest[i]) > equal &&
             (farthest < 0 || distance[i] > distance[farthest]))
           farthest = i;
       place(std::max<index_t>(farthest, 0), c);
       if (farthest < 0) continue;
-      sizes_[nearest[farthest]] -= copies[farthest];
-      sizes_[c] = copies[farthest];
+      entry(sizes_, nearest[farthest]) -= entry(copies, farthest);
+      entry(sizes_, c) = entry(copies, farthest);
       for (index_t i = farthest; i < x_.n; ++i) {
-        if (first_[i] != farthest) continue;
+        if (entry(first_, i) != farthest) continue;
         nearest[i] = c;
         distance[i] = T(0);
       }
@@ -241,17 +242,17 @@ class kmeans_problem {
   void find_copied(const std::vector<index_t>& assignment) {
     const std::vector<index_t>& first = first_equal();
     constexpr index_t none = -1, several = -2;
-    copied_.assign(k_, none);
+    copied_.assign(static_cast<std::size_t>(k_), none);
     for (index_t i = 0; i < x_.n; ++i) {
-      index_t& row = copied_[assignment[i]];
-      row = row == none || row == first[i] ? first[i] : several;
+      index_t& row = entry(copied_, entry(assignment, i));
+      row = row == none || row == entry(first, i) ? entry(first, i) : several;
     }
-    for (index_t& row : copied_) row = row == none ? 0 : std::max(row, index_t(-1));
+    for (index_t& row : copied_) row = row == none ? 0 : (std::max)(row, index_t(-1));
   }
 
   void count_rows(const index_t* nearest) {
     std::fill(sizes_.begin(), sizes_.end(), index_t(0));
-    for (index_t i = 0; i < x_.n; ++i) ++sizes_[nearest[i]];
+    for (index_t i = 0; i < x_.n; ++i) ++entry(sizes_, nearest[i]);
   }
 
   // For every row the first one that is equal to it: by keys, and then by looking. Found when somebody asks.
@@ -260,8 +261,8 @@ class kmeans_problem {
     e_.each(x_.n, row_key_step<T>{x_.data, x_.d, equal_});
     const index_t* key = e_.on_host(equal_, x_.n);
     std::unordered_map<index_t, index_t> seen;
-    first_.resize(x_.n);
-    for (index_t i = 0; i < x_.n; ++i) first_[i] = seen.emplace(key[i], i).first->second;
+    first_.resize(static_cast<std::size_t>(x_.n));
+    for (index_t i = 0; i < x_.n; ++i) entry(first_, i) = seen.emplace(key[i], i).first->second;
     e_.from_host(first_.data(), x_.n, equal_);
     e_.each(x_.n, equal_row_step<T>{x_.data, x_.d, equal_});
     std::copy_n(e_.on_host(equal_, x_.n), x_.n, first_.begin());

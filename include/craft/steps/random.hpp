@@ -44,8 +44,8 @@ class random_source {
 /// `count` of the given candidates without repetition, in the order drawn; uses the candidates up.
 inline void draw(random_source& random, std::vector<index_t>& candidates, index_t count, std::vector<index_t>& out) {
   for (index_t i = 0; i < count; ++i) {
-    std::swap(candidates[i], candidates[i + random.below(index_t(candidates.size()) - i)]);
-    out.push_back(candidates[i]);
+    std::swap(entry(candidates, i), entry(candidates, i + random.below(index_t(candidates.size()) - i)));
+    out.push_back(entry(candidates, i));
   }
 }
 

@@ -152,7 +152,7 @@ struct normalise_step {
     A largest(1), root = math::sqrt(g.template sum<A>(d, [&](auto at) { return at.load(x) * at.load(x); }));
     const A high = math::limits<A>::epsilon / math::sqrt(math::limits<A>::smallest);
     if (!(root * high > A(1) && root < high)) {
-      largest = g.template max<A>(d, [&](auto at) { return math::max(at.load(x), -at.load(x)); });
+      largest = g.template max<A>(d, [&](auto at) { return (math::max)(at.load(x), -at.load(x)); });
       const auto square = [&](auto at) {
         using V = decltype(at.load(x));
         const V part = at.load(x) / V(largest);

@@ -94,15 +94,15 @@ template <class Engine, class T>
                              const double* sums,
                              function_ref<void(Engine&, const rows<T>&, const rows<T>&, T*)> map, double* out) {
   using place = matrix_view<T, std::decay_t<decltype(e.context())>::space>;
-  const index_t total = z.n, side = 8 * index_t(std::ceil(std::sqrt(double(total)))), most = std::min(side, total);
+  const index_t total = z.n, side = 8 * index_t(std::ceil(std::sqrt(double(total)))), most = (std::min)(side, total);
   T* apart = e.template take<T>(2 * total);
   e.each(total, weights_apart_step<T>{per_row, split, total, side, apart});
   T *tile = e.template take<T>(most * most), *product = e.template take<T>(2 * most), *unused = e.template zeros<T>(most + 2),
     *kept = e.template zeros<T>(2 * total);
   for (index_t i = 0; i < total; i += side) {
-    const index_t height = std::min(side, total - i);
+    const index_t height = (std::min)(side, total - i);
     for (index_t j = 0; j < total; j += side) {
-      const index_t width = std::min(side, total - j);
+      const index_t width = (std::min)(side, total - j);
       map(e, rows<T>{z.data + i * z.d, height, z.d, z.squared + i}, rows<T>{z.data + j * z.d, width, z.d, z.squared + j}, tile);
       if (i == j && skip_diagonal) e.each(height, clear_diagonal_step<T>{tile, width});
       engine::map(e, rows<T>{apart + 2 * j, 2, width, unused}, rows<T>{tile, height, width, unused}, dot_product<T>(),

@@ -147,8 +147,8 @@ template <class T>
 struct square_limits {
   double least, most;
   explicit square_limits(index_t d)
-      : least(std::sqrt(double(std::numeric_limits<T>::min()) / double(std::numeric_limits<T>::epsilon()))),
-        most(std::sqrt(double(std::numeric_limits<T>::max()) / (4 * double(d)))) {}
+      : least(std::sqrt(double((std::numeric_limits<T>::min)()) / double(std::numeric_limits<T>::epsilon()))),
+        most(std::sqrt(double((std::numeric_limits<T>::max)()) / (4 * double(d)))) {}
 };
 
 /// What squares that vanish do to a result. Nothing, for a smooth function of the distance, whose own parameters are checked; all
@@ -162,7 +162,7 @@ constexpr small_squares small_squares_of() {
 /// The largest |x_k|; not a number if any is.
 template <class T, class Lanes>
 CRAFT_HOST_DEVICE T magnitude(const T* x, index_t n, const Lanes& g) {
-  const T most = g.template max<T>(n, [&](auto at) { return math::max(at.load(x), -at.load(x)); });
+  const T most = g.template max<T>(n, [&](auto at) { return (math::max)(at.load(x), -at.load(x)); });
   const T none = g.template sum<T>(n, [&](auto at) { return (at.load(x) - at.load(x)); });  // 0, if all are finite
   return none == T(0) || most == math::limits<T>::infinity ? most : none;
 }

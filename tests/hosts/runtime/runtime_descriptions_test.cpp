@@ -99,7 +99,7 @@ TEST_CASE("descriptions are sound", "[runtime][descriptions]") {
       CHECK(&r == &v.results[std::size_t(v.result_named(r.name))]);
       CHECK((r.type == dtype::float32 || r.type == dtype::float64 || r.type == dtype::int64));
       CHECK(r.shape.size() <= 2);
-      if (!r.names.empty()) CHECK(r.shape == rt::shape{{std::to_string(r.names.size())}});
+      if (!r.names.empty()) CHECK(r.shape == rt::named_sizes{{std::to_string(r.names.size())}});
       // What a size is named after is there in every call: an array that has no default, or an integer.
       for (const auto& factors : r.shape)
         for (const std::string& name : factors) {
@@ -141,8 +141,8 @@ TEST_CASE("what is in a description is what the headers say", "[runtime][descrip
   CHECK(field("kmeans", "k").required);
   CHECK_FALSE(field("objective", "batch_texts").required);
   CHECK(field("mmd_preset", "preset").required);
-  CHECK(field("anchor_cross_entropy", "targets").shape == rt::shape{{"n"}, {"C"}});
-  CHECK(rt::verb_named("kmeans_per_class").results[0].shape == rt::shape{{"classes", "per_class"}, {"d"}});
+  CHECK(field("anchor_cross_entropy", "targets").shape == rt::named_sizes{{"n"}, {"C"}});
+  CHECK(rt::verb_named("kmeans_per_class").results[0].shape == rt::named_sizes{{"classes", "per_class"}, {"d"}});
   CHECK(rt::verb_named("relative").pullback == std::string("relative_pullback"));
   CHECK(rt::verb_named("random_anchors").matrices == 0);
 }

@@ -1,7 +1,6 @@
 // Every verb by its name gives the very bits of the verb called directly with the same inputs, for every element type: with every
 // option, every gradient, padded rows, labels and weights of both widths, and numbers that are read where the call runs. Those of
 // discrepancies are in runtime_mmd_test.cpp; that no verb, option, result or gradient is left out is tested here.
-#include "craft/cosine_embedding.hpp"
 #include "runtime_calls.hpp"
 
 using namespace craft_test;
@@ -138,6 +137,17 @@ void add_relative(calls<D>& all, const samples<D>& s) {
       all.push_back({"relative", name, [give_options, give_kernel](rt::call& c) { give_options(c), give_kernel(c); },
                      [&s, kernel, o](const auto& ctx, written<D>& to) {
                        craft::relative(ctx, s.x.in(), s.anchors.in(), kernel, o, to.map("out", n, classes, 2));
+                     }});
+      all.push_back({"relative_pushforward", name,
+                     [&s, give_options, give_kernel, other](rt::call& c) {
+                       give_options(c), give_kernel(c);
+                       c.give("d_x", in(s.x)), c.give("d_log_scale", 0.5);
+                       if (other) c.give("d_anchors", in(s.anchors));
+                     },
+                     [&s, kernel, o, other](const auto& ctx, written<D>& to) {
+                       craft::relative_tangents<typename D::scalar, D::space> t{s.x.in(), {}, 0.5};
+                       if (other) t.anchors = s.anchors.in();
+                       craft::relative_pushforward(ctx, s.x.in(), s.anchors.in(), kernel, o, t, to.map("d_out", n, classes, 2));
                      }});
       all.push_back({"relative_pullback", name,
                      [&s, give_options, give_kernel](rt::call& c) {
