@@ -46,6 +46,7 @@ void kernels(const cuda& ctx, const arguments<S>& a, const gaussians<>& several,
   all_with(ctx, a, inverse_multiquadric<>(1));
   all_with(ctx, a, rational_quadratic<>(1, 1));
   all_with(ctx, a, negative_distance<>());
+  all_with(ctx, a, polynomial<>(1, 1, 3));
   all_with(ctx, a, dot_product<>());
   all_with(ctx, a, cosine<>());
   all_with(ctx, a, several);
@@ -77,6 +78,7 @@ void rows_of(const cuda& ctx, const arguments<S>& a, const gaussians<>& kernel) 
   gather_pullback(ctx, a.x, a.index, a.dx);
   bandwidth_scale(ctx, a.x, a.y, bandwidth{});
   two_sample_test(ctx, a.x, a.y, kernel);
+  kernel_inception_distance(ctx, a.x, a.y);
 }
 
 }  // namespace

@@ -44,7 +44,8 @@ def repr_text(text):
 
 
 def unlimited(f):
-    return f["kind"] == "number" and f["default"] is not None and math.isinf(f["default"])
+    """Whether it has no default: a limit that there is not, or what depends on another option."""
+    return f["kind"] == "number" and f["default"] is not None and not math.isfinite(f["default"])
 
 
 def default(f):

@@ -61,8 +61,9 @@ TEMPLATE_LIST_TEST_CASE("kernel families with parameter gradients, in three form
     family("energy", [&](auto&, auto&) { return with(craft::energy<>(), f); });
     family("linear", [&](auto&, auto&) { return with(craft::dot_product<>(), f); });
     family("poly", [&](const record& r, auto&) {
-      return with(polynomial<double>{r.parameter("gamma"), r.parameter("c0"), int(r.parameter("degree"))}, f,
-                  {{"gamma", false, 0, 1}, {"c0", false, 1, 1}});
+      const double length = 1 / std::sqrt(r.parameter("gamma"));
+      return with(craft::polynomial(length, r.parameter("c0"), int(r.parameter("degree"))), f,
+                  {{"gamma", false, 0, 1, -length * length * length / 2}, {"c0", false, 1, 1}});
     });
   }
 }

@@ -57,7 +57,7 @@ void check_record(const reference::record& r, const reals& X, const reals& Y, co
     const std::vector<double>& all = l.weight ? got.weights : got.bandwidths;
     reals part(1, l.count);
     for (index_t q = 0; q < l.count; ++q) {
-      part(0, q) = all.at(std::size_t(l.first + q));
+      part(0, q) = l.factor * all.at(std::size_t(l.first + q));
       if (s.by_log) part(0, q) *= r.parameters("sigma")[std::size_t(q)];
     }
     grads.push_back({l.name, part});
@@ -91,7 +91,7 @@ void check_record(const reference::record& r, const reals& X, const reals& Y, co
     for (index_t q = l.first; q < l.first + l.count; ++q)
       sum += (l.weight ? allowed.weights : allowed.bandwidths).at(std::size_t(q)) *
              (s.by_log ? r.parameters("sigma")[std::size_t(q - l.first)] : 1);
-    each.push_back(sum);
+    each.push_back(std::abs(l.factor) * sum);
   }
   r.check(got.value, allowed.value + std::abs(s.options.offset) * roundoff<float>, grads, each);
 }

@@ -21,6 +21,7 @@ struct leaf {
   std::string name;
   bool weight;
   index_t first, count;
+  double factor = 1;  ///< of a reference that has another parameter in the place of ours: ours differentiated by that
 };
 
 struct setup {

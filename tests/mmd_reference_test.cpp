@@ -167,7 +167,7 @@ TEMPLATE_LIST_TEST_CASE("other conventions meet their implementations", "[mmd][r
         form::unbiased);
   });
   meets<D>("mmd", "dassl_mmd_linear", [](auto&, auto&) { return with(craft::dot_product<>(), form::unbiased); });
-  meets<D>("mmd", "dassl_mmd_poly", [](auto&, auto&) { return with(polynomial<double>{1, 2, 2}, form::unbiased); });
+  meets<D>("mmd", "dassl_mmd_poly", [](auto&, auto&) { return with(craft::polynomial(1.0, 2.0, 2), form::unbiased); });
   meets<D>("mmd", "dassl_mmd_rbf", [](auto&, auto&) { return with(craft::gaussians<>({1, 5, 10}), form::unbiased); });
   meets<D>("mmd", "deepdg_gaussian", [](const record& r, auto&) {
     return with(craft::gaussians<>(mapped(r.parameters("gamma"), sigma_of)), form::biased);

@@ -91,14 +91,14 @@ product_cases product_functions() {
                                  [](numbers_in, numbers_in) { return craft::cosine<>(); },
                                  {},
                                  {}},
-      pair_case<polynomial<double>>{
-          "polynomial",
-          [](const P& p, const parameters&, const parameters& h) { return (h[0] * p.s + h[1]) * (h[0] * p.s + h[1]); },
-          [](numbers_in, numbers_in h) {
-            return polynomial<double>{h[0], h[1], 2};
-          },
-          {},
-          {0.3, 1.0}});
+      pair_case<craft::polynomial<>>{"polynomial",
+                                     [](const P& p, const parameters&, const parameters& h) {
+                                       const dual base = p.s / (h[0] * h[0]) + h[1];
+                                       return base * base * base;
+                                     },
+                                     [](numbers_in, numbers_in h) { return craft::polynomial(h[0], h[1], 3); },
+                                     {},
+                                     {1.8, 1.0}});
 }
 
 composed_cases composed_functions() {

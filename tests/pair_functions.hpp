@@ -59,46 +59,7 @@ struct pair_case {
 };
 
 // ---------------------------------------------------------------------------------------------------------
-// Two kernels as a newcomer would write them: plain structs with what kernels.hpp asks for, nothing of its insides.
-
-/// (gamma s + offset)^degree; bandwidth 0 is gamma, 1 the offset.
-template <class T>
-struct polynomial {
-  static constexpr bool translation_invariant = false;
-  T gamma, offset;
-  int degree;
-
-  template <class V>
-  CRAFT_HOST_DEVICE V value(V s, V, V) const {
-    return power(s * V(gamma) + V(offset), degree);
-  }
-  template <class V>
-  CRAFT_HOST_DEVICE craft::pair_partials<V> partials(V s, V, V) const {
-    const V base = s * V(gamma) + V(offset);
-    return {power(base, degree), power(base, degree - 1) * V(T(degree) * gamma), V(T(0)), V(T(0))};
-  }
-  CRAFT_HOST_DEVICE int weights() const { return 0; }
-  CRAFT_HOST_DEVICE int bandwidths() const { return 2; }
-  template <class V, class W, class B>
-  CRAFT_HOST_DEVICE void parameters(V s, V, V, W&&, B&& bandwidth) const {
-    const V slope = power(s * V(gamma) + V(offset), degree - 1) * V(T(degree));
-    bandwidth(0, slope * s);
-    bandwidth(1, slope);
-  }
-  template <class U>
-  polynomial<U> as() const {
-    return {U(gamma), U(offset), degree};
-  }
-  void check() const { craft::require<craft::option_error>(degree >= 1, "polynomial: degree ", degree); }
-
- private:
-  template <class V>
-  CRAFT_HOST_DEVICE static V power(V base, int n) {
-    V out(T(1));
-    for (int p = 0; p < n; ++p) out = out * base;
-    return out;
-  }
-};
+// A kernel as a newcomer would write it: a plain struct with what kernels.hpp asks for, nothing of its insides.
 
 /// Matern 3/2: (1 + r) exp(-r), r = sqrt(3 D) / length.
 template <class T>
@@ -163,7 +124,7 @@ distance_cases distance_functions();
 
 /// Functions that look at more than the distance.
 using product_cases =
-    std::tuple<pair_case<craft::dot_product<>>, pair_case<craft::cosine<>>, pair_case<polynomial<double>>>;
+    std::tuple<pair_case<craft::dot_product<>>, pair_case<craft::cosine<>>, pair_case<craft::polynomial<>>>;
 product_cases product_functions();
 
 /// Several at once: series of Gaussians, sums, weights; and a caller's own radial kernel.

@@ -24,7 +24,7 @@
   CRAFT_TEST_PAIR_FUNCTION(F, craft::inverse_multiquadric<>)  \
   CRAFT_TEST_PAIR_FUNCTION(F, craft::rational_quadratic<>)    \
   CRAFT_TEST_PAIR_FUNCTION(F, craft::any_kernel<>)            \
-  CRAFT_TEST_PAIR_FUNCTION(F, craft_test::polynomial<double>) \
+  CRAFT_TEST_PAIR_FUNCTION(F, craft::polynomial<>)            \
   CRAFT_TEST_PAIR_FUNCTION(F, craft_test::matern32<double>)   \
   CRAFT_TEST_PAIR_FUNCTION(F, craft_test::sum_of_products)
 /// Those that only MMD and the objective are tested with.

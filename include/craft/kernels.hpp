@@ -391,6 +391,67 @@ struct cosine : detail::no_parameters {
   }
 };
 
+/// Polynomial: k = (s / length^2 + offset)^degree. The kernel inception distance has length sqrt(d), offset 1 and degree 3; other
+/// libraries call 1 / length^2 gamma and the offset coef0.
+template <class T = double>
+struct polynomial {
+  static constexpr bool translation_invariant = false;
+  static constexpr int highest_degree = 32;  ///< the largest that is taken
+  T length,    ///< bandwidth 0, in the units of x
+      offset;  ///< bandwidth 1
+  int degree;  ///< 1 and up
+  /// length > 0, degree from 1 to highest_degree.
+  CRAFT_HOST_DEVICE polynomial(T length_, T offset_, int degree_) : length(length_), offset(offset_), degree(degree_) {}
+
+  template <class V>
+  CRAFT_HOST_DEVICE V value(V s, V, V) const {
+    const V b = base(s);
+    return lower_power(b) * b;
+  }
+  template <class V>
+  CRAFT_HOST_DEVICE pair_partials<V> partials(V s, V, V) const {
+    const V b = base(s), lower = lower_power(b);
+    return {lower * b, lower * V(T(degree) * gamma()), V(T(0)), V(T(0))};
+  }
+  CRAFT_HOST_DEVICE int weights() const { return 0; }
+  CRAFT_HOST_DEVICE int bandwidths() const { return 2; }
+  /// With b = s / length^2 + offset: dk/dlength = -2 s / length^3 degree b^(degree - 1), dk/doffset = degree b^(degree - 1)
+  template <class V, class W, class B>
+  CRAFT_HOST_DEVICE void parameters(V s, V, V, W&&, B&& bandwidth) const {
+    const V slope = lower_power(base(s)) * V(T(degree));
+    bandwidth(0, slope * (s * V(gamma())) * V(T(-2) / length));
+    bandwidth(1, slope);
+  }
+  template <class U>
+  polynomial<U> as() const {
+    return polynomial<U>(U(length), U(offset), degree);
+  }
+  void check() const {
+    detail::check_positive("polynomial", "length", length);
+    require<option_error>(std::isfinite(double(offset)), "polynomial: offset must be finite, got ", double(offset));
+    require<option_error>(degree >= 1 && degree <= highest_degree, "polynomial: degree must lie between 1 and ",
+                          int(highest_degree), ", got ", degree);
+  }
+
+ private:
+  CRAFT_HOST_DEVICE T gamma() const { return T(1) / (length * length); }
+  template <class V>
+  CRAFT_HOST_DEVICE V base(V s) const {
+    return s * V(gamma()) + V(offset);
+  }
+  /// b^(degree - 1)
+  template <class V>
+  CRAFT_HOST_DEVICE V lower_power(V b) const {
+    V power(T(1));
+    for (int p = 1; p < degree; ++p) power = power * b;
+    return power;
+  }
+};
+template <class T, class U0>
+polynomial(T, U0, int) -> polynomial<detail::parameter_t<T>>;
+template <class T>
+polynomial(T, T, int) -> polynomial<detail::parameter_t<T>>;
+
 // ---------------------------------------------------------------------------------------------------------
 // Several bandwidths at once
 

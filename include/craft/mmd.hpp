@@ -276,7 +276,7 @@ struct mmd_preset {
     c.gradient("y_weights", g.y_weights);
     const auto value = c.value("MMD^2 by that convention");
     c.run([&](const auto& ctx) {
-      presets::visit(preset, x.rows(), blur, [&](auto p) {
+      presets::visit(preset, x.rows(), x.cols(), blur, [&](auto p) {
         p.options.x_weights = o.x_weights, p.options.y_weights = o.y_weights, p.options.upstream = o.upstream;
         c.with_kernel(p.kernel, [&](const auto& k) { craft::mmd(ctx, x, y, k, p.options, value, g); });
       });

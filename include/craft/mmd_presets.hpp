@@ -93,6 +93,15 @@ inline mmd_preset<gaussian<double>> alibi_detect() {
   return {gaussian<double>(std::sqrt(0.5)), o};
 }
 
+/// Kernel inception distance, of all rows: unbiased, with (x . y / d + 1)^3 for features of d numbers. What is published is a mean
+/// over subsets: kernel_inception_distance.
+inline mmd_preset<polynomial<double>> kid(index_t d) {
+  require<shape_error>(d >= 1, "kid: expected at least 1 column, got ", d);
+  mmd_options o;
+  o.estimator = estimator::unbiased;
+  return {polynomial<double>(std::sqrt(double(d)), 1, 3), o};
+}
+
 /// All of them, for who learns which when the program runs.
 enum class convention {
   craft_rbf,
@@ -103,17 +112,18 @@ enum class convention {
   geomloss_gaussian,
   geomloss_laplacian,
   geomloss_energy,
-  alibi_detect
+  alibi_detect,
+  kid
 };
 /// In their order.
 constexpr auto names_of(convention) {
   return std::array{"craft_rbf",         "craft_multiscale",   "tllib",           "transferlearning", "cmmd",
-                    "geomloss_gaussian", "geomloss_laplacian", "geomloss_energy", "alibi_detect"};
+                    "geomloss_gaussian", "geomloss_laplacian", "geomloss_energy", "alibi_detect",     "kid"};
 }
 
-/// f(preset), for samples of n rows; blur: of geomloss'.
+/// f(preset), for samples of n rows of d numbers; blur: of geomloss'.
 template <class F>
-void visit(convention which, index_t n, double blur, const F& f) {
+void visit(convention which, index_t n, index_t d, double blur, const F& f) {
   switch (which) {
     case convention::craft_rbf: return f(craft_rbf());
     case convention::craft_multiscale: return f(craft_multiscale());
@@ -124,6 +134,7 @@ void visit(convention which, index_t n, double blur, const F& f) {
     case convention::geomloss_laplacian: return f(geomloss_laplacian(blur));
     case convention::geomloss_energy: return f(geomloss_energy());
     case convention::alibi_detect: return f(alibi_detect());
+    case convention::kid: return f(kid(d));
   }
 }
 

@@ -6,6 +6,7 @@
 #include "craft/bandwidth.hpp"
 #include "craft/cosine_embedding.hpp"
 #include "craft/describe.hpp"
+#include "craft/kernel_inception_distance.hpp"
 #include "craft/kmeans.hpp"
 #include "craft/mmd.hpp"
 #include "craft/objective.hpp"
@@ -27,6 +28,7 @@ using all = verb_list<mmd,                        //
                       relative_pushforward,       //
                       objective,                  //
                       two_sample_test,            //
+                      kernel_inception_distance,  //
                       bandwidth_scale,            //
                       class_means,                //
                       kmeans,                     //

@@ -169,6 +169,39 @@ def test_mmd(family, shape, estimator):
     close(g["weights"], slopes(lambda w: of(x, y, s, w), w), 1e-7)
 
 
+def kid_of(x, y, length=None, offset=1.0, degree=3):
+    k = lambda a, b: (a @ b.T / (a.shape[1] if length is None else length**2) + offset) ** degree  # noqa: E731
+    within = lambda q: (q.sum() - np.trace(q)) / (len(q) * (len(q) - 1))  # noqa: E731
+    return float(within(k(x, x)) + within(k(y, y)) - 2 * k(x, y).mean())
+
+
+def test_mmd_by_the_polynomial_kernel():
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(8, 4)) + 0.5
+    of = lambda x, y, s, c: kid_of(x, y, s, c, 2)  # noqa: E731
+    options = dict(kernel="polynomial", bandwidths=1.5, shape=0.25, degree=2, estimator="unbiased")
+    value, g = craft_align.mmd(x, y, **options, gradients=("x", "y", "bandwidths", "shape"))
+    close(value, of(x, y, 1.5, 0.25))
+    close(g["x"], slopes(lambda x: of(x, y, 1.5, 0.25), x), 1e-7)
+    close(g["y"], slopes(lambda y: of(x, y, 1.5, 0.25), y), 1e-7)
+    close(g["bandwidths"], slopes(lambda s: of(x, y, float(s[0]), 0.25), [1.5]), 1e-7)
+    close(g["shape"], slopes(lambda c: of(x, y, 1.5, float(c)), 0.25), 1e-7)
+    # By default an offset of 1, as elsewhere, and none where that is said.
+    close(craft_align.mmd(x, y, "polynomial", 2.0, estimator="unbiased"), kid_of(x, y, 2.0))
+    close(craft_align.mmd(x, y, "polynomial", 2.0, shape=0, estimator="unbiased"), kid_of(x, y, 2.0, 0.0))
+    close(craft_align.mmd_preset(x, y, "kid"), kid_of(x, y))
+
+
+def test_kernel_inception_distance_is_over_subsets():
+    x, y = rng.normal(size=(40, 6)), rng.normal(size=(33, 6)) + 0.2
+    kid = craft_align.kernel_inception_distance(x, y, subsets=5, subset_size=20, seed=3)
+    rows = lambda n, step: craft_align.random_anchors(n, 20, seed=3, step=step)  # noqa: E731
+    close(kid.values, [kid_of(x[rows(40, 2 * q)], y[rows(33, 2 * q + 1)]) for q in range(5)])
+    close(kid.mean, np.mean(kid.values))
+    close(kid.deviation, np.std(kid.values))
+    with pytest.raises(ValueError, match="subsets of 1000 rows cannot be drawn from 40 x 6 and 33 x 6"):
+        craft_align.kernel_inception_distance(x, y)
+
+
 def test_mmd_gradient_is_the_sum_over_pairs():
     x, y, s = rng.normal(size=(7, 5)), rng.normal(size=(4, 5)), 1.3
     _, g = craft_align.mmd(x, y, bandwidths=s, gradients=("x", "y"), upstream=-3.0)

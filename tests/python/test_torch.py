@@ -107,6 +107,12 @@ def plain_sigmoid(x, y, s, bias):
     return -F.logsigmoid(sign * (plain_logits(x, y, s) + bias)).sum() / len(x)
 
 
+def plain_kid(x, z):
+    k = lambda a, b: (a @ b.T / x.shape[1] + 1) ** 3  # noqa: E731
+    within = lambda q: (q.sum() - q.diagonal().sum()) / (len(q) * (len(q) - 1))  # noqa: E731
+    return within(k(x, x)) + within(k(z, z)) - 2 * k(x, z).mean()
+
+
 def plain_objective(x, a, y, b, z, s):
     target = labels.to(x.device)
     r = lambda q: plain_logits(q, a, s)  # noqa: E731
@@ -143,6 +149,12 @@ pairs = {
     "mmd_preset": (
         lambda i: craft.mmd_preset(i["x"], i["z"], "cmmd"),
         lambda i: 1000 * plain_mmd(i["x"], i["z"], [10.0]),
+        "xz",
+    ),
+    "mmd_preset, kid": (lambda i: craft.mmd_preset(i["x"], i["z"], "kid"), lambda i: plain_kid(i["x"], i["z"]), "xz"),
+    "mmd, polynomial": (
+        lambda i: craft.mmd(i["x"], i["z"], "polynomial", i["x"].shape[1] ** 0.5, estimator="unbiased"),
+        lambda i: plain_kid(i["x"], i["z"]),
         "xz",
     ),
     "anchor_cross_entropy": (
@@ -327,6 +339,9 @@ def test_gradcheck_of_learnt_kernels():
     i = inputs(grad=True)
     sigma = torch.tensor([0.5, 1.5], dtype=double, requires_grad=True)
     beta = torch.tensor([1.0, -0.3], dtype=double, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda s: craft.mmd(i["x"].detach(), i["z"].detach(), "polynomial", s, degree=2), [sigma[1:].detach().requires_grad_()]
+    )
     for kernel, shape in [("gaussian", 0.0), ("laplacian", 0.0), ("rational_quadratic", 1.3), ("inverse_multiquadric", 0.0)]:
         assert torch.autograd.gradcheck(
             lambda s, b: craft.mmd(i["x"].detach(), i["z"].detach(), kernel, s, b, shape=shape), [sigma, beta]
@@ -377,7 +392,9 @@ def operator_cases():
         ("objective", (g["x"], g["a"], labels), {}),
         ("objective_gradients", (i["x"], i["a"], labels), {**{k: i[v] for k, v in objective.items()}, "wanted": [True] * 6}),
         ("relative", (g["x"], g["a"]), {"learnable_log_scale": g["s"], "statistics": "standardise"}),
+        ("mmd", (g["x"], g["z"], "polynomial"), {"learnable_bandwidths": g["s"].reshape(1), "shape": 0.5, "degree": 2}),
         ("relative_pushforward", (i["x"], i["a"]), {"d_x": i["y"], "learnable_d_log_scale": i["s"]}),
+        ("kernel_inception_distance", (i["x"], i["z"]), {"subsets": 2, "subset_size": 5}),
         ("relative_pullback", (i["x"], i["a"], dout), {"learnable_log_scale": i["s"], "wanted": [True, True, True]}),
         ("two_sample_test", (i["x"], i["z"]), {"permutations": 7}),
         ("bandwidth_scale", (i["x"], i["z"]), {}),

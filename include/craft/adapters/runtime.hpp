@@ -22,6 +22,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,7 +47,7 @@ struct field {
   bool required = false;                     ///< whether it has no default; what is not given and has no number below is missing
   bool positional = false;                   ///< whether it may be given by its place
   std::vector<const char*> choices{};        ///< of a choice
-  double number = 0;                         ///< default of a scalar or number; +infinity: no limit
+  double number = 0;                         ///< default of a scalar or number; not finite: none, as of a limit
   index_t whole = 0;                         ///< default of an integer, a flag or a choice
   named_sizes shape{};                    ///< of an array
   int gradient = -1;                         ///< which of the gradients it has; -1: none
@@ -86,32 +87,36 @@ const std::vector<verb>& verbs();
 /// The verb of that name. Throws option_error for another, with those there are.
 const verb& verb_named(std::string_view name);
 
-/// A kernel or similarity by name: "dot_product", "cosine", or a weighted sum of kernels of the distance.
+/// A kernel or similarity by name: "dot_product", "cosine", "polynomial", or a weighted sum of kernels of the distance.
 class kernel {
  public:
   using member = any_kernel<double>::member;  ///< one kernel of the distance, with its weight
   /// What it depends on.
-  enum class form { dot_product, cosine, distance };
+  enum class form { dot_product, cosine, polynomial, distance };
 
   kernel() = default;  ///< a Gaussian, sigma = 1
   /// Of the distance: at most 16 of any family, or 64 Gaussians.
   explicit kernel(std::vector<member> members);
-  /// family: one of families(). bandwidths: one kernel each (sigma, sigma, c, length); none: one of 1, for families that have
-  /// any. weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), eps of inverse_multiquadric, floor
-  /// of laplacian and energy. Throws option_error for an unknown name, sizes that do not fit, and what the family has no use for.
+  /// family: one of families(). bandwidths: one kernel each (sigma, sigma, c, length), of polynomial at most one; none: one of 1,
+  /// for families that have any. weights: one each, or none for 1 each. shape: alpha of rational_quadratic (needed), offset of
+  /// polynomial (1), eps of inverse_multiquadric and floor of laplacian and energy (0). degree: of polynomial. Throws option_error
+  /// for an unknown name, sizes that do not fit, and what the family has no use for.
   kernel(std::string_view family, const std::vector<double>& bandwidths, const std::vector<double>& weights = {},
-         double shape = 0);
+         std::optional<double> shape = {}, index_t degree = usual_degree);
+  static constexpr index_t usual_degree = 3;  ///< of polynomial
   /// The names there are.
   static const std::vector<const char*>& families();
 
   craft::runtime::kernel::form form() const { return form_; }      ///< what it depends on
-  const std::vector<member>& members() const { return members_; }  ///< of a kernel of the distance
+  const std::vector<member>& members() const { return members_; }  ///< of a kernel of the distance; of polynomial length and offset
+  index_t degree() const { return degree_; }                       ///< of polynomial
   index_t weights() const;                                         ///< size of the gradient by weights
   index_t bandwidths() const;  ///< size of the gradient by bandwidths: of some families, more than one for each
 
  private:
   enum form form_ = form::distance;
   std::vector<member> members_ = {member{}};
+  index_t degree_ = usual_degree;
 };
 
 // ---------------------------------------------------------------------------------------------------------

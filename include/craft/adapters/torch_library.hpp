@@ -53,7 +53,7 @@ inline std::string arguments_of(const runtime::field& f, const std::string& name
   constexpr const char* types[] = {"Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "float",
                                    "float[]", "float", "int", "int[]", "bool", "str"};  // by kind
   std::string otherwise = "None";
-  if ((f.kind == kind::scalar || f.kind == kind::number) && !std::isinf(f.number)) {
+  if ((f.kind == kind::scalar || f.kind == kind::number) && std::isfinite(f.number)) {
     char digits[32];
     std::snprintf(digits, sizeof digits, "%.17g", f.number);
     otherwise = std::string(digits) + (std::string(digits).find_first_of(".e") == std::string::npos ? "." : "");

@@ -201,6 +201,11 @@ void for_each_kernel(const char* field, const F& f) {
   f("inverse_multiquadric", by_name("inverse_multiquadric", {1.5, 0.75}, {0.5, 2}, 0.125),
     two(family::inverse_multiquadric, 0.125));
   f("energy", by_name("energy", {}, {}, 0), craft::any_kernel<>({{family::energy, 1, 1, 0}}));
+  f("polynomial",
+    [field](rt::call& c) {
+      c.give(field, "polynomial"), c.give("bandwidths", numbers{1.75}), c.give("shape", 0.5), c.give("degree", 2);
+    },
+    craft::polynomial(1.75, 0.5, 2));
   f("dot product", by_name("dot_product", {}, {}, 0), craft::dot_product<>());
   f("cosine", by_name("cosine", {}, {}, 0), craft::cosine<>());
 }

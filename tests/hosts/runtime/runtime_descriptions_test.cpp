@@ -83,10 +83,11 @@ TEST_CASE("descriptions are sound", "[runtime][descriptions]") {
     // A kernel is its family's name, and behind that what the family may have.
     for (std::size_t i = 0; i < v.fields.size(); ++i) {
       if (v.fields[i].choices != rt::kernel::families()) continue;
-      REQUIRE(i + 3 < v.fields.size());
+      REQUIRE(i + 4 < v.fields.size());
       CHECK(v.fields[i + 1].name == std::string("bandwidths"));
       CHECK(v.fields[i + 2].name == std::string("weights"));
       CHECK(v.fields[i + 3].name == std::string("shape"));
+      CHECK(v.fields[i + 4].name == std::string("degree"));
     }
 
     CHECK((!v.results.empty() || !v.gradients.empty()));

@@ -42,7 +42,9 @@ void craft_test::add_discrepancies(calls<D>& all, const samples<D>& s) {
                        craft::mmd_gradients<T, D::space> g;
                        g.x = to.gradient("x", n, d, 2), g.y = to.gradient("y", m, d);
                        if (kernel.weights() > 0) g.weights = to.gradient("weights", 1, kernel.weights());
-                       if (kernel.bandwidths() > 0) g.bandwidths = to.gradient("bandwidths", kernel.bandwidths(), 1, 1);
+                       // Two for each bandwidth: they are split, which "are split and summed" tests.
+                       const bool paired = std::is_same_v<std::decay_t<decltype(kernel)>, craft::polynomial<>>;
+                       if (kernel.bandwidths() > 0 && !paired) g.bandwidths = to.gradient("bandwidths", kernel.bandwidths(), 1, 1);
                        if (o.estimator != craft::estimator::linear)
                          g.x_weights = to.gradient("x_weights", 1, n), g.y_weights = to.gradient("y_weights", m, 1);
                        craft::mmd(ctx, s.x.in(), s.y.in(), kernel, o, to.value(), g);
@@ -93,8 +95,19 @@ void craft_test::add_discrepancies(calls<D>& all, const samples<D>& s) {
          craft::any_kernel<>({member(family::laplacian, 0.7, presets::geomloss_laplacian(0.7).kernel.floor)}));
   preset("geomloss_energy", 0.05, presets::geomloss_energy().options, craft::any_kernel<>({member(family::energy, 1, 1e-8)}));
   preset("alibi_detect", 0.05, presets::alibi_detect().options, gaussians({0.5}));
+  preset("kid", 0.05, presets::kid(d).options, presets::kid(d).kernel);
 
   // What only describes samples.
+  const craft::kernel_inception_distance_options kid{3, 5, 2, 1.5, 0.25, 7};
+  all.push_back({"kernel_inception_distance", "3 subsets of 5",
+                 [&s](rt::call& c) {
+                   c.give("x", in(s.x)), c.give("y", in(s.y)), c.give("subsets", 3), c.give("subset_size", 5);
+                   c.give("degree", 2), c.give("length", 1.5), c.give("offset", 0.25), c.give("seed", 7);
+                 },
+                 [&s, kid](const auto& ctx, written<D>& to) {
+                   const auto r = craft::kernel_inception_distance(ctx, s.x.in(), s.y.in(), kid);
+                   to.found("mean", r.mean), to.found("deviation", r.deviation), to.found("values", r.values);
+                 }});
   for_each_kernel("kernel", [&](const std::string& name, const auto& give_kernel, const auto& kernel) {
     all.push_back({"two_sample_test", name,
                    [&s, give_kernel](rt::call& c) {

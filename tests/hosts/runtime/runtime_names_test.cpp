@@ -81,7 +81,8 @@ TEST_CASE("options by the names of their enumerators", "[runtime][names]") {
                                        {"geomloss_gaussian", convention::geomloss_gaussian},
                                        {"geomloss_laplacian", convention::geomloss_laplacian},
                                        {"geomloss_energy", convention::geomloss_energy},
-                                       {"alibi_detect", convention::alibi_detect}});
+                                       {"alibi_detect", convention::alibi_detect},
+                                       {"kid", convention::kid}});
   for (const rt::verb& v : rt::verbs())
     for (const rt::field& f : v.fields) {
       if (f.kind != kind::choice || f.choices == rt::kernel::families()) continue;
@@ -115,7 +116,7 @@ TEST_CASE("kernels by name are those of kernels.hpp", "[runtime][names]") {
         const double want = formula(X.row(i).dot(A.row(k)), X.row(i).squaredNorm(), A.row(k).squaredNorm());
         CHECK(std::abs(got(i, k) - want) <= 1e-13 * (1 + std::abs(want)));
       }
-    const rt::kernel kernel(family, bandwidths, weights, shape);
+    const rt::kernel kernel(family, bandwidths, weights, shape != 0 ? std::optional<double>(shape) : std::nullopt);
     CHECK(kernel.weights() == by_weights);
     CHECK(kernel.bandwidths() == by_bandwidths);
   };
@@ -141,10 +142,15 @@ TEST_CASE("kernels by name are those of kernels.hpp", "[runtime][names]") {
     check(name, {}, {}, 0, one(craft::energy<>()), 1, 0);
     check(name, {}, {2.5}, 9, sum(2.5, craft::energy<>(9.0), 0, craft::energy<>()), 1, 0);
   }
+  check("polynomial", {}, {}, 0, one(craft::polynomial(1.0, 1.0, 3)), 0, 2);
+  check("polynomial", {2}, {}, 0.25, one(craft::polynomial(2.0, 0.25, 3)), 0, 2);
   check("dot_product", {}, {}, 0, one(craft::dot_product<>()), 0, 0);
   check("cosine", {}, {}, 0, one(craft::cosine<>()), 0, 0);
-  CHECK(rt::kernel::families().size() == 8);
+  CHECK(rt::kernel::families().size() == 9);
 
+  const rt::kernel power("polynomial", {1.5}, {}, 0.0, 5);  // an offset of 0 that is given is no default
+  CHECK(power.form() == rt::kernel::form::polynomial);
+  CHECK((power.degree() == 5 && power.members()[0].bandwidth == 1.5 && power.members()[0].shape == 0));
   CHECK(rt::kernel("dot_product", {}).form() == rt::kernel::form::dot_product);
   CHECK(rt::kernel("cosine", {}).form() == rt::kernel::form::cosine);
   CHECK(rt::kernel("cosine", {}).members().empty());
@@ -174,7 +180,7 @@ TEST_CASE("kernels that there are not", "[runtime][errors]") {
     rejects<option_error>(watched(), [&] { c.check(); }, {"mmd: "});
   };
   refused("rbf", {1}, {}, 0, {"gaussian", "laplacian", "inverse_multiquadric", "rational_quadratic", "energy",
-                              "negative_distance", "dot_product", "cosine", "got rbf"});
+                              "negative_distance", "polynomial", "dot_product", "cosine", "got rbf"});
   refused("", {1}, {}, 0, {"got "});
   for (const std::string name : {"gaussian", "laplacian", "inverse_multiquadric"}) {
     refused(name, {1, 2}, {1}, 0, {"1 weights for 2 kernels"});
@@ -184,6 +190,18 @@ TEST_CASE("kernels that there are not", "[runtime][errors]") {
   }
   for (const std::string name : {"laplacian", "inverse_multiquadric"}) refused(name, {1}, {}, -1, {"must not be negative"});
   refused("rational_quadratic", {1}, {}, 0, {"alpha must be positive"});
+  refused("polynomial", {1, 2}, {}, 0, {"polynomial takes one bandwidth, got 2"});
+  refused("polynomial", {1}, {1}, 0, {"polynomial takes no weight, got 1"});
+  refused("polynomial", {-1}, {}, 0, {"length must be positive, got -1"});
+  refused("polynomial", {1}, {}, infinity, {"offset must be finite"});
+  for (const index_t degree : {0, 33}) {
+    rt::call c("mmd");
+    c.give("x", rt::matrix{one_by_one, 1, 1, 1, dtype::float64}), c.give("y", rt::matrix{one_by_one, 1, 1, 1, dtype::float64});
+    c.give("kernel", "polynomial"), c.give("degree", degree);
+    rejects<option_error>(watched(), [&] { c.check(); }, {"degree must lie between 1 and 32, got " + std::to_string(degree)});
+  }
+  rejects<option_error>(watched(), [&] { rt::kernel("gaussian", {}, {}, {}, 2); }, {"gaussian takes no degree, got 2"});
+  rejects<option_error>(watched(), [&] { rt::kernel("rational_quadratic", {1}); }, {"rational_quadratic needs a shape, its alpha"});
   refused("energy", {1}, {}, 0, {"energy takes no bandwidth, got 1"});
   refused("energy", {}, {1, 1}, 0, {"2 weights for 1 kernel"});
   refused("energy", {}, {}, -1, {"floor must not be negative"});

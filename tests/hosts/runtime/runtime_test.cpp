@@ -192,7 +192,7 @@ void add_objective(calls<D>& all, const samples<D>& s) {
                      c.give("bandwidth_sample", "x"), c.give("bandwidth_gradient", true), c.give("columns", "minmax_separate");
                      c.give("column_gradient", false), c.give("column_eps", 0.5), c.give("factor", 3), c.give("offset", 0.25);
                      c.give("kernel", "laplacian"), c.give("bandwidths", std::vector<double>{0.5, 2});
-                     c.give("weights", std::vector<double>{0.5, 1}), c.give("shape", 0.25);
+                     c.give("weights", std::vector<double>{0.5, 1}), c.give("shape", 0.25), c.give("degree", 3);
                      c.upstream(s.half_of.as_scalar());
                    },
                    [&s, o, kernel, texts, image_anchors, target](const auto& ctx, written<D>& to) {

@@ -170,10 +170,12 @@ void call::check_kernel() {
     if (f.kind != kind::choice || f.choices != kernel::families()) continue;
     const argument* a = &arguments_[i];
     kernel_field_ = int(i);
-    if (std::any_of(a, a + 4, [](const argument& one) { return one.is == argument::form::refused; })) return;
+    if (std::any_of(a, a + 5, [](const argument& one) { return one.is == argument::form::refused; })) return;
     try {
       const char* family = f.choices[std::size_t(given(int(i)) ? a->whole : f.whole)];
-      kernel_ = kernel(family, list(int(i) + 1), list(int(i) + 2), a[3].number);
+      const auto shape = given(int(i) + 3) ? std::optional<double>(a[3].number) : std::nullopt;
+      const index_t degree = given(int(i) + 4) ? a[4].whole : kernel::usual_degree;
+      kernel_ = kernel(family, list(int(i) + 1), list(int(i) + 2), shape, degree);
     } catch (const option_error& e) {
       add_fault(e.what(), severity::option);
     }
@@ -256,8 +258,8 @@ extent call::gradient_sizes(int gradient) const {
   const runtime::field& f = verb_.fields[std::size_t(field)];
   const argument& a = arguments_[std::size_t(field)];
   if (f.kind == kind::list) {
-    const std::size_t count = field == kernel_field_ + 1 && kernel_.bandwidths() == 0 ? 0 : kernel_.members().size();
-    return {a.is == argument::form::array ? array_of(a).dimensions : 1, {index_t(count), 1}};
+    const bool any = field == kernel_field_ + 1 ? kernel_.bandwidths() > 0 : kernel_.weights() > 0;
+    return {a.is == argument::form::array ? array_of(a).dimensions : 1, {any ? index_t(kernel_.members().size()) : 0, 1}};
   }
   return f.shape.empty() ? extent{} : sizes(f.shape);
 }

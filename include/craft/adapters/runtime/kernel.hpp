@@ -61,6 +61,7 @@ constexpr family families[] = {
     {"rational_quadratic", kernel::form::distance, kernel_family::rational_quadratic, true, true},
     {"energy", kernel::form::distance, kernel_family::energy, false, true},
     {"negative_distance", kernel::form::distance, kernel_family::energy, false, true},
+    {"polynomial", kernel::form::polynomial, {}, true, true},
     {"dot_product", kernel::form::dot_product, {}, false, false},
     {"cosine", kernel::form::cosine, {}, false, false},
 };
@@ -70,6 +71,8 @@ template <class F>
 void visit(const kernel& k, const F& f) {
   if (k.form() == kernel::form::dot_product) return f(dot_product<>());
   if (k.form() == kernel::form::cosine) return f(cosine<>());
+  if (k.form() == kernel::form::polynomial)
+    return f(polynomial<>(k.members()[0].bandwidth, k.members()[0].shape, int(k.degree())));
   std::vector<double> sigmas, weights;
   sigmas.reserve(k.members().size()), weights.reserve(k.members().size());
   for (const kernel::member& m : k.members()) {
@@ -125,18 +128,26 @@ kernel::kernel(std::vector<member> members) : members_(std::move(members)) {
   detail::visit(*this, [](const auto& k) { k.check(); });
 }
 
-kernel::kernel(std::string_view name, const std::vector<double>& bandwidths, const std::vector<double>& weights, double shape) {
+kernel::kernel(std::string_view name, const std::vector<double>& bandwidths, const std::vector<double>& weights,
+               std::optional<double> shape, index_t degree)
+    : degree_(degree) {
   const detail::family& family = detail::families[detail::among(name, families(), [](auto f) { return f; }, [] { return "kernel"; })];
   form_ = family.form;
+  const bool polynomial = form_ == form::polynomial, quadratic = family.distance == kernel_family::rational_quadratic;
   require<option_error>(family.bandwidth || bandwidths.empty(), "kernel: ", name, " takes no bandwidth, got ", bandwidths.size());
-  require<option_error>(family.shape || shape == 0, "kernel: ", name, " takes no shape, got ", shape);
+  require<option_error>(!polynomial || bandwidths.size() < 2, "kernel: ", name, " takes one bandwidth, got ", bandwidths.size());
+  require<option_error>(family.shape || shape.value_or(0) == 0, "kernel: ", name, " takes no shape, got ", shape.value_or(0));
+  require<option_error>(!quadratic || shape, "kernel: ", name, " needs a shape, its alpha");
+  require<option_error>(polynomial || degree == usual_degree, "kernel: ", name, " takes no degree, got ", degree);
+  require<option_error>(degree >= 1 && degree <= craft::polynomial<>::highest_degree, "kernel: degree must lie between 1 and ",
+                        int(craft::polynomial<>::highest_degree), ", got ", degree);
   require<option_error>(form_ == form::distance || weights.empty(), "kernel: ", name, " takes no weight, got ", weights.size());
   const std::size_t count = bandwidths.empty() ? 1 : bandwidths.size();
   require<option_error>(weights.empty() || weights.size() == count, "kernel: expected one weight per kernel, got ",
                         weights.size(), " weights for ", count, count == 1 ? " kernel" : " kernels");
   members_.clear();
-  if (form_ != form::distance) return;
-  members_.assign(count, {family.distance, 1, 1, shape});
+  if (form_ != form::distance && !polynomial) return;
+  members_.assign(count, {family.distance, 1, 1, shape.value_or(polynomial ? 1 : 0)});
   for (std::size_t q = 0; q < count; ++q) {
     if (!bandwidths.empty()) members_[q].bandwidth = bandwidths[q];
     if (!weights.empty()) members_[q].weight = weights[q];

@@ -63,7 +63,12 @@ class recorder {
     b.positional = true;
     field& w = add("weights", "of the members; by default 1 each", kind::list);
     w.positional = true;
-    add("shape", "alpha of rational_quadratic, eps of inverse_multiquadric, floor of laplacian and energy", kind::number);
+    add("shape",
+        "alpha of rational_quadratic, which needs it; offset of polynomial, by default 1; eps of inverse_multiquadric, floor of "
+        "laplacian and energy, by default 0",
+        kind::number)
+        .number = std::numeric_limits<double>::infinity();
+    add("degree", "of polynomial, (x . y / bandwidth^2 + shape)^degree", kind::whole).whole = runtime::kernel::usual_degree;
     return {};
   }
   index_t count(const char* name, const char* text) {

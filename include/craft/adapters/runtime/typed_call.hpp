@@ -60,7 +60,7 @@ class typed_call {
   }
   labels required_labels(const char*, const char*, const char*) { return list<labels>(next()); }
   const runtime::kernel& kernel(const char*, const char*, const char*) {
-    next_ += 4;
+    next_ += 5;
     return call_.kernel_;
   }
   index_t count(const char*, const char*) { return next().whole; }
@@ -131,7 +131,11 @@ class typed_call {
       f(ctx_, t.labels);
     finish();
   }
-  /// f(one of the types that kernels are computed by), for a kernel of another type.
+  /// f(one of the types that kernels are computed by), for a kernel of any type.
+  template <class F>
+  void with_kernel(const polynomial<>& k, const F& f) {
+    f(k);
+  }
   template <class K, class F>
   void with_kernel(const K& k, const F& f) {
     std::vector<runtime::kernel::member> members;
