@@ -63,6 +63,7 @@ void losses(const cuda& ctx, const arguments<S>& a, const gaussians<>& kernel) {
   sigmoid_contrastive(ctx, a.x, a.y, sigmoid_options{}, a.value, g);
   cosine_embedding(ctx, a.x, a.y, cosine_embedding_options{}, a.value,
                    cosine_embedding_gradients<S, memory::device>{a.dx, a.dy});
+  uniformity(ctx, a.x, uniformity_options{}, a.value, uniformity_gradients<S, memory::device>{a.dx});
   const objective_gradients<S, memory::device> all{a.dx, a.dx, a.dx, a.dx, a.dx, a.numbers};
   objective(ctx, objective_inputs<S, memory::device>{a.x, a.x, a.classes, a.x, a.x, a.x}, kernel, objective_options{},
             scalar_out<objective_values<T>, memory::device>(static_cast<objective_values<T>*>(nullptr)), all);

@@ -13,6 +13,7 @@
 #include "craft/relative.hpp"
 #include "craft/sigmoid_contrastive.hpp"
 #include "craft/two_sample.hpp"
+#include "craft/uniformity.hpp"
 
 namespace craft::verbs {
 
@@ -23,6 +24,7 @@ using all = verb_list<mmd,                        //
                       anchor_cross_entropy,       //
                       sigmoid_contrastive,        //
                       cosine_embedding,           //
+                      uniformity,                 //
                       relative,                   //
                       relative_pullback,          //
                       relative_pushforward,       //

@@ -98,6 +98,9 @@ void run_others(const craft::cuda& ctx, index_t n, index_t m, index_t c, index_t
   of_pairs.x = craft::overwrite(dx.out());
   of_pairs.y = craft::overwrite(da.out());
   craft::cosine_embedding(ctx, x.in(), anchors.in(), pairs, value.as_value(), of_pairs);
+  craft::uniformity_gradients<S, D::space> of_rows;
+  of_rows.x = craft::overwrite(dx.out());
+  craft::uniformity(ctx, x.in(), craft::uniformity_options{}, value.as_value(), of_rows);
   craft::medoids(ctx, x.in(), anchors.in());
   craft::farthest_point_anchors(ctx, x.in(), 5, 1, craft::metric::cosine);
   for (const reals& r : {dx.get(), da.get(), dsoft.get(), value.get(), dwx.get(), dwy.get(), log_scale.get()})

@@ -202,6 +202,19 @@ def test_kernel_inception_distance_is_over_subsets():
         craft_align.kernel_inception_distance(x, y)
 
 
+def test_uniformity():
+    x = rng.normal(size=(7, 4))
+
+    def of(x, t):
+        u = unit(x)
+        return math.log(np.mean([math.exp(-t * np.sum((u[i] - u[j]) ** 2)) for i in range(7) for j in range(7) if i != j]))
+
+    value, g = craft_align.uniformity(x, t=3.0, gradients="x", upstream=-2.0)
+    close(value, of(x, 3.0))
+    close(g["x"], -2 * slopes(lambda x: of(x, 3.0), x), 1e-7)
+    close(craft_align.uniformity(x), of(x, 2.0))
+
+
 def test_mmd_gradient_is_the_sum_over_pairs():
     x, y, s = rng.normal(size=(7, 5)), rng.normal(size=(4, 5)), 1.3
     _, g = craft_align.mmd(x, y, bandwidths=s, gradients=("x", "y"), upstream=-3.0)

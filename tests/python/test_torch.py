@@ -157,6 +157,11 @@ pairs = {
         lambda i: plain_kid(i["x"], i["z"]),
         "xz",
     ),
+    "uniformity": (
+        lambda i: craft.uniformity(i["x"]),
+        lambda i: torch.pdist(F.normalize(i["x"])).pow(2).mul(-2).exp().mean().log(),
+        "x",
+    ),
     "anchor_cross_entropy": (
         lambda i: craft.anchor_cross_entropy(i["x"], i["a"], like(i, labels), log_scale=i["s"], label_smoothing=0.1),
         lambda i: F.cross_entropy(plain_logits(i["x"], i["a"], i["s"]), like(i, labels), label_smoothing=0.1),
@@ -392,6 +397,8 @@ def operator_cases():
         ("objective", (g["x"], g["a"], labels), {}),
         ("objective_gradients", (i["x"], i["a"], labels), {**{k: i[v] for k, v in objective.items()}, "wanted": [True] * 6}),
         ("relative", (g["x"], g["a"]), {"learnable_log_scale": g["s"], "statistics": "standardise"}),
+        ("uniformity", (g["x"],), {"t": 1.5}),
+        ("uniformity_gradients", (i["x"],), {"wanted": [True]}),
         ("mmd", (g["x"], g["z"], "polynomial"), {"learnable_bandwidths": g["s"].reshape(1), "shape": 0.5, "degree": 2}),
         ("relative_pushforward", (i["x"], i["a"]), {"d_x": i["y"], "learnable_d_log_scale": i["s"]}),
         ("kernel_inception_distance", (i["x"], i["z"]), {"subsets": 2, "subset_size": 5}),

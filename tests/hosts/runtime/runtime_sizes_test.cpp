@@ -139,6 +139,7 @@ TEMPLATE_LIST_TEST_CASE("a rehearsal needs no memory and finds what the verb fin
   refused("mmd", option, [](full_call<D>& c) { c.at("column_eps").value = -1.0; }, "column_eps must be positive, got -1");
   refused("anchor_cross_entropy", option, [](full_call<D>& c) { c.at("label_smoothing").value = 1.5; }, "[0, 1], got 1.5");
   refused("cosine_embedding", option, [](full_call<D>& c) { c.at("margin").value = -2.0; }, "margin");
+  refused("uniformity", option, [](full_call<D>& c) { c.at("t").value = 0.0; }, "uniformity: t must lie in (0, ");
   refused("objective", option, [](full_call<D>& c) { c.at("image").value = -2.0; }, "weights must be finite and not negative");
 }
 

@@ -117,6 +117,15 @@ void add_alignment(calls<D>& all, const samples<D>& s) {
                      g.x = to.gradient("x", n, d), g.y = to.gradient("y", labels ? m : n, d, 1);
                      craft::cosine_embedding(ctx, s.x.in(), y.in(), o, to.value(), g);
                    }});
+  all.push_back({"uniformity", "t 3",
+                 [&s](rt::call& c) {
+                   c.give("x", in(s.x)), c.give("t", 3);
+                   c.upstream(s.half_of.as_scalar());
+                 },
+                 [&s](const auto& ctx, written<D>& to) {
+                   craft::uniformity_gradients<T, D::space> g{to.gradient("x", n, d, 1)};
+                   craft::uniformity(ctx, s.x.in(), {3, s.half_of.as_scalar()}, to.value(), g);
+                 }});
 }
 
 template <class D>
