@@ -5,6 +5,7 @@
 // deviation is that of the subsets' values divided by their number, is as in TorchMetrics.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>

@@ -8,8 +8,6 @@
 // of the other modality: J. Sun et al., "Craft", arXiv 2407.15894.
 #pragma once
 
-#include <array>
-#include <cmath>
 #include <limits>
 
 #include "craft/engine/cpu_engine.hpp"
@@ -209,7 +207,7 @@ void relative_pushforward(const Context& ctx, const X& x, const A& anchors, cons
   c.check.destination("out", to, n, count);
   c.check.no_overlap();
 
-  const typename call::prepared r(c);
+  typename call::prepared r(c);
   T *dx = e.template zeros<T>(n * d), *da = e.template zeros<T>(count * d);
   if (!tangents.x.empty()) load(e, tangents.x, dx);
   if (!tangents.anchors.empty()) load(e, tangents.anchors, da);

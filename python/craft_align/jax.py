@@ -170,6 +170,7 @@ def _map_backward(call: _Call, residuals: Any, cotangent: Any) -> Any:
 
 
 _map.defvjp(_map_forward, _map_backward, symbolic_zeros=True)
+_compiled_map = jax.jit(_map, static_argnums=0)
 
 
 def _labels(verb: str, name: str, given: Any) -> Any:
@@ -244,7 +245,7 @@ def call(index: int, arguments: Tuple[Any, ...], upstream: Any, gradients: Union
         if verb["results"][0]["names"]:
             values = [(*jax.lax.stop_gradient(values[0][:-1]), values[0][-1])]
     elif verb["pullback"]:
-        values = [_map(made, floating)]
+        values = [_compiled_map(made, floating)]
     else:
         values = made.run(inputs, made.values())
     return _dispatch.finished(index, values, None)

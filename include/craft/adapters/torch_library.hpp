@@ -298,6 +298,9 @@ void set_history(N* made, const tensors& results) {
     if (t.is_floating_point()) torch::autograd::set_history(t, counted);
 }
 
+inline bool any_defined(c10::ArrayRef<Tensor> all) {
+  return std::any_of(all.begin(), all.end(), [](const Tensor& t) { return t.defined(); });
+}
 inline c10::OperatorHandle operator_named(const std::string& name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), "");
 }
@@ -339,7 +342,7 @@ struct derivable : c10::OperatorKernel {
     }
     const bool map = by && by != &s && !asked.empty(), loss = by == &s && !asked.empty();
     Stack others = map ? given.vec() : Stack();
-    const bool moving = map && std::any_of(tangents.begin(), tangents.end(), [](const Tensor& t) { return t.defined(); });
+    const bool moving = map && any_defined(tangents);
     const Tensor moved = moving ? pushed_forward(given) : Tensor();
     {
       at::AutoDispatchBelowADInplaceOrView below;
@@ -421,7 +424,7 @@ struct derivable : c10::OperatorKernel {
       set_underivable(deriver, of, {d});
       return d;
     };
-    const bool moving = std::any_of(tangents.begin(), tangents.end(), [](const Tensor& t) { return t.defined(); });
+    const bool moving = any_defined(tangents);
     // Captures of 16 bytes need no memory.
     set_history(new node(op, inputs, found, [derived, pairs, moving](const node& n, const Tensor& up) {
       // Within forward mode a gradient has a tangent itself: a second derivative.

@@ -99,7 +99,7 @@ class prepared_rows {
     if (through_statistics) mean_pullback(e_, gx, x.n, gy, y.n, y.d);
   }
   /// dx, dy: tangents of the caller's rows become tangents of the prepared rows.
-  void push_forward(T* dx, T* dy, bool through_statistics) const {
+  void push_forward(T* dx, T* dy, bool through_statistics) {
     const workspace::frame inner(e_.context().scratch());
     T *x_unit = e_.template take<T>(x.n * x.d), *y_unit = e_.template take<T>(y.n * y.d);
     copy(e_, x.data, x.n * x.d, x_unit);
